@@ -1,0 +1,43 @@
+"""What goes wrong by the user's hand: one line that names the thing and the nearest valid one."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class Mistake(ValueError):
+    """Bad input. The message is one line for the user; the command line prints it and exits with 2."""
+
+
+class Diverged(ArithmeticError):
+    """Training left the finite numbers. The message says where."""
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> Mistake:
+    """A `Mistake` for a name that is not among the valid ones, with the nearest of them."""
+    return Mistake(f"{kind} {str(name)!r} is not known; {nearest(name, valid)}")
+
+
+def nearest(name: object, valid: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or all the valid names where none is near."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(valid) or 'none'}"
+
+
+def one_line(error: BaseException) -> str:
+    """The error's kind and first line, short enough for a log or a tag."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{type(error).__name__}: {first}"[:500] if first else type(error).__name__
+
+
+def exit_status(main: Callable[[], int]) -> int:
+    """Run a command line: a `Mistake` becomes one line on standard error and status 2."""
+    try:
+        return main()
+    except Mistake as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

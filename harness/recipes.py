@@ -1,0 +1,82 @@
+"""What each data set brings along: net, length of training, optimiser, attack strengths, and where to look it up.
+
+A recipe is a dict of dotted paths, laid under every trial on that data set. A path that a trial's method does not
+have (`method.step` for `standard`) is passed over. Numbers are on the [0,1] scale of pixels.
+"""
+
+PIXEL = 1 / 255
+
+_COMMON = {"optim.name": "sgd", "optim.momentum": 0.9, "optim.schedule": "cosine"}
+
+# Mangla et al. (2020): Adam with torch's defaults, no schedule, 100 epochs; measured by PGD with 5 steps of 2/255.
+_SAT = {
+    "model": "resnet10",
+    "epochs": 100,
+    "batch": 128,
+    "optim.name": "adam",
+    "optim.lr": 1e-3,
+    "optim.schedule": "constant",
+    "measure.steps": 5,
+    "measure.step": 2 * PIXEL,
+    "measure.watch": 5,
+    "measure.images": 1000,
+}
+
+RECIPES: dict[str, dict[str, object]] = {
+    "digits": {
+        **_COMMON,
+        "model": "small",
+        "epochs": 18,
+        "batch": 64,
+        "optim.lr": 0.05,
+        "measure.eps": tuple(e * PIXEL for e in (16, 32, 48)),
+        "measure.watch": 6,
+        "method.eps": 48 * PIXEL,
+        "method.step": 16 * PIXEL,
+    },
+    "shapes": {
+        **_COMMON,
+        "model": "small",
+        "epochs": 12,
+        "batch": 64,
+        "optim.lr": 0.05,
+        "augment.flip": True,
+        "augment.pad": 2,
+        "measure.eps": tuple(e * PIXEL for e in (2, 4, 8)),
+        "measure.watch": 4,
+        "maps.saliency": "mask",
+    },
+    "cifar10": {
+        **_SAT,
+        "augment.pad": 4,
+        "augment.flip": True,
+        "measure.eps": tuple(e * PIXEL for e in (1, 2, 3, 4, 8)),
+    },
+    "cifar100": {
+        **_SAT,
+        "augment.pad": 4,
+        "augment.flip": True,
+        "measure.eps": tuple(e * PIXEL for e in (1, 2, 3, 4)),
+    },
+    "svhn": {**_SAT, "augment.pad": 4, "measure.eps": tuple(e * PIXEL for e in (1, 2, 3, 4, 8))},
+    "gtsrb": {**_SAT, "data.size": 32, "measure.eps": tuple(e * PIXEL for e in (2, 4, 8))},
+    "tiny-imagenet": {
+        **_SAT,
+        "data.size": 32,
+        "augment.flip": True,
+        "maps.saliency": "box",
+        "measure.eps": tuple(e * PIXEL for e in (1, 2, 3)),
+    },
+}
+
+# Any other folder of images: the CIFAR settings, at 32 pixels.
+OTHER = {**RECIPES["cifar10"], "data.size": 32}
+
+
+def recipe(name: str) -> dict[str, object]:
+    """The settings that data set `name` brings; a folder unknown here gets those of small natural images."""
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.startswith("tiny-imagenet"):
+        return RECIPES["tiny-imagenet"]
+    return OTHER

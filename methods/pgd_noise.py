@@ -1,0 +1,25 @@
+"""PGD on half of the batches, uniform noise on the others: the control "PGD + Uniform-Noise" of Mangla et al. (2020)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from harness.batch import Batch
+from methods.noise import uniform_noise
+from methods.pgd import PGD
+
+
+@dataclass(frozen=True)
+class PGDNoise(PGD):
+    """As `pgd`, but with probability `flip` a batch gets uniform noise of the same eps instead of the attack.
+
+    Cost: 1 + (1 - flip) * steps passes a batch.
+    """
+
+    flip: float = 0.5
+
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        if float(torch.rand(())) < self.flip:
+            return uniform_noise(batch.x, self.eps)
+        return super().perturb(model, batch)
