@@ -58,8 +58,9 @@ def ascend(
     objective: (B, C, H, W) -> (B,). start: uniform in the ball; `gauss`, 0.001 times a standard normal (TRADES); or x
     itself. Returns the last iterate, detached. Errors: none of its own; eps 0 returns x.
     """
+    x = x.detach()
     if eps == 0:
-        return x.detach().clone()
+        return x.clone()
     z = clip(_start(x, eps, start, norm), x, eps, norm)
     for _ in range(steps):
         z.requires_grad_(True)
@@ -88,7 +89,6 @@ def _l2(d: Tensor) -> Tensor:
 
 
 def _start(x: Tensor, eps: float, start: Start, norm: Norm) -> Tensor:
-    x = x.detach()
     if start == "none":
         return x.clone()
     if start == "gauss":

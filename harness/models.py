@@ -188,7 +188,8 @@ def build(name: str, channels: int, classes: int) -> Net:
     return MODELS[name](channels, classes).to(memory_format=torch.channels_last)
 
 
-_RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
+_RELUS = {F.relu, torch.relu, Tensor.relu} | _IN_PLACE
 
 
 class _Rectifier(TorchFunctionMode):
@@ -196,10 +197,14 @@ class _Rectifier(TorchFunctionMode):
         super().__init__()
         self.rectifier = rectifier
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001 - torch's own signature
-        if func in _RELUS:
-            return self.rectifier(args[0])
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func not in _RELUS:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        if func in _IN_PLACE or kwargs.get("inplace"):
+            return x.copy_(self.rectifier(x.clone()))  # a caller may go on with x and drop what is returned
+        return self.rectifier(x)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""One study a module; `python -m harness.tune --list` names them."""

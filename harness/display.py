@@ -1,0 +1,76 @@
+"""What a person watches while a sweep runs: one line redrawn in a terminal, a line now and then in a log file."""
+
+import sys
+import time
+from typing import TextIO
+
+from harness.jobs import Job, Outcome
+from harness.train import Row
+
+LOG_EVERY = 15.0  # seconds between two lines where nothing can be redrawn
+
+
+class Display:
+    """A `Listener` that counts jobs of one phase and shows the best validated goal so far."""
+
+    def __init__(self, phase: str, total: int, goal: str, names: dict[str, str], stream: TextIO | None = None):
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty()
+        self.phase, self.total, self.goal, self.names = phase, total, goal, names
+        self.states = {"complete": 0, "pruned": 0, "failed": 0}
+        self.running: dict[str, tuple[Job, int]] = {}
+        self.best: tuple[float, str] | None = None
+        self.began = self.shown = time.monotonic()
+        self._line(f"{phase}: {total} trials" if total else f"{phase}: nothing left to do")
+
+    def started(self, job: Job) -> None:
+        self.running[job.id] = (job, 0)
+        self._show()
+
+    def heard(self, job: Job, row: Row) -> None:
+        self.running[job.id] = (job, int(row["epoch"]))
+        self._show()
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.running.pop(job.id, None)
+        self.states[outcome.state] += 1
+        if outcome.state == "failed":
+            self._line(f"  {self.names[job.study]}, {job.role} {job.number} failed: {outcome.reason}")
+        score = outcome.result.score(self.goal) if outcome.result else None
+        if score and (self.best is None or score.mean > self.best[0]):
+            self.best = (score.mean, self.names[job.study])
+        self._show(last=sum(self.states.values()) == self.total)
+
+    def _show(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self.shown < (0.2 if self.live else LOG_EVERY):
+            return
+        self.shown = now
+        self._line(self._status(now - self.began), keep=last or not self.live)
+
+    def _status(self, seconds: float) -> str:
+        done = sum(self.states.values())
+        parts = [f"{self.phase} {done}/{self.total}"]
+        if self.states["pruned"] or self.states["failed"]:
+            parts.append(", ".join(f"{n} {state}" for state, n in self.states.items() if n and state != "complete"))
+        if self.best:
+            parts.append(f"best {self.goal} {100 * self.best[0]:.1f} % ({self.best[1]})")
+        if self.running and done < self.total:
+            job, epoch = next(reversed(self.running.values()))
+            parts.append(f"now {self.names[job.study]} {epoch}/{job.trial.epochs}")
+        left = f", {_clock(seconds / done * (self.total - done))} left" if 0 < done < self.total else ""
+        return " · ".join([*parts, f"{_clock(seconds)}{left}"])
+
+    def _line(self, text: str, keep: bool = True) -> None:
+        if self.live:
+            width = 110
+            self.stream.write(f"\r\033[K{text[:width]}" + ("\n" if keep else ""))
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

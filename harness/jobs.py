@@ -1,0 +1,85 @@
+"""What runs and what comes of it: the words that search, schedule, track and the display share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from harness.config import Trial
+from harness.trial import Result
+from harness.train import Row
+
+State = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to be run for a study. role: `search` for a proposal, `seed` for a winner repeated and tested.
+
+    winner: of a repetition, the key of the proposal that it repeats.
+    """
+
+    study: str
+    role: Literal["search", "seed"]
+    number: int
+    trial: Trial
+    winner: str = ""
+
+    @property
+    def id(self) -> str:
+        """What tells this job from all others, also after another trial has become the winner."""
+        return f"{self.study} {self.role} {self.winner}#{self.number}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. epoch: the last one that was run; result: of a complete one; reason: of a failed one."""
+
+    state: State
+    epoch: int
+    result: Result | None = None
+    reason: str = ""
+
+
+class Source(Protocol):
+    """Where jobs come from, and who decides which of them go on."""
+
+    def remaining(self) -> int:
+        """How many jobs are still to be handed out."""
+
+    def next(self) -> Job | None:
+        """The next job, or None when there is no other."""
+
+    def heard(self, job: Job, row: Row) -> bool:
+        """Take an epoch's numbers. Returns whether the job is to stop here."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Take how the job ended."""
+
+
+class Listener(Protocol):
+    """Who wants to know: the tracker, the display."""
+
+    def started(self, job: Job) -> None: ...
+
+    def heard(self, job: Job, row: Row) -> None: ...
+
+    def ended(self, job: Job, outcome: Outcome) -> None: ...
+
+
+class Queue:
+    """Jobs in order, none of them stopped early."""
+
+    def __init__(self, jobs: Iterable[Job]):
+        self._jobs = list(jobs)
+
+    def remaining(self) -> int:
+        return len(self._jobs)
+
+    def next(self) -> Job | None:
+        return self._jobs.pop(0) if self._jobs else None
+
+    def heard(self, job: Job, row: Row) -> bool:
+        return False
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        pass

@@ -1,0 +1,145 @@
+"""The map s of every training image: made once, kept as bytes, shared by all trials.
+
+A map comes from a teacher net and a saliency method, from the data's own boxes or masks, or is random. Maps become a
+column of the data, so a training method never hears of teachers.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import methods
+from harness import saliency
+from harness.batch import MAP_UNIT
+from harness.config import Maps, Trial, build
+from harness.datasets import Data, Split
+from harness.errors import Mistake, unknown
+from harness.place import Place, locked, read_json, write, write_json
+from harness.randomness import seeded
+
+CHUNK = 256
+FROM_DATA = ("box", "mask", "random")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """maps: what `Batches` takes. seconds: what making them cost, by phase, whoever made them."""
+
+    maps: tuple[Tensor | Callable[[Tensor, Tensor], Tensor], ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def sources(maps: Maps) -> list[tuple[str, str]]:
+    """The one or two (saliency, teacher) pairs that a setting names. Raises `Mistake` for unknown names."""
+    names, teachers = maps.saliency.split("+"), maps.teacher.split("+")
+    if max(len(names), len(teachers)) > 2:
+        raise Mistake(f"maps take at most two saliencies and two teachers, not {maps.saliency!r} and {maps.teacher!r}")
+    count = max(len(names), len(teachers))
+    for name in names:
+        if name not in FROM_DATA:
+            saliency.find(name)
+    for teacher in teachers:
+        if teacher not in methods.names() or methods.reads_maps(methods.make(teacher)):
+            raise unknown("teacher", teacher, [m for m in methods.names() if not methods.reads_maps(methods.make(m))])
+    return list(zip((names * count)[:count], (teachers * count)[:count], strict=True))
+
+
+def check(trial: Trial, data: Data) -> None:
+    """Raise `Mistake` where the data lacks what the trial's maps are made of."""
+    if not methods.reads_maps(trial.method):
+        return
+    for name, _ in sources(trial.maps):
+        lacks = {"box": data.train.boxes is None, "mask": data.train.masks is None}
+        if lacks.get(name):
+            plural = {"box": "boxes", "mask": "masks"}[name]
+            raise Mistake(f"maps.saliency {name!r} needs {plural}, which data {trial.data.name!r} does not have")
+        if name in FROM_DATA and trial.maps.live:
+            raise Mistake(f"maps.live explains a teacher; {name!r} comes from the data")
+
+
+def teacher_trial(trial: Trial, method: str) -> Trial:
+    """The trial that trains a teacher: same data, net and length; the recipe's optimiser, so that it is shared."""
+    keep = {p: v for p, v in trial.flat().items() if p.split(".")[0] in ("data", "augment", "measure")}
+    same = {p: trial.flat()[p] for p in ("model", "normalise", "epochs", "batch")}
+    return build({**keep, **same, "method": method})
+
+
+def prepare(trial: Trial, data: Data, place: Place, teach: Callable[[Trial], tuple[nn.Module, float]]) -> Prepared:
+    """The maps of the training images.
+
+    teach(teacher trial) -> the trained net and the seconds that its training took.
+    """
+    if not methods.reads_maps(trial.method):
+        return Prepared()
+    check(trial, data)
+    made, seconds = [], {"maps": 0.0, "teacher": 0.0}
+    for name, teacher in sources(trial.maps):
+        if name in FROM_DATA:
+            made.append(_from_data(name, data.train).to(place.device))
+            continue
+        lesson = teacher_trial(trial, teacher)
+        if trial.maps.live:
+            net, cost = teach(lesson)
+            made.append(_live(name, trial.maps, net))
+        else:
+            column, took, cost = _cached(name, trial.maps, lesson, data.train, place, teach)
+            made.append(column.to(place.device))
+            seconds["maps"] += took
+        seconds["teacher"] += cost
+    return Prepared(tuple(made), seconds)
+
+
+def _from_data(name: str, train: Split) -> Tensor:
+    n, c, height, width = train.x.shape
+    if name == "random":
+        with seeded("random maps"):
+            return (torch.randint(2, (n, c, height, width), dtype=torch.int8) * 2 - 1) * MAP_UNIT
+    if name == "mask":
+        inside = train.masks.bool()
+    else:
+        x1, y1, x2, y2 = (train.boxes[:, i, None, None] for i in range(4))
+        rows, cols = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
+        inside = (rows >= y1) & (rows <= y2) & (cols >= x1) & (cols <= x2)
+    return (inside.to(torch.int8) * 2 - 1)[:, None] * MAP_UNIT
+
+
+def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The binarised map of a batch, x in [0, 1]: (B, C or 1, H, W) in [-1, 1]."""
+    s = saliency.find(name)(net, x, saliency.explained(net, x, y, maps.target))
+    return saliency.binarise(s, maps.binarise, signed=name not in saliency.UNSIGNED, quantile=maps.quantile)
+
+
+def _live(name: str, maps: Maps, net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, y: explain(name, maps, net, x, y)
+
+
+def _cached(name: str, maps: Maps, lesson: Trial, train: Split, place: Place, teach) -> tuple[Tensor, float, float]:
+    """The maps from their file, made first where it is missing. Returns them, seconds for them and for the teacher."""
+    recipe = (lesson.key, name, maps.target, maps.binarise, maps.quantile)
+    file = place.cache("maps", hashlib.sha256(repr(recipe).encode()).hexdigest()[:12] + ".npy")
+    with locked(file.with_suffix(".lock")):
+        costs = read_json(file.with_suffix(".json"))
+        if costs is None or not file.exists():
+            net, teacher_seconds = teach(lesson)
+            began = time.perf_counter()
+            made = _all(name, maps, net, train, place.device)
+            costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in recipe]}
+            write(file, lambda temporary: np.save(temporary, made))
+            write_json(file.with_suffix(".json"), costs)
+    return torch.from_numpy(np.load(file, mmap_mode="c")), costs["maps"], costs["teacher"]
+
+
+def _all(name: str, maps: Maps, net: nn.Module, train: Split, device: str) -> np.ndarray:
+    """The maps of a whole split as int8, MAP_UNIT standing for 1."""
+    parts = []
+    with seeded("maps", name):
+        for x, y in zip(train.x.split(CHUNK), train.y.split(CHUNK), strict=True):
+            x = x.to(device, memory_format=torch.channels_last).float().div_(255)
+            s = explain(name, maps, net, x, y.to(device))
+            parts.append((s * MAP_UNIT).round().to(torch.int8).cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,248 @@
+"""The one module that imports Ray: it runs jobs side by side, on this machine or on a cluster.
+
+Ray Tune places trials, restarts those whose worker died, and keeps workers between trials. What is to run, and what
+stops early, a `Source` says; trials checkpoint and resume by themselves.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Sequence
+
+from harness.errors import Mistake, one_line
+from harness.jobs import Job, Listener, Outcome, Source
+from harness.place import Place
+
+# Read by Ray when it is imported: no telemetry, no chatter, no snapshots of a state that lies elsewhere.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local cluster listens on loopback only
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 - after its settings
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+RETRIES = 2  # of a trial whose worker died
+
+
+def connect(address: str | None, cpus: int | None = None) -> None:
+    """Join the cluster at `address` (or of the surrounding Ray job), or start one on this machine.
+
+    Raises `Mistake` where there is no cluster.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Mistake(f"no Ray cluster at {address!r}: {one_line(error)}") from None
+    # Ray stops in good order on SIGUSR1 and SIGINT only; a job's stop and a preemption send SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def local_slots(cpus: float) -> int:
+    """How many trials of so many cores this machine runs at once."""
+    return max(1, math.floor((os.cpu_count() or 1) / cpus))
+
+
+def disconnect() -> None:
+    ray.shutdown()
+
+
+def slots(cpus: float, gpus: float) -> int:
+    """How many trials run at once. Raises `Mistake` where not even one does."""
+    there = ray.cluster_resources()
+    for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if wanted > there.get(kind, 0):
+            raise Mistake(f"a trial asks for {wanted:g} {kind}, but there are {there.get(kind, 0):g}")
+    room = [there[kind] / wanted for kind, wanted in (("CPU", cpus), ("GPU", gpus)) if wanted]
+    return max(1, math.floor(min(room))) if room else 1
+
+
+def run_all(
+    source: Source, place: Place, *, cpus: float, gpus: float, listeners: Sequence[Listener], test: bool = False
+) -> bool:
+    """Run every job of the source. Returns whether all of them came to an end; False after an interruption."""
+    total = source.remaining()
+    if not total:
+        return True
+    desk = _Desk(source, listeners)
+    name = f"ray-{uuid.uuid4().hex[:8]}"
+    trainable = tune.with_resources(_trainable, {"cpu": cpus, "gpu": gpus})
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"place": dataclasses.astuple(place), "test": test},
+        tune_config=tune.TuneConfig(
+            search_alg=_Proposals(desk),
+            scheduler=_Rungs(desk),
+            num_samples=total,
+            max_concurrent_trials=slots(cpus, gpus),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(place.out / "ray"),
+            verbose=0,
+            callbacks=[_Starts(desk)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    try:
+        with _muted("ray.tune"):
+            tuner.fit()
+    finally:
+        shutil.rmtree(place.out / "ray" / name, ignore_errors=True)
+    return desk.done == total
+
+
+def _trainable(config: dict) -> None:
+    """One job on a worker. What goes wrong in it is reported as its outcome, so that only a dead worker is retried."""
+    import torch
+
+    from harness import trial as trials
+    from harness.config import build
+
+    place = Place(*config["place"])
+    gpus = ray.get_gpu_ids()
+    place = dataclasses.replace(place, device="cuda" if gpus else "cpu")
+    if gpus:
+        torch.cuda.empty_cache()  # what an earlier trial of this worker left
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    epoch = 0
+
+    def report(row: dict) -> None:
+        nonlocal epoch
+        epoch = row["epoch"]
+        tune.report({"row": row})
+
+    try:
+        result = trials.run(build(config["settings"]), place, report=report, test=config["test"])
+        tune.report({"outcome": Outcome("complete", epoch, result)})
+    except Exception as error:  # noqa: BLE001 - any failure of a trial is a result of the study
+        tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
+
+
+class _Desk:
+    """Passes between Ray and the source: which Ray trial is which job, and what became of it."""
+
+    def __init__(self, source: Source, listeners: Sequence[Listener]):
+        self.source, self.listeners = source, listeners
+        self.jobs: dict[str, Job] = {}
+        self.epochs: dict[str, int] = {}
+        self.done = 0
+
+    def take(self, trial_id: str) -> Job | None:
+        job = self.source.next()
+        if job:
+            self.jobs[trial_id] = job
+        return job
+
+    def start(self, trial_id: str) -> None:
+        for listener in self.listeners:
+            listener.started(self.jobs[trial_id])
+
+    def hear(self, trial_id: str, row: dict) -> bool:
+        job = self.jobs[trial_id]
+        if row["epoch"] <= self.epochs.get(trial_id, 0):  # reported again after its worker died
+            return False
+        self.epochs[trial_id] = row["epoch"]
+        for listener in self.listeners:
+            listener.heard(job, row)
+        return self.source.heard(job, row)
+
+    def end(self, trial_id: str, outcome: Outcome) -> None:
+        job = self.jobs.pop(trial_id, None)
+        if job is None:
+            return
+        self.done += 1
+        for listener in self.listeners:  # first, so that a study's finished trial is always a tracked one
+            listener.ended(job, outcome)
+        self.source.ended(job, outcome)
+
+    def __getstate__(self) -> dict:
+        """Ray pickles what it is given, for a restoration that is not used here."""
+        return {}
+
+
+class _Proposals(Searcher):
+    """Hands the source's jobs to Ray."""
+
+    def __init__(self, desk: _Desk):
+        super().__init__()
+        self._desk = desk
+
+    def suggest(self, trial_id: str) -> dict | str:
+        job = self._desk.take(trial_id)
+        if job is None:
+            return Searcher.FINISHED
+        return {"settings": job.trial.flat()}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Ends what has not ended by its own report: its worker died once too often."""
+        if error:
+            self._desk.end(trial_id, Outcome("failed", self._desk.epochs.get(trial_id, 0), reason="its worker died"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """The study's journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The study's journal is the state."""
+
+
+class _Rungs(FIFOScheduler):
+    """Stops a trial where the source says so."""
+
+    def __init__(self, desk: _Desk):
+        super().__init__()
+        self._desk = desk
+
+    def on_trial_result(self, tune_controller, trial, result: dict) -> str:
+        if "outcome" in result:
+            self._desk.end(trial.trial_id, result["outcome"])
+        elif "row" in result and self._desk.hear(trial.trial_id, result["row"]):
+            self._desk.end(trial.trial_id, Outcome("pruned", result["row"]["epoch"]))
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+
+class _Starts(tune.Callback):
+    """Tells the listeners when a job starts on a worker."""
+
+    def __init__(self, desk: _Desk):
+        self._desk = desk
+
+    def on_trial_start(self, iteration: int, trials: list, trial, **info) -> None:
+        if trial.trial_id in self._desk.jobs:
+            self._desk.start(trial.trial_id)
+
+
+@contextlib.contextmanager
+def _muted(logger: str):
+    """Within, only errors of that logger are heard."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

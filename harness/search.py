@@ -1,0 +1,176 @@
+"""Search: one Optuna study per cell, kept in a journal on disk.
+
+The study is the only memory. Optuna proposes, and Optuna's asynchronous successive halving decides at each rung which
+trial goes on, so a study taken up again remembers every rung. A trial stopped at a rung is told to Optuna as PRUNED
+with the value and the epoch of that rung; only trials run to their full length are COMPLETE, compared, and can win.
+"""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.config import Trial
+from harness.errors import Mistake
+from harness.jobs import Job, Outcome
+from harness.randomness import derive
+from harness.space import Cell, Choice, Log, Space, Uniform
+from harness.train import Row
+
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def journal(path: Path) -> BaseStorage:
+    """The Optuna storage in that file; `optuna-dashboard PATH` shows it. Raises `Mistake` where it is damaged."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise Mistake(f"cannot open the journal {str(path)!r}: {error.strerror}") from None
+    except Exception as error:  # noqa: BLE001 - a garbled line may fail anywhere in its replay
+        raise Mistake(f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew") from None
+
+
+def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:
+    """The domain in Optuna's words."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    return FloatDistribution(domain.low, domain.high, log=isinstance(domain, Log))
+
+
+class Study:
+    """The search in one cell."""
+
+    def __init__(self, name: str, space: Space, cell: Cell, budget: int, storage: BaseStorage, seed: int):
+        self.name, self.cell, self.budget, self.goals, self.floor = name, cell, budget, space.goals, space.floor
+        self._domains = {path: distribution(d) for path, d in cell.search.items()}
+        self._optuna = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            load_if_exists=True,
+            directions=["maximize"] * len(self.goals),
+            pruner=self._rungs(space.halving),
+        )
+        self._open: dict[int, optuna.trial.Trial] = {}
+        self._reported: dict[int, set[int]] = {}
+        self._unfinished = self._adopted()
+        if not self._optuna.trials:
+            self._optuna.enqueue_trial(cell.published())
+        self._started = len(self._finished()) + len(self._unfinished)
+        # A study taken up again must not repeat its first proposals, so its size is part of the seed.
+        self._optuna.sampler = self._sampler(derive(seed, name, self._started) % 2**32)
+
+    def _rungs(self, halving: int) -> optuna.pruners.BasePruner:
+        if not halving or len(self.goals) > 1:  # one number decides at a rung; with several goals none is stopped
+            return optuna.pruners.NopPruner()
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=self.cell.trial.measure.watch, reduction_factor=halving
+        )
+
+    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=max(3, min(10, self.budget // 3)),
+            constraints_func=(lambda trial: trial.user_attrs.get("below_floor", [1.0])) if self.floor else None,
+        )
+
+    def _adopted(self) -> list[optuna.trial.Trial]:
+        """Trials that an earlier run left unfinished, to be gone on with; those without a full proposal are closed."""
+        adopted = []
+        for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if set(frozen.params) == set(self._domains):
+                adopted.append(optuna.trial.Trial(self._optuna, frozen._trial_id))
+                self._reported[frozen.number] = set(frozen.intermediate_values)
+            else:
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)
+        return adopted
+
+    def _finished(self) -> list[FrozenTrial]:
+        trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
+        return [t for t in trials if set(t.params) == set(self._domains)]
+
+    def remaining(self) -> int:
+        return len(self._unfinished) + max(0, self.budget - self._started)
+
+    @property
+    def started(self) -> int:
+        return self._started - len(self._unfinished)
+
+    def next(self) -> Job | None:
+        if self._unfinished:
+            proposal = self._unfinished.pop(0)
+        elif self._started < self.budget:
+            proposal = self._optuna.ask(self._domains)
+            self._started += 1
+        else:
+            return None
+        trial = self.cell.proposed(proposal.params)
+        proposal.set_user_attr("key", trial.key)
+        self._open[proposal.number] = proposal
+        return Job(self.name, "search", proposal.number, trial)
+
+    def heard(self, job: Job, row: Row) -> bool:
+        """Report the goal to Optuna where this epoch was validated; whether halving stops the trial there."""
+        goal = self.goals[0].replace("val/", "curve/")
+        proposal = self._open[job.number]
+        if len(self.goals) > 1 or goal not in row or row["epoch"] == job.trial.epochs:
+            return False
+        if row["epoch"] in self._reported.get(job.number, ()):  # replayed after an interruption
+            return False
+        proposal.report(row[goal], row["epoch"])
+        return proposal.should_prune()
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        proposal = self._open.pop(job.number)
+        if outcome.state == "pruned":
+            self._optuna.tell(proposal, state=TrialState.PRUNED)
+        elif outcome.state == "failed":
+            proposal.set_user_attr("reason", outcome.reason)
+            self._optuna.tell(proposal, state=TrialState.FAIL)
+        else:
+            means = {s.name: s.mean for s in outcome.result.scores}
+            for name in (*self.goals, *self.floor):
+                if name not in means:
+                    raise Mistake(f"no score {name!r} was measured; there are: {', '.join(sorted(means))}")
+            proposal.set_user_attr("below_floor", [least - means[n] for n, least in self.floor.items()])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._optuna.tell(proposal, [means[goal] for goal in self.goals])
+
+    def winners(self) -> list[Trial]:
+        """The best finished trial above the floor; with several goals, all that no other such trial dominates."""
+        finished = [t for t in self._finished() if t.state == TrialState.COMPLETE]
+        above = [t for t in finished if all(short <= 0 for short in t.user_attrs["below_floor"])]
+        front = [t for t in above if not any(_dominates(other.values, t.values) for other in above)]
+        if len(self.goals) == 1:
+            front = front[:1]  # of equals the earliest
+        return list({self.cell.proposed(t.params).key: self.cell.proposed(t.params) for t in front}.values())
+
+
+def _dominates(a: list[float], b: list[float]) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
+
+
+class Search:
+    """All studies of a sweep as one source of jobs: whichever has started fewest trials goes next."""
+
+    def __init__(self, studies: list[Study]):
+        self.studies = {study.name: study for study in studies}
+
+    def remaining(self) -> int:
+        return sum(study.remaining() for study in self.studies.values())
+
+    def next(self) -> Job | None:
+        waiting = [study for study in self.studies.values() if study.remaining()]
+        return min(waiting, key=lambda study: study.started).next() if waiting else None
+
+    def heard(self, job: Job, row: Row) -> bool:
+        return self.studies[job.study].heard(job, row)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.studies[job.study].ended(job, outcome)

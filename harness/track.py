@@ -1,0 +1,248 @@
+"""The one module that writes to MLflow: a parent run per study, a child per trial and per seed.
+
+Only the driver writes, in batches: a write costs tens of milliseconds whatever it holds, and SQLite bears one writer.
+"""
+
+import importlib.metadata
+import math
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.errors import Mistake, one_line
+from harness.jobs import Job, Outcome
+from harness.place import Place
+from harness.train import Row
+from harness.trial import Result
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # its migrations announce themselves
+
+FLUSH = 5.0  # seconds between two writes of a running trial's curves
+BATCH = 1000  # metrics that one call may hold
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy", "saliency-harness")
+_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+class Tracker:
+    """Writes studies, trials and scores of one sweep into one MLflow experiment."""
+
+    def __init__(self, uri: str, experiment: str, place: Place, tags: Mapping[str, str]):
+        """Open the store at `uri`, made if it is a new SQLite file. Raises `Mistake` where it cannot be reached."""
+        _reachable(uri)
+        self._place, self._tags = place, dict(tags)
+        self._runs: dict[str, str] = {}  # job id or study -> run id
+        self._studies: set[str] = set()
+        self._ended: set[str] = set()
+        self._last: dict[str, int] = {}  # job id -> last epoch that was logged
+        self._pending: dict[str, list] = {}
+        self._flushed = time.monotonic()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of SQLAlchemy, about MLflow's own use of it
+                from mlflow import MlflowClient
+
+                self._client = MlflowClient(tracking_uri=uri)
+                self.experiment = self._experiment(uri, experiment)
+                self._recall()
+        except Mistake:
+            raise
+        except Exception as error:  # noqa: BLE001 - stores fail in their drivers' own ways
+            raise Mistake(f"cannot use the tracking store {uri!r}: {one_line(error)}") from None
+
+    def _experiment(self, uri: str, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        local = str(self._place.out / "artifacts") if uri.startswith("sqlite") else None
+        return self._client.create_experiment(name, artifact_location=local)
+
+    def _recall(self) -> None:
+        """Find the runs of this sweep that an earlier call wrote."""
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment],
+                f"tags.`harness.sweep` = '{self._tags['harness.sweep']}'",
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                tags = run.data.tags
+                name = tags.get("harness.job") or tags["harness.study"]
+                self._runs[name] = run.info.run_id
+                self._last[name] = int(run.data.metrics.get("epoch", 0))
+                if tags.get("harness.state") in _STATUS:
+                    self._ended.add(name)
+            token = page.token
+            if not token:
+                return
+
+    def study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
+        """The parent run of a study, unless it is there."""
+        self._studies.add(name)
+        if name in self._runs:
+            self._client.update_run(self._runs[name], status="RUNNING")
+            return
+        run = self._client.create_run(
+            self.experiment,
+            run_name=cell,
+            tags={**self._tags, "harness.role": "study", "harness.study": name, "harness.cell": cell, **tags},
+        )
+        self._runs[name] = run.info.run_id
+        self._log(run.info.run_id, params={f"search.{path}": domain for path, domain in searched.items()})
+
+    def crown(self, study: str, winners: list[str]) -> None:
+        """Say which trials the study's repetitions belong to; those of an earlier winner stay, but count no more."""
+        self._client.set_tag(self._runs[study], "harness.winners", ",".join(winners))
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether the job's run was brought to its end."""
+        return job.id in self._ended
+
+    def started(self, job: Job) -> None:
+        if job.id in self._runs:
+            return
+        flat = {path: _text(value) for path, value in job.trial.flat().items()}
+        run = self._client.create_run(
+            self.experiment,
+            run_name=f"{job.role} {job.number}",
+            tags={
+                **self._tags,
+                "mlflow.parentRunId": self._runs[job.study],
+                "harness.role": job.role,
+                "harness.study": job.study,
+                "harness.job": job.id,
+                "harness.key": job.trial.key,
+                "harness.number": str(job.number),
+                "harness.winner": job.winner,
+                "harness.state": "running",
+            },
+        )
+        self._runs[job.id] = run.info.run_id
+        self._log(run.info.run_id, params=flat)
+
+    def heard(self, job: Job, row: Row) -> None:
+        if row["epoch"] <= self._last.get(job.id, 0):
+            return
+        self._last[job.id] = row["epoch"]
+        self._pending.setdefault(job.id, []).extend(_metrics(row, int(row["epoch"])))
+        if time.monotonic() - self._flushed > FLUSH:
+            self.flush()
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.started(job)  # a job whose result lay ready may end before Ray says it started
+        run = self._runs[job.id]
+        metrics = self._pending.pop(job.id, [])
+        tags = {"harness.state": outcome.state}
+        if outcome.reason:
+            tags["harness.reason"] = outcome.reason
+        if outcome.result:
+            metrics += _metrics(_summary(outcome.result), job.trial.epochs)
+            tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
+            tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
+        self._log(run, metrics=metrics, tags=tags)
+        folder = self._place.trial(job.trial.key)
+        if outcome.result:
+            names = ["result.json", "val.npz", "test.npz"] + (["weights.pt"] if job.role == "seed" else [])
+            for file in (folder / name for name in names):
+                if file.exists():
+                    self._client.log_artifact(run, str(file))
+        self._client.set_terminated(run, _STATUS[outcome.state])
+        self._ended.add(job.id)
+
+    def close(self, status: str = "FINISHED", artifacts: Mapping[str, list[Path]] | None = None) -> None:
+        """Write what is pending, attach artifacts to studies (study -> files) and close their runs."""
+        self.flush()
+        for study, files in (artifacts or {}).items():
+            for file in files:
+                self._client.log_artifact(self._runs[study], str(file), "report")
+        for name, run in self._runs.items():
+            if name in self._studies:
+                self._client.set_terminated(run, status)
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        for job, metrics in self._pending.items():
+            self._log(self._runs[job], metrics=metrics)
+        self._pending.clear()
+        self._flushed = time.monotonic()
+
+    def _log(self, run: str, metrics: list | None = None, params: Mapping | None = None, tags: Mapping | None = None):
+        from mlflow.entities import Param, RunTag
+
+        metrics = metrics or []
+        params = [Param(k, v) for k, v in (params or {}).items()]
+        tags = [RunTag(k, v) for k, v in (tags or {}).items()]
+        for at in range(0, max(len(metrics), 1), BATCH):
+            self._client.log_batch(run, metrics=metrics[at : at + BATCH], params=params, tags=tags)
+            params, tags = [], []
+
+
+def _metrics(values: Mapping[str, float], step: int) -> list:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+
+
+def _summary(result: Result) -> dict[str, float]:
+    """Every score with its standard error and n, the seconds by phase, the touches of the test images."""
+    summary: dict[str, float] = {"test_touches": result.touches}
+    for score in result.scores:
+        split, _, name = score.name.partition("/")
+        summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/{name}": score.n}
+    return summary | {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
+
+
+def _text(value: object) -> str:
+    """A setting as MLflow keeps it; numbers stay plain, for its plots."""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def environment() -> dict[str, str]:
+    """Tags that say what made the numbers: package versions, the state of the code."""
+    tags = {}
+    for package in PACKAGES:
+        try:
+            tags[f"harness.package.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = "" if not git("status", "--porcelain") else " with uncommitted changes"
+        tags["harness.git"] = git("rev-parse", "--short=12", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        tags["harness.git"] = "not a git checkout"
+    return tags
+
+
+def _reachable(uri: str) -> None:
+    """Raise `Mistake` for a store that is not there, before MLflow retries for minutes."""
+    scheme, _, rest = uri.partition("://")
+    if scheme in ("http", "https"):
+        try:
+            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
+        except (OSError, urllib.error.URLError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Mistake(f"no MLflow server answers at {uri!r}: {reason}") from None
+    elif scheme == "sqlite":
+        file = Path(rest.removeprefix("/"))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "ab"):
+                pass
+        except OSError as error:
+            raise Mistake(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
+    elif scheme not in ("postgresql", "mysql", "mssql", "databricks"):
+        raise Mistake(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {uri!r}")

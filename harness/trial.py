@@ -1,0 +1,218 @@
+"""Run one trial: data -> maps -> model -> fit -> evaluate. Needs neither Ray nor MLflow.
+
+    python -m harness.trial --space sat --set method.alpha10=0.8 --test
+
+A trial's folder is named by its key. What is there already is not done again; what was interrupted goes on.
+"""
+
+import dataclasses
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import datasets, evaluate, maps, models, train
+from harness.batch import Batches
+from harness.config import Trial
+from harness.datasets import Data
+from harness.errors import Mistake
+from harness.evaluate import Score
+from harness.place import Place, locked, read_json, write, write_json
+from harness.randomness import seeded
+from harness.train import Row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial gave. scores: `val/...`, and `test/...` once it was tested, without the numbers per image.
+
+    rows: one per epoch. seconds: device time by phase. touches: how often this trial was measured on the test images.
+    """
+
+    trial: Trial
+    scores: list[Score]
+    rows: list[Row]
+    seconds: dict[str, float]
+    checksums: dict[str, str]
+    machine: dict[str, str] = field(default_factory=dict)
+    touches: int = 0
+
+    def score(self, name: str) -> Score | None:
+        return next((s for s in self.scores if s.name == name), None)
+
+
+def ignore(row: Row) -> None:
+    """The report that nobody reads."""
+
+
+def run(trial: Trial, place: Place, *, report: Callable[[Row], None] = ignore, test: bool = False) -> Result:
+    """Train and validate the trial, and measure it on the test images if asked; whatever of it is not done yet.
+
+    report(row) hears every epoch, also those of an earlier, interrupted run. Raises `Mistake` for bad input, `Diverged`
+    for a loss that is not finite.
+    """
+    data = datasets.load(trial.data, place)
+    folder = place.trial(trial.key)
+    with locked(folder / "lock"):
+        result = _stored(trial, folder, data)
+        if result is None:
+            result = _train(trial, place, data, report)
+        else:
+            for row in result.rows:
+                report(row)
+        if test and not any(s.name.startswith("test/") for s in result.scores):
+            result = _test(result, place, data)
+    return result
+
+
+def trained(trial: Trial, place: Place) -> tuple[nn.Module, Result]:
+    """The trial's net with its trained weights on the device, in evaluation mode, after training it where needed."""
+    result = run(trial, place)
+    data = datasets.load(trial.data, place)
+    model = _model(trial, data, place)
+    model.load_state_dict(train.load_weights(place.trial(trial.key) / "weights.pt"))
+    return model.eval(), result
+
+
+def _model(trial: Trial, data: Data, place: Place) -> nn.Module:
+    with seeded(trial.seed, "weights"):
+        model = models.build(trial.model, data.channels, len(data.classes))
+    if trial.normalise:
+        model.normalised_by(*data.statistics())
+    return model.to(place.device)
+
+
+def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]) -> Result:
+    folder = place.trial(trial.key)
+    write_json(folder / "trial.json", trial.flat())
+
+    def teach(lesson: Trial) -> tuple[nn.Module, float]:
+        net, taught = trained(lesson, place)
+        return net, taught.seconds["train"]
+
+    prepared = maps.prepare(trial, data, place, teach)
+    model = _model(trial, data, place)
+    part, val = data.train.to(place.device), data.val.to(place.device)
+    watched = val.head(trial.measure.images)
+
+    def watch(net: nn.Module, done: int) -> Row:
+        if done % trial.measure.watch and done != trial.epochs:
+            return {}
+        scores = evaluate.evaluate(net, watched, trial.measure, name="curve", suite=evaluate.robust_suite)
+        return {s.name: s.mean for s in scores}
+
+    net, rows = train.fit(
+        model,
+        trial.method,
+        Batches(part.x, part.y, prepared.maps, trial.batch, trial.augment),
+        trial.optim,
+        trial.epochs,
+        seed=trial.seed,
+        checkpoint=folder / "checkpoint.pt",
+        watch=watch,
+        report=report,
+    )
+    write(folder / "weights.pt", lambda temporary: torch.save(net.state_dict(), temporary))
+    scores, took = _timed(lambda: evaluate.evaluate(net, val, trial.measure, name="val"))
+    seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
+    result = Result(trial, scores, rows, seconds, data.checksums, machine(place.device))
+    _store(result, folder, "val")
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
+
+
+def _test(result: Result, place: Place, data: Data) -> Result:
+    """Measure on the test images; the touch is recorded before the first of them is looked at."""
+    folder = place.trial(result.trial.key)
+    result = dataclasses.replace(result, touches=result.touches + 1)
+    _store(result, folder)
+    model = _model(result.trial, data, place)
+    model.load_state_dict(train.load_weights(folder / "weights.pt"))
+    split = data.test.to(place.device)
+    scores, took = _timed(lambda: evaluate.evaluate(model, split, result.trial.measure, name="test"))
+    seconds = {**result.seconds, "test": took}
+    result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds)
+    _store(result, folder, "test")
+    return result
+
+
+def _timed(work: Callable[[], list[Score]]) -> tuple[list[Score], float]:
+    began = time.perf_counter()
+    done = work()
+    return done, time.perf_counter() - began
+
+
+def _store(result: Result, folder: Path, part: str = "") -> None:
+    """Write result.json, and the numbers per image of one part (`val` or `test`) beside it."""
+    if part:
+        images = {s.name: s.per_example for s in result.scores if s.name.startswith(part)}
+        write(folder / f"{part}.npz", lambda temporary: np.savez_compressed(temporary, **images))
+    record = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    record["trial"] = result.trial.flat()
+    record["scores"] = [{k: v for k, v in vars(s).items() if k != "per_example"} for s in result.scores]
+    write_json(folder / "result.json", record)
+
+
+def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
+    """What the folder holds of a finished training, or None. Raises `Mistake` where it was on other data."""
+    record = read_json(folder / "result.json")
+    if record is None:
+        return None
+    try:
+        scores = [Score(**s) for s in record["scores"]]
+        result = Result(**{**record, "trial": trial, "scores": scores})
+    except (KeyError, TypeError):
+        raise Mistake(f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again") from None
+    if result.checksums != data.checksums:
+        raise Mistake(
+            f"data {trial.data.name!r} has changed since trial {trial.key} was run under {str(folder.parent.parent)!r};"
+            " choose another --out"
+        )
+    return result
+
+
+def machine(device: str) -> dict[str, str]:
+    """What the numbers were made on."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    return {
+        "device": f"{device} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> int:
+    from harness import cli
+
+    arguments = cli.parser("harness.trial", __doc__, single=True).parse_args()
+    space = cli.space(arguments.space)
+    place = cli.place(arguments)
+    cells = space.cells(cli.overrides(arguments))
+    if arguments.cell != "all":
+        cells = [cli.chosen(cells, arguments.cell)]
+    for cell in cells:
+        trial = dataclasses.replace(cell.trial, seed=arguments.seed)
+        if not arguments.quiet:
+            print(f"{cell.name}: trial {trial.key} on {place.device}, {trial.epochs} epochs", flush=True)
+        result = run(trial, place, report=ignore if arguments.quiet else _print_row, test=arguments.test)
+        for score in result.scores:
+            print(f"  {score.name:<18} {100 * score.mean:6.2f} ± {100 * score.stderr:.2f} %   n = {score.n}")
+    return 0
+
+
+def _print_row(row: Row) -> None:
+    values = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name]
+    print(f"  epoch {row['epoch']:>3}  {row['seconds']:6.2f} s  " + "  ".join(values), flush=True)
+
+
+if __name__ == "__main__":
+    from harness.errors import exit_status
+
+    sys.exit(exit_status(main))

@@ -1,0 +1,248 @@
+"""Search, repeat the winners over seeds, test once, report.
+
+    python -m harness.tune --space sat
+    python -m harness.tune --space sat --data cifar10 --trials 20 --gpus 0.25
+    python -m harness.tune --space sat --set epochs=30 --set method.schedule=linear
+    python -m harness.tune --space sat --dry-run
+
+The same command run again goes on where it was; with more --trials or --seeds it adds to what is there.
+"""
+
+import dataclasses
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness import cli
+from harness.errors import Mistake, exit_status
+
+# Torch, Ray, Optuna and MLflow are imported where they are used: names and arguments are checked before.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command asks for, checked. studies: study name -> cell, in the order of the space."""
+
+    space_name: str
+    space: object
+    studies: dict[str, object]
+    trials: int
+    seeds: int
+    sweep: str
+
+    @property
+    def data(self) -> str:
+        return next(iter(self.studies.values())).data
+
+    @property
+    def experiment(self) -> str:
+        return f"{self.space_name}-{self.data}"
+
+
+def arguments(words: list[str] | None = None) -> Namespace:
+    p = cli.parser("harness.tune", __doc__, single=False)
+    p.add_argument("--list", action="store_true", help="name the spaces and what each asks")
+    p.add_argument("--dry-run", action="store_true", help="show cells, domains, trials and estimated cost; run nothing")
+    p.add_argument("--trials", type=int, help="trials per cell (default: the space's)")
+    p.add_argument("--seeds", type=int, help="seeds of each winner (default: the space's)")
+    p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
+    p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
+    p.add_argument("--tracking-uri", help="MLflow store (default sqlite:///<out>/mlflow.db), or a server")
+    p.add_argument("--address", help="Ray cluster, e.g. auto (default: one on this machine)")
+    return p.parse_args(words)
+
+
+def plan(args: Namespace) -> Plan:
+    """The studies of the command. Raises `Mistake` for anything unknown in it."""
+    for name in ("trials", "seeds"):
+        if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
+            raise Mistake(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
+    for name in ("cpus", "gpus"):
+        if (value := getattr(args, name)) is not None and value < 0:
+            raise Mistake(f"--{name} must not be negative, not {value:g}")
+    if args.space is None:
+        raise Mistake(f"name a space: --space {' | '.join(cli.spaces())}")
+    space = cli.space(args.space)
+    cells = space.cells(cli.overrides(args))
+    studies = {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
+    trials = space.trials if args.trials is None else args.trials
+    seeds = space.seeds if args.seeds is None else args.seeds
+    return Plan(args.space, space, studies, trials, seeds, _sweep(studies))
+
+
+def _sweep(studies: dict[str, object]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(studies).encode()).hexdigest()[:8]
+
+
+def main() -> int:
+    args = arguments()
+    if args.list:
+        for name in cli.spaces():
+            print(f"{name:<12} {cli.about(name)}")
+        return 0
+    planned = plan(args)
+    place = cli.place(args)
+    _check_data(planned, place)
+    if args.dry_run:
+        print(_dry_run(planned, place))
+        return 0
+    return sweep(planned, place, args)
+
+
+def _check_data(planned: Plan, place) -> None:
+    """Decode the data once, before any worker needs it, and see that it has what the cells ask for."""
+    from harness import datasets, maps, models
+    from harness.errors import unknown
+
+    for cell in planned.studies.values():
+        if cell.trial.model not in models.MODELS:
+            raise unknown("model", cell.trial.model, models.MODELS)
+        maps.check(cell.trial, datasets.load(cell.trial.data, place))
+
+
+def _dry_run(planned: Plan, place) -> str:
+    """Cells and domains, how many trials, and the epochs they cost at most."""
+    lines = [f"{planned.space_name} on {planned.data}: {cli.about(planned.space_name)}", ""]
+    for cell in planned.studies.values():
+        lines.append(f"{cell.name}{'  (control)' if cell.control else ''}: {cell.trial.model}, {cell.trial.epochs} epochs")
+        lines += [f"    {path:<16} {domain}; published {cell.published()[path]:.6g}" for path, domain in cell.search.items()]
+    cells, epochs = len(planned.studies), next(iter(planned.studies.values())).trial.epochs
+    searched, repeated = cells * planned.trials, cells * planned.seeds
+    lines += [
+        "",
+        f"{cells} cells x {planned.trials} trials = {searched} trials, goal {', '.join(planned.space.goals)};"
+        f" then {planned.seeds} seeds of each winner = {repeated} trials, tested once each",
+        f"at most {(searched + repeated) * epochs} epochs and the teachers' own; {_measured_cost(planned, place)}",
+    ]
+    return "\n".join(lines)
+
+
+def _measured_cost(planned: Plan, place) -> str:
+    """The device time of the training alone, from a step of each method's published trial."""
+    from harness import bench, datasets
+
+    per_epoch: dict[object, float] = {}
+    seconds = 0.0
+    for cell in planned.studies.values():
+        images = datasets.load(cell.trial.data, place).train.x
+        kind = (type(cell.trial.method), cell.trial.model)
+        if kind not in per_epoch:
+            per_epoch[kind] = bench.epoch_seconds(cell.trial, len(images), tuple(images.shape[1:]), place.device)
+        seconds += per_epoch[kind] * cell.trial.epochs * (planned.trials + planned.seeds)
+    return f"training alone takes about {seconds / 60:.1f} minutes of one {place.device}, by a step of each method"
+
+
+def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> int:
+    """Run the plan to its report, with further listeners if any. Returns the command's exit status."""
+    from harness.place import locked
+
+    with locked(place.out / "lock", wait=False) as free:
+        if not free:
+            raise Mistake(f"another command is writing to {str(place.out)!r}; wait for it, or choose another --out")
+        return _sweep_alone(planned, place, args, listeners)
+
+
+def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> int:
+    from harness import schedule, search, track
+    from harness.display import Display
+    from harness.jobs import Queue
+
+    say: Callable[[str], None] = (lambda text: None) if args.quiet else (lambda text: print(text, flush=True))
+    uri = args.tracking_uri or f"sqlite:///{place.out / 'mlflow.db'}"
+    gpus = args.gpus if args.gpus is not None else float(place.device.startswith("cuda"))
+    tracker = track.Tracker(uri, planned.experiment, place, _tags(planned))
+    names = {study: cell.name for study, cell in planned.studies.items()}
+    for order, (study, cell) in enumerate(planned.studies.items()):
+        tracker.study(study, cell.name, _study_tags(planned, cell, order), {p: str(d) for p, d in cell.search.items()})
+
+    storage = search.journal(place.out / "optuna.journal")
+    studies = [
+        search.Study(study, planned.space, cell, planned.trials, storage, args.seed)
+        for study, cell in planned.studies.items()
+    ]
+    say(f"{planned.experiment}: {len(studies)} cells; results in {place.out}")
+    schedule.connect(args.address)
+    try:
+
+        def run(phase: str, source, test: bool) -> bool:
+            shown = [] if args.quiet else [Display(phase, source.remaining(), planned.space.goals[0], names)]
+            heard_by = [tracker, *shown, *listeners]
+            return schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by, test=test)
+
+        done = run("search", search.Search(studies), False)
+        for study in studies:
+            tracker.crown(study.name, [winner.key for winner in study.winners()])
+        jobs = [job for study in studies for job in finals(study, planned.seeds) if not tracker.is_complete(job)]
+        done = done and run("seeds of the winners", Queue(jobs), True)
+    finally:
+        schedule.disconnect()
+    if not done:
+        tracker.close("KILLED")
+        print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
+        return 130
+    return _report(planned, place, uri, tracker, studies)
+
+
+def finals(study, seeds: int) -> list:
+    """The jobs that repeat a study's winners with the next seeds; the search's own run is not among them."""
+    from harness.jobs import Job
+
+    return [
+        Job(study.name, "seed", number, dataclasses.replace(winner, seed=winner.seed + number), winner.key)
+        for winner in study.winners()
+        for number in range(1, seeds + 1)
+    ]
+
+
+def _tags(planned: Plan) -> dict[str, str]:
+    from harness import track
+
+    return {
+        "harness.sweep": planned.sweep,
+        "harness.space": planned.space_name,
+        "harness.data": planned.data,
+        **track.environment(),
+    }
+
+
+def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
+    return {
+        "harness.order": str(order),
+        "harness.goal": ",".join(planned.space.goals),
+        "harness.control": str(cell.control).lower(),
+        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.about(planned.space_name)}",
+    }
+
+
+def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
+    """Write and print the leaderboard, and say where everything is."""
+    from reports import leaderboard, runs, write
+
+    tracker.flush()
+    table = runs.read(uri, planned.experiment, planned.sweep)
+    files = write(table, place.out / "reports", planned.experiment)
+    tracker.close(artifacts={study: files for study in planned.studies})
+    print(leaderboard.text(leaderboard.table(table)))
+    print()
+    for file in files:
+        print(f"report: {file}")
+    print(f"studies: optuna-dashboard {place.out / 'optuna.journal'}")
+    print(f"runs: mlflow ui --backend-store-uri {uri}")
+    empty = [study.cell.name for study in studies if not study.winners()]
+    if empty:
+        print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _again() -> str:
+    import shlex
+
+    return f"python -m harness.tune {shlex.join(sys.argv[1:])}"
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,31 @@
+"""Which saliency, of which teacher, makes SAT most robust? (Mangla et al. 2020, their CIFAR table)
+
+Compared: four saliencies of a standard and of an adversarial teacher, against training on clean images and on uniform
+noise. Tuned: eps of the step, the share of random signs, the learning rate.
+"""
+
+from harness.space import Space, grid, times, uniform, within
+
+SPACE = Space(
+    base={"method": "sat"},
+    compare={
+        "standard": {"method": "standard"},
+        "noise": {"method": "noise"},
+        **grid(
+            "{saliency}, {teacher} teacher",
+            saliency=(
+                "maps.saliency",
+                ("guided_backprop", "smoothgrad", "guided_gradcam_pp", "integrated_gradients"),
+            ),
+            teacher=("maps.teacher", ("standard", "pgd")),
+        ),
+    },
+    search={
+        "method.eps": times(0.25, 0.5, 1, 2),
+        "method.alpha10": uniform(0, 1),
+        "optim.lr": within(3),
+    },
+    controls=("standard", "noise"),
+    trials=4,
+    seeds=3,
+)

@@ -1,0 +1,24 @@
+"""How fast should saliency replace random signs? (the ablations of alpha and of eps by Mangla et al. 2020)
+
+Compared: the schedule of the share of random signs. Tuned: alpha10 on the ablation's grid, eps on its grid. A cell's
+trials cover the 24 points in part; --trials 24 and more cover nearly all.
+"""
+
+from harness.space import Space, choice, times
+
+SPACE = Space(
+    base={"method": "sat", "maps.saliency": "guided_backprop_modules", "maps.target": "predicted"},
+    compare={
+        "power of the epoch": {"method.schedule": "power"},
+        "power of the iteration": {"method.schedule": "power", "method.per": "iteration"},
+        "constant": {"method.schedule": "constant"},
+        "linear": {"method.schedule": "linear"},
+        "cosine": {"method.schedule": "cosine"},
+        "step": {"method.schedule": "step"},
+    },
+    search={
+        "method.alpha10": choice(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+        "method.eps": times(0.25, 0.5, 1, 2),
+    },
+    trials=12,
+)

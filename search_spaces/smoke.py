@@ -1,0 +1,12 @@
+"""Does everything run? Two methods, two short trials each, one seed; half a minute on two cores."""
+
+from harness.space import Space, within
+
+SPACE = Space(
+    base={"epochs": 3, "measure.watch": 1, "data.limit": 256},
+    compare={"standard": {"method": "standard"}, "sat": {"method": "sat", "maps.saliency": "gradient"}},
+    search={"optim.lr": within(3)},
+    controls=("standard",),
+    trials=2,
+    seeds=1,
+)
