@@ -1,7 +1,7 @@
 """What a training method sees: one mini-batch, cut from data that lies on the device as bytes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Batches:
     y: Tensor
     maps: tuple[Tensor | Callable[[Tensor, Tensor], Tensor], ...] = ()
     batch: int = 128
-    augment: Augment = Augment()
+    augment: Augment = field(default_factory=Augment)
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch)

@@ -31,7 +31,9 @@ from harness.train import optimiser
 CLASSES = 10
 
 
-def step_seconds(runs: dict[str, Trial], device: str, shape: tuple[int, int, int], steps: int, rounds: int) -> dict[str, list[float]]:
+def step_seconds(
+    runs: dict[str, Trial], device: str, shape: tuple[int, int, int], steps: int, rounds: int
+) -> dict[str, list[float]]:
     """Seconds per training step of each trial on random images (C, H, W), one figure per round, rounds interleaved."""
     setups = {name: _setup(run, device, shape) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -80,7 +82,9 @@ def halves(run: Trial) -> dict[str, tuple[float, Trial]]:
     }
 
 
-def epochs(base: dict[str, object], shape: tuple[int, int, int], device: str, steps: int, rounds: int) -> dict[str, dict]:
+def epochs(
+    base: dict[str, object], shape: tuple[int, int, int], device: str, steps: int, rounds: int
+) -> dict[str, dict]:
     """Expected seconds of a training step of every method, and its ratio to `standard` and to `pgd`, by round."""
     runs, shares = {}, {}
     for name in methods.names():
@@ -107,7 +111,9 @@ def _for(method: str, base: dict[str, object]) -> Trial:
     return build({**own, "method": method})
 
 
-def map_seconds(base: dict[str, object], shape: tuple[int, int, int], device: str, rounds: int) -> dict[str, list[float]]:
+def map_seconds(
+    base: dict[str, object], shape: tuple[int, int, int], device: str, rounds: int
+) -> dict[str, list[float]]:
     """Seconds per 1,000 maps of every saliency."""
     run = build({**base, "method": "sat"})
     with seeded("bench"):
@@ -139,7 +145,17 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
     from harness import schedule, tune
 
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--space", space_name, "--trials", str(trials), "--seeds", str(seeds), "--out", f"{folder}/sweep", "--quiet"]
+        words = [
+            "--space",
+            space_name,
+            "--trials",
+            str(trials),
+            "--seeds",
+            str(seeds),
+            "--out",
+            f"{folder}/sweep",
+            "--quiet",
+        ]
         args = tune.arguments(words)
         planned = tune.plan(args)
         planned = dataclasses.replace(planned, space=dataclasses.replace(planned.space, halving=0))
@@ -214,7 +230,9 @@ def main() -> int:
     )
     p.add_argument("what", choices=("epochs", "sweep"))
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    p.add_argument("--data", default="cifar10", help="whose recipe to time, on random images of --size (default cifar10)")
+    p.add_argument(
+        "--data", default="cifar10", help="whose recipe to time, on random images of --size (default cifar10)"
+    )
     p.add_argument("--size", type=int, default=32)
     p.add_argument("--channels", type=int, default=3)
     p.add_argument("--steps", type=int, default=3, help="training steps per method and round")
@@ -232,7 +250,9 @@ def main() -> int:
     figures: dict[str, object] = {"machine": trial.machine(device), "arguments": sys.argv[1:]}
     if args.what == "sweep":
         figures["sweep"] = took = sweep(args.space, args.trials, args.seeds)
-        print(f"sweep {took['sweep']:.1f} s, bare {took['bare']:.1f} s, ratio {took['ratio']:.3f}, {took['trials']} trials")
+        print(
+            f"sweep {took['sweep']:.1f} s, bare {took['bare']:.1f} s, ratio {took['ratio']:.3f}, {took['trials']} trials"
+        )
     else:
         base, shape = cli.overrides(args), (args.channels, args.size, args.size)
         figures["epochs"] = methods_ = epochs(base, shape, device, args.steps, args.rounds)

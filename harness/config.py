@@ -197,9 +197,9 @@ def _checked(path: str, value: object, kind: object) -> object:
             raise unknown(f"{path}:", value, [str(v) for v in get_args(kind)])
         return value
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            if type(None) in get_args(kind):
-                return None
+        empty = value is None or (isinstance(value, str) and value.lower() == "none")
+        if empty and type(None) in get_args(kind):
+            return None
         return _checked(path, value, next(k for k in get_args(kind) if k is not type(None)))
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value

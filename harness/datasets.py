@@ -1,6 +1,6 @@
 """Data sets: read once, split by seed, kept as bytes in files that all trials of a machine map into memory.
 
-    load(Source("digits"), place) -> Data(train, val, test)
+`load(Source("digits"), place)` gives `Data(train, val, test)`.
 """
 
 import hashlib
@@ -23,7 +23,10 @@ _COLUMNS = ("x", "y", "boxes", "masks")
 
 @dataclass(frozen=True)
 class Split:
-    """x (N, C, H, W) uint8; y (N,) int64; boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8 in {0, 1}."""
+    """x (N, C, H, W) uint8; y (N,) int64.
+
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8 in {0, 1}.
+    """
 
     x: Tensor
     y: Tensor
@@ -47,7 +50,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts of a data set. checksums: SHA-256 of each part's images and labels, before any limit."""
+    """The three parts of a data set. checksums: of each part's images and labels, before any limit."""
 
     train: Split
     val: Split
@@ -68,9 +71,9 @@ class Data:
 def load(source: Source, place: Place) -> Data:
     """The data set, decoded on first use. Raises `Mistake` for anything wrong with its name or its files."""
     reader = readers.find(source.name, place.data)
-    stamp = hashlib.sha256(repr((reader.stamp(), source.val, source.split, source.size)).encode()).hexdigest()[:10]
-    folder = place.cache("data", f"{source.name}-{stamp}")
-    with locked(folder.with_suffix(".lock")):
+    stamp = repr((reader.stamp(), source.val, source.split, source.size))
+    folder = place.cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "meta.json").exists():
             _decode(reader, source, folder)
     meta = read_json(folder / "meta.json")
@@ -81,35 +84,56 @@ def load(source: Source, place: Place) -> Data:
 def _decode(reader: readers.Reader, source: Source, folder: Path) -> None:
     """Read, check, split and store under `folder`, which appears whole or not at all."""
     raw = reader.read(source.size)
-    for part in (raw.train, raw.test):
-        _check(source.name, part, len(raw.classes))
+    _check(source.name, raw)
+    raw = _in_colour(raw)
     order = np.random.default_rng(source.split).permutation(len(raw.train.y))
     held = max(1, round(source.val * len(order)))
     if held >= len(order):
         raise Mistake(f"data {source.name!r} has {len(order)} training images: too few to hold some out")
-    parts = {"train": raw.train.take(order[held:]), "val": raw.train.take(order[:held]), "test": raw.test}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Files often lie sorted by class, and a limit takes the first images: so test is shuffled too.
+    tested = np.random.default_rng(0).permutation(len(raw.test.y))
+    parts = {"train": (raw.train, order[held:]), "val": (raw.train, order[:held]), "test": (raw.test, tested)}
+    checksums = {}
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            for name, part in parts.items():
-                for column, array in part.columns().items():
-                    np.save(Path(temporary, f"{name}-{column}.npy"), np.ascontiguousarray(array))
-            checksums = {name: checksum(part.x, part.y) for name, part in parts.items()}
-            write_json(Path(temporary, "meta.json"), {"classes": list(raw.classes), "checksums": checksums})
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(temporary, folder.with_suffix(".part"), dirs_exist_ok=True)
-            folder.with_suffix(".part").rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            whole = Path(temporary, folder.name)
+            whole.mkdir()
+            for name, (part, index) in parts.items():
+                taken = part.take(index)
+                checksums[name] = checksum(taken.x, taken.y)
+                for column, array in taken.columns().items():
+                    np.save(whole / f"{name}-{column}.npy", array)
+            write_json(whole / "meta.json", {"classes": list(raw.classes), "checksums": checksums})
+            shutil.rmtree(folder, ignore_errors=True)  # what somebody left of an older one
+            whole.rename(folder)
     except OSError as error:
-        raise Mistake(f"cannot keep data {source.name!r} under {str(folder.parent)!r}: {error.strerror}") from None
+        where = str(folder.parent)
+        raise Mistake(f"cannot keep data {source.name!r} under {where!r}: {error.strerror}") from None
 
 
-def _check(name: str, part: readers.Part, classes: int) -> None:
-    if not len(part.y):
-        raise Mistake(f"data {name!r} has an empty part")
-    if part.y.min() < 0 or part.y.max() >= classes:
-        raise Mistake(
-            f"data {name!r} has labels from {part.y.min()} to {part.y.max()}, but {classes} classes (0 to {classes - 1})"
-        )
+def _check(name: str, raw: readers.Raw) -> None:
+    sizes = [f"{part.x.shape[3]}x{part.x.shape[2]}" for part in (raw.train, raw.test)]
+    if sizes[0] != sizes[1]:
+        differ = " in train, ".join(sizes)
+        raise Mistake(f"data {name!r} has images of {differ} in test; set one size by --set data.size=32")
+    for part in (raw.train, raw.test):
+        if not len(part.y):
+            raise Mistake(f"data {name!r} has an empty part")
+        least, most, classes = part.y.min(), part.y.max(), len(raw.classes)
+        if least < 0 or most >= classes:
+            span = f"labels from {least} to {most}"
+            raise Mistake(f"data {name!r} has {span}, but {classes} classes (0 to {classes - 1})")
+    if (raw.train.y == raw.train.y[0]).all():
+        raise Mistake(f"data {name!r} has training images of one class only; a classifier needs two")
+
+
+def _in_colour(raw: readers.Raw) -> readers.Raw:
+    """The same; where one part is grey and the other is not, the grey one gets three equal channels."""
+    channels = max(raw.train.x.shape[1], raw.test.x.shape[1])
+    parts = {"train": raw.train, "test": raw.test}
+    grey = {n: p for n, p in parts.items() if p.x.shape[1] < channels}
+    return replace(raw, **{n: replace(p, x=p.x.repeat(channels, axis=1)) for n, p in grey.items()})
 
 
 def checksum(x: np.ndarray, y: np.ndarray) -> str:
@@ -121,7 +145,10 @@ def checksum(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _open(folder: Path, name: str) -> Split:
-    arrays = {c: folder / f"{name}-{c}.npy" for c in _COLUMNS}
-    # Copy-on-write mapping: processes share the pages, and torch gets memory that it may call writable.
-    tensors = {c: torch.from_numpy(np.load(p, mmap_mode="c")) for c, p in arrays.items() if p.exists()}
-    return replace(Split(tensors["x"], tensors["y"]), **tensors)
+    paths = {c: folder / f"{name}-{c}.npy" for c in _COLUMNS}
+    try:
+        # Copy-on-write mapping: processes share the pages, and torch gets memory that it may call writable.
+        arrays = {c: np.load(path, mmap_mode="c") for c, path in paths.items() if path.exists()}
+        return Split(**{c: torch.from_numpy(array) for c, array in arrays.items()})
+    except (OSError, ValueError, TypeError):
+        raise Mistake(f"{str(folder)!r} is damaged; remove it and the data set is read again") from None

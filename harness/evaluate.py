@@ -1,6 +1,6 @@
 """Measurement: every metric gives one number per image, so that errors, paired tests and worst cases follow.
 
-    evaluate(model, split, measure, name="val") -> [Score]
+`evaluate(model, split, measure, name="val")` gives a list of `Score`.
 """
 
 from collections.abc import Callable

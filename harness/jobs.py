@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from harness.config import Trial
-from harness.trial import Result
 from harness.train import Row
+from harness.trial import Result
 
 State = Literal["complete", "pruned", "failed"]
 

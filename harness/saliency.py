@@ -89,9 +89,7 @@ def smoothgrad(model: nn.Module, x: Tensor, y: Tensor, *, n: int = 10, sigma: fl
     return total / n
 
 
-def integrated_gradients(
-    model: nn.Module, x: Tensor, y: Tensor, *, points: int = 100, chunk: int = 256
-) -> Tensor:
+def integrated_gradients(model: nn.Module, x: Tensor, y: Tensor, *, points: int = 100, chunk: int = 256) -> Tensor:
     """x times the mean gradient of the logit on the way from black to x (Sundararajan et al., 2017).
 
     The way is cut into `points` intervals and integrated by the trapezoidal rule, which takes points + 1

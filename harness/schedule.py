@@ -133,12 +133,12 @@ def _trainable(config: dict) -> None:
     def report(row: dict) -> None:
         nonlocal epoch
         epoch = row["epoch"]
-        tune.report({"row": row})
+        tune.report({"row": tuple(row.items())})  # no dict: Ray flattens those
 
     try:
         result = trials.run(build(config["settings"]), place, report=report, test=config["test"])
         tune.report({"outcome": Outcome("complete", epoch, result)})
-    except Exception as error:  # noqa: BLE001 - any failure of a trial is a result of the study
+    except Exception as error:  # any failure of a trial is a result of the study
         tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
 
 
@@ -219,9 +219,11 @@ class _Rungs(FIFOScheduler):
     def on_trial_result(self, tune_controller, trial, result: dict) -> str:
         if "outcome" in result:
             self._desk.end(trial.trial_id, result["outcome"])
-        elif "row" in result and self._desk.hear(trial.trial_id, result["row"]):
-            self._desk.end(trial.trial_id, Outcome("pruned", result["row"]["epoch"]))
-            return TrialScheduler.STOP
+        elif "row" in result:
+            row = dict(result["row"])
+            if self._desk.hear(trial.trial_id, row):
+                self._desk.end(trial.trial_id, Outcome("pruned", row["epoch"]))
+                return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 
 

@@ -5,7 +5,6 @@ trial goes on, so a study taken up again remembers every rung. A trial stopped a
 with the value and the epoch of that rung; only trials run to their full length are COMPLETE, compared, and can win.
 """
 
-import warnings
 from pathlib import Path
 
 import optuna
@@ -32,8 +31,10 @@ def journal(path: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
         raise Mistake(f"cannot open the journal {str(path)!r}: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001 - a garbled line may fail anywhere in its replay
-        raise Mistake(f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew") from None
+    except Exception as error:  # a garbled line may fail anywhere in its replay
+        raise Mistake(
+            f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew"
+        ) from None
 
 
 def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:
@@ -76,7 +77,6 @@ class Study:
         return optuna.samplers.TPESampler(
             seed=seed,
             n_startup_trials=max(3, min(10, self.budget // 3)),
-            constraints_func=(lambda trial: trial.user_attrs.get("below_floor", [1.0])) if self.floor else None,
         )
 
     def _adopted(self) -> list[optuna.trial.Trial]:
@@ -137,15 +137,14 @@ class Study:
             for name in (*self.goals, *self.floor):
                 if name not in means:
                     raise Mistake(f"no score {name!r} was measured; there are: {', '.join(sorted(means))}")
-            proposal.set_user_attr("below_floor", [least - means[n] for n, least in self.floor.items()])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._optuna.tell(proposal, [means[goal] for goal in self.goals])
+            for name, least in self.floor.items():
+                proposal.set_constraint(name, least - means[name])
+            self._optuna.tell(proposal, [means[goal] for goal in self.goals])
 
     def winners(self) -> list[Trial]:
         """The best finished trial above the floor; with several goals, all that no other such trial dominates."""
         finished = [t for t in self._finished() if t.state == TrialState.COMPLETE]
-        above = [t for t in finished if all(short <= 0 for short in t.user_attrs["below_floor"])]
+        above = [t for t in finished if all(short <= 0 for short in t.constraints.values())]
         front = [t for t in above if not any(_dominates(other.values, t.values) for other in above)]
         if len(self.goals) == 1:
             front = front[:1]  # of equals the earliest

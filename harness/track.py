@@ -53,7 +53,7 @@ class Tracker:
                 self._recall()
         except Mistake:
             raise
-        except Exception as error:  # noqa: BLE001 - stores fail in their drivers' own ways
+        except Exception as error:  # stores fail in their drivers' own ways
             raise Mistake(f"cannot use the tracking store {uri!r}: {one_line(error)}") from None
 
     def _experiment(self, uri: str, name: str) -> str:

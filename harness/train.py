@@ -144,6 +144,6 @@ def load_weights(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001 - unpickling garbled bytes may raise anything
+    except Exception as error:  # unpickling garbled bytes may raise anything
         kind = "a damaged zip file" if isinstance(error, zipfile.BadZipFile) else "not a checkpoint"
         raise Mistake(f"{str(path)!r} is {kind}; remove it and its trial starts again") from None

@@ -168,7 +168,9 @@ def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
         scores = [Score(**s) for s in record["scores"]]
         result = Result(**{**record, "trial": trial, "scores": scores})
     except (KeyError, TypeError):
-        raise Mistake(f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again") from None
+        raise Mistake(
+            f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again"
+        ) from None
     if result.checksums != data.checksums:
         raise Mistake(
             f"data {trial.data.name!r} has changed since trial {trial.key} was run under {str(folder.parent.parent)!r};"
@@ -179,7 +181,9 @@ def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
 
 def machine(device: str) -> dict[str, str]:
     """What the numbers were made on."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
     return {
         "device": f"{device} ({name})",
         "threads": str(torch.get_num_threads()),

@@ -107,8 +107,12 @@ def _dry_run(planned: Plan, place) -> str:
     """Cells and domains, how many trials, and the epochs they cost at most."""
     lines = [f"{planned.space_name} on {planned.data}: {cli.about(planned.space_name)}", ""]
     for cell in planned.studies.values():
-        lines.append(f"{cell.name}{'  (control)' if cell.control else ''}: {cell.trial.model}, {cell.trial.epochs} epochs")
-        lines += [f"    {path:<16} {domain}; published {cell.published()[path]:.6g}" for path, domain in cell.search.items()]
+        lines.append(
+            f"{cell.name}{'  (control)' if cell.control else ''}: {cell.trial.model}, {cell.trial.epochs} epochs"
+        )
+        lines += [
+            f"    {path:<16} {domain}; published {cell.published()[path]:.6g}" for path, domain in cell.search.items()
+        ]
     cells, epochs = len(planned.studies), next(iter(planned.studies.values())).trial.epochs
     searched, repeated = cells * planned.trials, cells * planned.seeds
     lines += [

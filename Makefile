@@ -1,0 +1,29 @@
+# make tune | test | bench | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= --space sat
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: tune test bench lint clean
+
+tune: .venv/installed
+	$(BIN)/python -m harness.tune $(RUN)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python -m harness.bench epochs
+	$(BIN)/python -m harness.bench sweep
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+# The pinned set, installed again when a pin or a dependency changes.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[test]
+	touch $@
+
+clean:
+	rm -rf .venv runs

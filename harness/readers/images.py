@@ -1,0 +1,132 @@
+"""From encoded images to arrays of bytes: decoding, resizing, boxes and masks that follow."""
+
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from harness.errors import Mistake, one_line
+from harness.readers.parts import Part
+
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, inclusive
+
+_AT_ONCE = 512  # encoded images held in memory
+_LARGE = 4096  # bytes of an encoded image from which on a second thread saves more than handing over costs
+
+
+class Encoded(NamedTuple):
+    """An image as it lies on disk, and what belongs to it. where: its name. mask: an image, 0 is ground."""
+
+    where: str
+    image: bytes
+    y: int
+    box: Box | None = None
+    mask: bytes | None = None
+
+
+class Sample(NamedTuple):
+    """x (C, H, W) uint8, C 1 for grey and 3 for colour; mask (H, W) uint8 in {0, 1}."""
+
+    where: str
+    x: np.ndarray
+    y: int
+    box: Box | None = None
+    mask: np.ndarray | None = None
+
+
+def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
+    """The samples in the same order, size x size where size is not 0, few of them in memory at once."""
+    encoded = iter(encoded)
+    with ThreadPoolExecutor() as threads:
+        while some := list(islice(encoded, _AT_ONCE)):
+            large = sum(len(e.image) for e in some) > _LARGE * len(some)
+            yield from (threads.map if large else map)(lambda e: _decode(e, size), some)
+
+
+def _decode(encoded: Encoded, size: int) -> Sample:
+    where, data, y, box, mask = encoded
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            x = pixels(image, size)
+            box = box and scaled(box, *image.size, size)
+        if mask is not None:
+            with Image.open(io.BytesIO(mask)) as image:
+                mask = (pixels(image, size, Image.Resampling.NEAREST) > 0).any(0).astype(np.uint8)
+            if mask.shape != x.shape[1:]:
+                raise ValueError("its mask has another size")
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        raise Mistake(f"cannot decode {where}: {reason}") from None
+    return Sample(where, x, y, box, mask)
+
+
+def pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BILINEAR) -> np.ndarray:
+    """The image as (C, H, W) uint8: one channel where it is grey, else RGB, without transparency."""
+    if image.mode[0] in "IF":
+        raise ValueError(f"{image.mode} has more than 8 bits a channel")
+    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if size and image.size != (size, size):
+        image = image.resize((size, size), resampling)
+    return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+
+
+def resized(x: np.ndarray, size: int) -> np.ndarray:
+    """Grey images (N, 1, H, W) uint8 at size x size; as they are where size is 0."""
+    return np.stack([pixels(Image.fromarray(image[0]), size) for image in x])
+
+
+def scaled(box: Box, width: int, height: int, size: int) -> Box:
+    """The box after resizing to size x size: all pixels that it touches, without what hangs over the edge.
+
+    From 64 to 32 pixels that is half of each coordinate, rounded down, as in Mangla et al.'s code.
+    """
+    x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width - 1), min(box[3], height - 1)
+    if x1 > x2 or y1 > y2:
+        raise ValueError(f"box {box} (x1, y1, x2, y2) has nothing inside the {width}x{height} image")
+    w, h = size or width, size or height
+    return x1 * w // width, y1 * h // height, ((x2 + 1) * w - 1) // width, ((y2 + 1) * h - 1) // height
+
+
+def boxes_around(masks: np.ndarray) -> np.ndarray:
+    """The smallest boxes (N, 4) int16 around masks (N, H, W), none of them empty."""
+    sides = masks.any(1), masks.any(2)  # the columns and the rows that are touched
+    first = [side.argmax(1) for side in sides]
+    last = [side.shape[1] - 1 - side[:, ::-1].argmax(1) for side in sides]
+    return np.stack(first + last, 1).astype(np.int16)
+
+
+def stack(samples: Iterable[Sample], n: int) -> Part:
+    """n samples as one part; grey images get three equal channels where one has colour.
+
+    Raises `Mistake` where their sizes differ.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for i, sample in enumerate(samples):
+        if not i:
+            columns = _columns(sample, n)
+        x = columns["x"]
+        if x.shape[2:] != sample.x.shape[1:]:
+            sizes = " and ".join(f"{w}x{h}" for h, w in (x.shape[2:], sample.x.shape[1:]))
+            raise Mistake(f"{sample.where} differs in size ({sizes}); give all one by --set data.size=32")
+        if len(sample.x) > x.shape[1]:
+            columns["x"] = x = x.repeat(3, axis=1)
+        x[i] = sample.x
+        columns["y"][i] = sample.y
+        if sample.box:
+            columns["boxes"][i] = sample.box
+        if sample.mask is not None:
+            columns["masks"][i] = sample.mask
+    return Part(**columns)
+
+
+def _columns(first: Sample, n: int) -> dict[str, np.ndarray]:
+    columns = {"x": np.empty((n, *first.x.shape), np.uint8), "y": np.empty(n, np.int64)}
+    if first.box:
+        columns["boxes"] = np.empty((n, 4), np.int16)
+    if first.mask is not None:
+        columns["masks"] = np.empty((n, *first.mask.shape), np.uint8)
+    return columns

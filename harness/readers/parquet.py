@@ -1,0 +1,179 @@
+"""Folders of parquet files with encoded images and labels, in the layout of the Hugging Face hub."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import Mistake, one_line
+from harness.readers.images import Box, Encoded, decoded, stack
+from harness.readers.parts import Part, Raw, Reader, stamp
+
+LAYOUT = "parquet files train-*.parquet and test-*.parquet (or val*-*.parquet)"
+LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
+
+_NAME = re.compile(r"(train|test|val)[a-z]*(-.*)?\.parquet")
+_SHARD = re.compile(r"-\d+-of-(\d+)")
+_ROWS = 256  # read at once
+
+
+class Columns(NamedTuple):
+    """The names of the columns that are read, and those of the classes where the file has them."""
+
+    image: str
+    label: str
+    box: str | None
+    mask: str | None
+    classes: tuple[str, ...] | None
+
+
+def holds(folder: Path) -> bool:
+    return bool(_shards(folder))
+
+
+def reader(folder: Path) -> Reader:
+    shards = _shards(folder)
+    train, test = shards.get("train"), shards.get("test") or shards.get("val")
+    if not train or not test:
+        raise Mistake(f"{str(folder)!r} has no {'test' if train else 'train'} part; it may hold {LAYOUT}")
+    for paths in (train, test):
+        counts = {int(numbered[1]) for path in paths if (numbered := _SHARD.search(path.name))}
+        if counts and counts != {len(paths)}:
+            there = f"{len(paths)} files like {paths[0].name!r}"
+            raise Mistake(f"{str(paths[0].parent)!r} has {there}, not {max(counts)}")
+    return Reader(partial(_read, train, test), partial(stamp, "parquet-1", folder, train + test))
+
+
+def _shards(folder: Path) -> dict[str, list[Path]]:
+    """The files of every part, in the folder or in its `data`."""
+    shards: dict[str, list[Path]] = {}
+    for place in (folder, folder / "data"):
+        for path in sorted(place.glob("*.parquet")) if not shards else ():
+            if named := _NAME.fullmatch(path.name):
+                shards.setdefault(named[1], []).append(path)
+    return shards
+
+
+def _read(train: list[Path], test: list[Path], size: int) -> Raw:
+    parts, classes = zip(*(_part(paths, size) for paths in (train, test)), strict=True)
+    named = {names for names in classes if names}
+    if len(named) > 1:
+        counts = " and ".join(str(len(names)) for names in classes)
+        raise Mistake(f"{str(train[0].parent)!r}: train and test have different classes ({counts} of them)")
+    if named:
+        return Raw(*parts, classes=named.pop())
+    count, rows = int(parts[0].y.max()) + 1, len(parts[0].y)
+    if count > rows:
+        raise Mistake(f"{str(train[0].parent)!r} has labels up to {count - 1}, but {rows} training images")
+    return Raw(*parts, classes=tuple(map(str, range(count))))
+
+
+def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
+    """One part, and the names of its classes."""
+    rows, columns = 0, None
+    for path in paths:
+        with _open(path) as file:
+            rows += file.metadata.num_rows
+            here = _columns(file.schema_arrow, path)
+        if columns not in (None, here):
+            raise Mistake(f"{str(path)!r} has other columns or classes than {paths[0].name!r}")
+        columns = here
+    if not rows:
+        raise Mistake(f"{str(paths[0])!r} has no rows")
+    encoded = (row for path in paths for row in _rows(path, columns))
+    return stack(decoded(encoded, size), rows), columns.classes
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> Mistake:
+    return Mistake(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or one_line(error)}")
+
+
+def _columns(schema: pa.Schema, path: Path) -> Columns:
+    features = _features(schema)
+    images = [field.name for field in schema if _is_image(field.type)]
+    pictures = [name for name in images if name != "mask"]
+    if len(pictures) != 1:
+        raise Mistake(f"{str(path)!r} must have one column of images (bytes and path), not {pictures}")
+    whole = [field.name for field in schema if pa.types.is_integer(field.type)]
+    of_classes = [name for name in whole if _names(features, name)]
+    label = next((n for some in (of_classes, whole) for n in LABELS if n in some), None)
+    if label is None and len(of_classes) == 1:
+        label = of_classes[0]
+    if label is None:
+        raise Mistake(f"{str(path)!r} has no 'label', a column of whole numbers, among {schema.names}")
+    box = "bbox" if "bbox" in schema.names else None
+    return Columns(pictures[0], label, box, "mask" if "mask" in images else None, _names(features, label))
+
+
+def _features(schema: pa.Schema) -> dict:
+    """What the `datasets` library notes about the columns; nothing where it wrote nothing legible."""
+    try:
+        return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
+    except (KeyError, ValueError, TypeError):
+        return {}
+
+
+def _names(features: dict, column: str) -> tuple[str, ...] | None:
+    """The class names of a column that holds labels of classes."""
+    feature = features.get(column)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Encoded]:
+    wanted = [name for name in columns[:4] if name]
+    start = 0
+    with _open(path) as file:
+        batches = file.iter_batches(batch_size=_ROWS, columns=wanted)
+        while (batch := _next(batches, path)) is not None:
+            values = [_values(batch, name) for name in columns[:4]]
+            for row, (image, y, box, mask) in enumerate(zip(*values, strict=True), start):
+                where = f"row {row} of {str(path)!r}"
+                if image is None or (columns.mask and mask is None):
+                    raise Mistake(f"{where} has no bytes of its image or mask")
+                if y is None or not 0 <= y < 2**31:
+                    raise Mistake(f"{where} has the label {y}; every image needs one, counted from 0")
+                yield Encoded(where, image, y, _box(box, where) if columns.box else None, mask)
+            start += len(batch)
+
+
+def _values(batch: pa.RecordBatch, name: str | None) -> list:
+    """One value a row; of images their bytes, None where there are none."""
+    if name is None:
+        return [None] * len(batch)
+    column = batch.column(name)
+    if _is_image(column.type):
+        column = column.flatten()[column.type.get_field_index("bytes")]
+    return column.to_pylist()
+
+
+def _next(batches: Iterator[pa.RecordBatch], path: Path) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _box(box: object, where: str) -> Box:
+    numbers = isinstance(box, list) and all(isinstance(c, int | float) and abs(c) < 2**31 for c in box)
+    if not numbers or len(box) != 4:
+        raise Mistake(f"{where} has no box of four numbers x1, y1, x2, y2 but {box!r}")
+    x1, y1, x2, y2 = (int(np.floor(c)) for c in box)
+    return x1, y1, x2, y2

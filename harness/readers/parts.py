@@ -1,0 +1,58 @@
+"""What a reader gives: both parts of a data set as arrays of bytes, and a stamp of its files."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import Mistake
+
+
+@dataclass(frozen=True)
+class Part:
+    """x (N, C, H, W) uint8; y (N,) int64.
+
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8 in {0, 1}.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns that are there."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    def take(self, index: np.ndarray) -> "Part":
+        return Part(**{name: array[index] for name, array in self.columns().items()})
+
+
+@dataclass(frozen=True)
+class Raw:
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """read(size) -> Raw, resized to size x size where size is not 0. stamp() changes when the files do."""
+
+    read: Callable[[int], Raw]
+    stamp: Callable[[], str]
+
+
+def stamp(version: str, folder: Path, files: Iterable[Path]) -> str:
+    """`version` of the reader, and a digest of the files' names under `folder`, sizes and times of change."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
+        digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return f"{version}-{digest.hexdigest()}"

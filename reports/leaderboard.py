@@ -1,0 +1,196 @@
+"""From runs to rows: one a cell, by what its winner reached on test over several seeds."""
+
+import math
+import textwrap
+from collections.abc import Iterable
+
+import pandas as pd
+
+from reports import published, scores, selection, stats, tables, words
+
+LEVEL = 0.95
+WIDTH = 110  # columns of the terminal
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell of the sweep in `runs` (of `reports.runs.read`): best first, unfinished ones last.
+
+    Only the runs of `reports.selection.tested` enter a mean. A cell with several winners (several goals) has
+    a row for each. Scores are shares in [0,1], over seeds; `half:` is the half-width of the 95 % interval,
+    NaN for one seed. Columns:
+
+    group                        rank group of `reports.stats.tied` by the score in `ranked_by`
+    cell, winner, control, method, data, ranked_by, seeds
+    not_finished                 why the cell has no figures yet, else ""
+    test/..., half:test/...      every score measured on test, `ranked_by` first
+    against, difference, half:difference      `ranked_by` minus that of the first control, by Welch
+    val/...                      the validation counterpart of `ranked_by`, over the same seed runs
+    images:val, images:test      how many images a score was measured on
+    set:<path>, domain:<path>    what the winner was tuned to, and where it was searched
+    trials:<state>, seeds:failed
+    touches                      how often the cell was measured on test, over all its runs
+    seconds:<phase>              device-seconds, mean over the seed runs: teacher, maps, train, evaluation
+    seconds:all                  training and evaluation of all the cell's complete runs, search included
+    published:<score>, published_difference:, published_covered: (by our interval), published_source:,
+    published_note:              where a paper's figure may stand beside ours
+    """
+    finished = selection.tested(runs)
+    ranked = selection.ranked_by(runs)
+    names = _measured(finished, ranked)
+    cells = runs.drop_duplicates("cell").sort_values("order", kind="stable")
+    control = next(iter(cells.loc[cells["control"], "cell"]), None)
+    yardstick = finished[finished["cell"] == control]
+    yardstick = yardstick[yardstick["row"] == yardstick["row"].min()]
+    rows, samples = [], {}
+    for cell in cells["cell"]:
+        mine = runs[runs["cell"] == cell]
+        tested = finished[finished["cell"] == cell]
+        if tested.empty:
+            rows.append(_about(mine, ranked) | {"cell": cell, "not_finished": selection.unfinished(mine)})
+            rows[-1] |= _scores(tested, names) | _cost(mine, tested)
+        for label, seeds in tested.groupby("row", sort=True):
+            samples[label] = list(seeds[ranked])
+            row = _about(mine, ranked) | {"cell": label, "winner": _only(_texts(seeds, "winner"))}
+            row |= {"not_finished": ""} | _scores(seeds, names) | _cost(mine, seeds)
+            row |= _difference(label, seeds, yardstick, ranked) | _settings(mine, seeds)
+            rows.append(row | _published(seeds, names, row))
+    board = pd.DataFrame(rows)
+    if ranked not in board:
+        board[ranked] = math.nan
+    board = board.sort_values(ranked, ascending=False, na_position="last", kind="stable", ignore_index=True)
+    groups = stats.tied([samples[label] for label in board["cell"] if label in samples], LEVEL)
+    board.insert(0, "group", pd.array([*groups, *[pd.NA] * (len(board) - len(groups))], dtype="Int64"))
+    return board
+
+
+def text(board: pd.DataFrame) -> str:
+    """The board for a terminal: the finding, a table (110 columns at most if possible), what is missing."""
+    lines = textwrap.wrap("".join(words.headline(board)), WIDTH)
+    if len(words.finished(board)):
+        lines += ["", *_laid_out(board)]
+    tuned = tables.settings(board)
+    if tuned.rows:
+        first, *entries = tuned.rows[0]
+        pairs = zip((c.label for c in tuned.columns[1:]), (e.text for e in entries), strict=True)
+        said = ", ".join(f"{path} {value}" for path, value in pairs if value != words.NONE)
+        lines += ["", *textwrap.wrap(f"{first.text}: {said}", WIDTH, subsequent_indent="  ")]
+    for i, (cell, why) in enumerate(tables.unfinished(board).rows):
+        lines += [] if i else [""]
+        lines += textwrap.wrap(f"not finished: {cell.text}: {why.text}", WIDTH, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _laid_out(board: pd.DataFrame) -> list[str]:
+    """The ranking with trials and training time; columns go from the right until it fits."""
+    ranking = tables.ranking(board)
+    columns = [[column.label.lower()] for column in ranking.columns]
+    known = columns.index(["seeds"])
+    for row in ranking.rows:
+        for i, (column, entry) in enumerate(zip(columns, row, strict=True)):
+            # Beyond the difference to the control the means alone: the page has their intervals.
+            short = entry.text if i < known else entry.text.partition(" ")[0]
+            column.append(short if len(short) <= 40 else short[:39] + "…")
+    columns = [[field.removesuffix("/255") for field in column] for column in columns]
+    rows = words.finished(board).to_dict("records")
+    states = ("complete", "pruned", "failed")
+    columns.append(["trials", *("/".join(str(r[f"trials:{s}"]) for s in states) for r in rows)])
+    columns.append(["train s", *(words.seconds(r["seconds:train"]) for r in rows)])
+    while len(columns) > 3 and sum(max(map(len, c)) + 2 for c in columns) - 2 > WIDTH:
+        columns.pop()
+    names, *numbers = columns
+    columns = [[field.ljust(max(map(len, names))) for field in names]]
+    columns += [[field.rjust(max(map(len, column))) for field in column] for column in numbers]
+    return ["  ".join(line) for line in zip(*columns, strict=True)]
+
+
+def _measured(rows: pd.DataFrame, ranked: str) -> list[str]:
+    names = [c for c in rows.columns if c.startswith("test/") and rows[c].notna().any()]
+    return sorted(names, key=lambda name: scores.place(name, ranked))
+
+
+def _about(mine: pd.DataFrame, ranked: str) -> dict[str, object]:
+    named = {name: _only(_texts(mine, f"param:{name}")) for name in ("method", "data")}
+    return {"cell": "", "winner": "", "control": bool(mine.iloc[0]["control"]), **named, "ranked_by": ranked}
+
+
+def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
+    row: dict[str, object] = {"seeds": len(seeds)}
+    for name in names:
+        row[name], row[f"half:{name}"] = stats.interval(seeds[name], LEVEL)
+    if names:
+        val = "val/" + names[0].partition("/")[2]
+        row[val] = stats.interval(_column(seeds, val), LEVEL)[0]
+    for part in ("val", "test"):
+        sizes = [c for c in seeds.columns if c.startswith(f"{part}_n/")]
+        row[f"images:{part}"] = seeds[sizes].max(axis=None) if sizes and len(seeds) else math.nan
+    return row
+
+
+def _difference(label: str, seeds: pd.DataFrame, yardstick: pd.DataFrame, ranked: str) -> dict[str, object]:
+    against = _only(_texts(yardstick, "row"))
+    apart = stats.difference(seeds[ranked], yardstick[ranked], LEVEL)
+    if label == against:
+        apart = math.nan, math.nan
+    return {"against": against, "difference": apart[0], "half:difference": apart[1]}
+
+
+def _cost(mine: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
+    search = mine.loc[mine["role"] == "search", "state"]
+    states = ("complete", "pruned", "failed", "running")
+    row: dict[str, object] = {f"trials:{state}": int((search == state).sum()) for state in states}
+    row["seeds:failed"] = int(((mine["role"] == "seed") & (mine["state"] == "failed")).sum())
+    row["touches"] = int(_column(mine, "test_touches").sum())
+    for phase in ("teacher", "maps", "train"):
+        row[f"seconds:{phase}"] = _column(seeds, f"seconds/{phase}").mean()
+    row["seconds:evaluation"] = _together(seeds, ["seconds/val", "seconds/test"]).mean()
+    everything = _together(mine, ["seconds/train", "seconds/val", "seconds/test"])
+    row["seconds:all"] = everything.sum(min_count=1)
+    return row
+
+
+def _settings(mine: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
+    """What was searched, and what the seed runs were trained with: several values are a fault, all shown."""
+    row = {}
+    for column in mine.columns:
+        path = column.removeprefix("param:search.")
+        if path != column and (domain := _texts(mine, column)):
+            row[f"set:{path}"] = " | ".join(_texts(seeds, f"param:{path}"))
+            row[f"domain:{path}"] = _only(domain)
+    return row
+
+
+def _published(seeds: pd.DataFrame, names: list[str], row: dict[str, object]) -> dict[str, object]:
+    own = [c for c in seeds.columns if c.startswith("param:") and not c.startswith("param:search.")]
+    params = {c.removeprefix("param:"): t[0] for c in own if (t := _texts(seeds, c))}
+    beside: dict[str, object] = {}
+    for name in names:
+        figure = published.lookup(params, name)
+        if figure is None or math.isnan(row[name]):
+            continue
+        apart, half = row[name] - figure["value"] / 100, row[f"half:{name}"]
+        beside |= {
+            f"published:{name}": figure["value"] / 100,
+            f"published_difference:{name}": apart,
+            f"published_covered:{name}": "" if math.isnan(half) else "yes" if abs(apart) <= half else "no",
+            f"published_source:{name}": f"{figure['paper']}, {figure['table']}",
+            f"published_note:{name}": figure["note"],
+        }
+    return beside
+
+
+def _column(rows: pd.DataFrame, name: str) -> pd.Series:
+    return rows[name] if name in rows else pd.Series(math.nan, index=rows.index, dtype=float)
+
+
+def _together(rows: pd.DataFrame, names: Iterable[str]) -> pd.Series:
+    """The sum of columns row by row, a missing one as 0; missing where all are."""
+    return pd.DataFrame({n: _column(rows, n) for n in names}, index=rows.index).sum(axis=1, min_count=1)
+
+
+def _texts(rows: pd.DataFrame, column: str) -> list[str]:
+    """The distinct values of a text column, in the order they come."""
+    return [str(v) for v in rows[column].dropna().unique()] if column in rows else []
+
+
+def _only(texts: list[str]) -> str:
+    return texts[0] if texts else ""

@@ -1,0 +1,185 @@
+"""What MLflow holds about an experiment, as one tidy table."""
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.errors import Mistake, one_line, unknown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+FACTS = (
+    *("run_id", "sweep", "study", "cell", "order", "control", "goal"),
+    *("winners", "role", "state", "number", "key", "winner", "reason", "started"),
+)
+PAGE = 5000  # runs per request; MLflow allows up to 50,000, a server may take a while for those
+ANSWER = 10  # seconds in which a server has to answer before it counts as out of reach
+
+
+def experiments(uri: str) -> list[str]:
+    """The names of all experiments at a tracking URI, sorted. Raises `Mistake` where nothing can be read."""
+    with _opened(uri) as client:
+        return _names(client)
+
+
+def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
+    """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
+
+    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or
+    `seed`), state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), then
+    `param:<path>` as text, among them `param:search.<path>`, the study's domain in words, then every metric's
+    last value under its own name. A study without any child stands as one row of role `study` and no state,
+    so that no cell is lost. Sorted by order, role, number and time. Raises `Mistake` for an unknown
+    experiment or sweep, one without any study, or a store that cannot be read."""
+    with _opened(uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None or found.lifecycle_stage != "active":
+            raise unknown("experiment", experiment, _names(client))
+        studies = _search(client, found.experiment_id, "tags.harness.role = 'study'")
+        if not studies:
+            raise Mistake(f"experiment {experiment!r} holds no study yet")
+        children = _search(client, found.experiment_id, "tags.harness.role != 'study'")
+        sweep = _newest(studies, children) if sweep is None else sweep
+        parents = {s.info.run_id: s for s in studies if s.data.tags.get("harness.sweep", "") == sweep}
+        if not parents:
+            raise unknown("sweep", sweep, {s.data.tags.get("harness.sweep", "") for s in studies})
+        children = _search(client, found.experiment_id, "tags.harness.role != 'study'")
+    rows, seen = [], set()
+    for child in children:
+        parent = child.data.tags.get("mlflow.parentRunId")
+        if parent in parents:
+            rows.append(_row(parents[parent], child))
+            seen.add(parent)
+    rows += [_row(parent, parent) for run_id, parent in parents.items() if run_id not in seen]
+    table = pd.DataFrame(rows)
+    table["started"] = pd.to_datetime(table["started"], unit="ms", utc=True)
+    table["number"] = pd.to_numeric(table["number"], errors="coerce").astype("Int64")
+    table = table.sort_values(["order", "cell", "role", "number", "started", "run_id"], kind="stable")
+    return table[_ordered(table.columns)].reset_index(drop=True)
+
+
+def _row(parent: "Run", run: "Run") -> dict[str, object]:
+    tags, about = run.data.tags, parent.data.tags
+    order = about.get("harness.order", "")
+    row = {
+        "run_id": run.info.run_id,
+        "sweep": about.get("harness.sweep", ""),
+        "study": about.get("harness.study", parent.info.run_id),
+        "cell": about.get("harness.cell", parent.info.run_name),
+        "order": int(order) if order.isdigit() else 10**6,
+        "control": about.get("harness.control") == "true",
+        "goal": about.get("harness.goal", ""),
+        "winners": about.get("harness.winners"),
+        "role": tags.get("harness.role", ""),
+        "state": "" if run is parent else tags.get("harness.state", ""),
+        "number": tags.get("harness.number"),
+        "key": tags.get("harness.key", ""),
+        "winner": tags.get("harness.winner"),
+        "reason": tags.get("harness.reason", ""),
+        "started": run.info.start_time,
+    }
+    row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
+    if run is not parent:
+        row |= {f"param:{path}": text for path, text in run.data.params.items()}
+        row |= run.data.metrics
+    return row
+
+
+def _ordered(columns: pd.Index) -> list[str]:
+    """Facts first, then parameters and metrics, each by name: the same runs give the same table."""
+    params = sorted(c for c in columns if c.startswith("param:"))
+    return [*FACTS, *params, *sorted(c for c in columns if c not in {*FACTS, *params})]
+
+
+def _newest(studies: list["Run"], children: list["Run"]) -> str:
+    """The sweep of the run that started last: an old one that was taken up again is the newest."""
+    sweeps = {s.info.run_id: s.data.tags.get("harness.sweep", "") for s in studies}
+    runs = [(r, r.data.tags.get("mlflow.parentRunId", r.info.run_id)) for r in (*studies, *children)]
+    return max((run.info.start_time, sweeps[parent]) for run, parent in runs if parent in sweeps)[1]
+
+
+def _names(client: "MlflowClient") -> list[str]:
+    return sorted(e.name for e in client.search_experiments() if e.name != "Default")
+
+
+def _search(client: "MlflowClient", experiment_id: str, where: str) -> list["Run"]:
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], where, max_results=PAGE, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+@contextlib.contextmanager
+def _opened(uri: str) -> Iterator["MlflowClient"]:
+    """A quiet client whose failures are a `Mistake`. Nothing is created: what is missing is refused."""
+    _check(uri)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations within MLflow and SQLAlchemy
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield MlflowClient(tracking_uri=uri)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise Mistake(f"MLflow at {_shown(uri)} cannot be read: {one_line(error)}") from None
+
+
+def _check(uri: str) -> None:
+    if uri.startswith("sqlite:"):
+        _check_sqlite(uri)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif "://" not in uri and ":" not in uri:
+        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{uri}'?")
+
+
+def _check_sqlite(uri: str) -> None:
+    """MLflow would make a new, empty database here and fill a foreign one with its tables; so look first."""
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_file():
+        raise Mistake(f"there is no MLflow database at {str(path)!r}; name another by --tracking-uri")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("select name from sqlite_master where name = 'experiments'").fetchall()
+    except sqlite3.Error as error:
+        raise Mistake(f"{str(path)!r} is not an MLflow database: {error}") from None
+    if not tables:
+        raise Mistake(f"{str(path)!r} is not an MLflow database: it has no experiments")
+
+
+def _check_server(uri: str) -> None:
+    """Ask once. MLflow itself would try a server that is not there again and again, for minutes."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER):
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()  # it answered; whether it lets us in is for MLflow to find out
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # MLflow has its own say on certificates
+            raise Mistake(f"no MLflow server answers at {_shown(uri)}: {reason}") from None
+
+
+def _shown(uri: str) -> str:
+    """The URI without a password in it."""
+    return repr(re.sub(r"//[^/@]*@", "//***@", uri))

@@ -1,0 +1,84 @@
+"""Which runs count: a step of its own, so that nothing pruned, failed or superseded slips into a mean."""
+
+import math
+
+import pandas as pd
+
+
+def ranked_by(runs: pd.DataFrame) -> str:
+    """The test counterpart of the first goal: `test/robust` of `val/robust`."""
+    return "test/" + goals(runs)[0].partition("/")[2]
+
+
+def goals(runs: pd.DataFrame) -> list[str]:
+    """The scores on validation that were searched for, the first one first."""
+    goal = next((g for g in runs["goal"] if isinstance(g, str) and g), "val/robust")
+    return [g.strip() for g in goal.split(",")]
+
+
+def tested(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that count: complete seed runs of a present winner whose ranked score is finite.
+
+    A trial (key) counts once, its last run. A winner that was later overtaken (`winners` names the present
+    ones) does not count. The column `row` is added: the cell's name, with the winner's place where the cell
+    has several."""
+    ranked = ranked_by(runs)
+    if ranked not in runs:
+        return runs.iloc[:0].assign(row="", **{ranked: pd.Series(dtype=float)})
+    rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked].map(math.isfinite)]
+    rows = rows[[_present(row) for row in rows.to_dict("records")]]
+    named = rows["key"].notna() & (rows["key"] != "")
+    again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")
+    rows = rows[~(named & again.reindex(rows.index))]
+    return rows.assign(row=[_label(row) for row in rows.to_dict("records")])
+
+
+def failures(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs that did not give what they should have: cell, role, number, key, reason."""
+    ranked = ranked_by(runs)
+    failed = runs[runs["state"] == "failed"]
+    scores = runs[ranked] if ranked in runs else pd.Series(math.nan, index=runs.index)
+    blind = (runs["role"] == "seed") & (runs["state"] == "complete") & ~scores.map(math.isfinite)
+    missing = runs[blind].assign(reason=f"finished without a number for {ranked}")
+    rows = pd.concat([failed, missing]).sort_index()
+    rows = rows.assign(reason=rows["reason"].fillna("").replace("", "no reason recorded"))
+    return rows[["cell", "role", "number", "key", "reason"]].reset_index(drop=True)
+
+
+def unfinished(mine: pd.DataFrame) -> str:
+    """In a line, how far a cell without a single run that counts has come."""
+    search, seeds = mine[mine["role"] == "search"], mine[mine["role"] == "seed"]
+    reasons = [r for r in mine["reason"].dropna() if r]
+    why = f"; {reasons[-1]}" if reasons else ""
+    if len(seeds):
+        return f"no seed run of the winner counts yet: {_counted(seeds['state'])}{why}"
+    if not len(search):
+        return "no trial yet"
+    if (search["state"] == "failed").all():
+        return f"every trial failed ({len(search)}){why}"
+    if _winners(mine.iloc[0]) == [""]:
+        return f"no trial was good enough to be repeated: {_counted(search['state'])}"
+    return f"no seed run yet; trials: {_counted(search['state'])}"
+
+
+def _winners(row: pd.Series | dict) -> list[str] | None:
+    """The keys of the cell's present winners; None where none were named."""
+    named = row.get("winners")
+    return named.split(",") if isinstance(named, str) else None
+
+
+def _present(row: dict) -> bool:
+    winners, winner = _winners(row), row.get("winner")
+    return winners is None or not isinstance(winner, str) or not winner or winner in winners
+
+
+def _label(row: dict) -> str:
+    winners = _winners(row) or []
+    if len(winners) < 2 or row.get("winner") not in winners:
+        return row["cell"]
+    return f"{row['cell']} #{winners.index(row['winner']) + 1}"
+
+
+def _counted(states: pd.Series) -> str:
+    counts = {state: int((states == state).sum()) for state in ("complete", "pruned", "failed", "running")}
+    return ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "state unknown"

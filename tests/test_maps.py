@@ -1,0 +1,112 @@
+"""Maps as a column of the data: cached, shared, checked."""
+
+import pytest
+import torch
+
+from harness import datasets, maps, saliency, trial
+from harness.batch import MAP_UNIT
+from harness.datasets import Split
+from harness.errors import Mistake
+
+
+def prepare(run, place, teach=None):
+    data = datasets.load(run.data, place)
+    net = lambda lesson: (trial.trained(lesson, place)[0], 1.5)  # noqa: E731
+    return maps.prepare(run, data, place, teach or net), data
+
+
+def test_maps_are_those_of_the_teacher_image_by_image(shared_place, quick):
+    run = quick(method="sat", maps__saliency="gradient", maps__teacher="standard")
+    prepared, data = prepare(run, shared_place)
+    teacher, _ = trial.trained(maps.teacher_trial(run, "standard"), shared_place)
+    x = data.train.x.float() / 255
+    expected = saliency.gradient(teacher, x, data.train.y).sign()
+    (column,) = prepared.maps
+    assert column.dtype == torch.int8 and column.shape == data.train.x.shape
+    assert torch.equal(column.float() / MAP_UNIT, expected)
+    assert prepared.seconds["teacher"] == 1.5 and prepared.seconds["maps"] > 0
+
+
+def test_maps_are_made_once(shared_place, quick):
+    run = quick(method="sat", maps__saliency="integrated_gradients")
+    first, _ = prepare(run, shared_place)
+
+    def never(lesson):
+        raise AssertionError("the teacher was asked again")
+
+    again, _ = prepare(quick(method="pgd_sat", maps__saliency="integrated_gradients", seed=3), shared_place, never)
+    assert torch.equal(first.maps[0], again.maps[0])
+    assert first.seconds == again.seconds  # the cost is stated whoever bore it
+
+
+def test_a_teacher_is_shared_by_all_tuned_trials(quick):
+    one = quick(method="sat", optim__lr=0.1, method__eps=0.2, seed=4, maps__binarise="median")
+    other = quick(method="trades_sat", optim__lr=0.01)
+    assert maps.teacher_trial(one, "pgd") == maps.teacher_trial(other, "pgd")
+    assert maps.teacher_trial(one, "pgd").key != maps.teacher_trial(one, "standard").key
+
+
+def test_minmax_maps_keep_their_shades(shared_place, quick):
+    prepared, _ = prepare(quick(method="sat", maps__saliency="gradcam", maps__binarise="minmax"), shared_place)
+    values = prepared.maps[0].float() / MAP_UNIT
+    assert values.min() == 0 and values.max() == 1 and len(values.unique()) > 10
+
+
+def test_boxes_and_masks_become_maps():
+    boxes = torch.tensor([[1, 0, 2, 3]], dtype=torch.int16)
+    masks = torch.zeros(1, 4, 5, dtype=torch.uint8)
+    masks[0, 2:, 1:3] = 1
+    split = Split(torch.zeros(1, 3, 4, 5, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), boxes, masks)
+    box = maps._from_data("box", split)[0, 0] / MAP_UNIT
+    assert torch.equal(box, torch.tensor([[-1.0, 1, 1, -1, -1]] * 4))
+    mask = maps._from_data("mask", split)[0, 0] / MAP_UNIT
+    assert torch.equal(mask, masks[0].float() * 2 - 1)
+    random = maps._from_data("random", split)
+    assert random.shape == split.x.shape and set(random.unique().tolist()) == {-MAP_UNIT, MAP_UNIT}
+    assert torch.equal(random, maps._from_data("random", split))
+
+
+def test_live_maps_explain_the_batch_they_are_given(shared_place, quick):
+    run = quick(method="sat", maps__saliency="gradient", maps__live=True)
+    prepared, data = prepare(run, shared_place)
+    teacher, _ = trial.trained(maps.teacher_trial(run, "standard"), shared_place)
+    x, y = data.val.x[:5].float() / 255, data.val.y[:5]
+    assert torch.equal(prepared.maps[0](x, y), saliency.gradient(teacher, x, y).sign())
+
+
+def test_two_sources(shared_place, quick):
+    run = quick(method="sat", maps__saliency="gradient+random")
+    prepared, _ = prepare(run, shared_place)
+    assert len(prepared.maps) == 2
+    assert maps.sources(quick(method="sat", maps__teacher="standard+pgd").maps) == [
+        ("smoothgrad", "standard"),
+        ("smoothgrad", "pgd"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"maps__saliency": "smoothgard"}, ["smoothgard", "smoothgrad"]),
+        ({"maps__teacher": "standrad"}, ["standrad", "standard"]),
+        ({"maps__teacher": "sat"}, ["sat"]),
+        ({"maps__saliency": "box"}, ["box", "digits"]),
+        ({"maps__saliency": "mask"}, ["mask", "digits"]),
+        ({"maps__saliency": "random", "maps__live": True}, ["live", "random"]),
+        ({"maps__saliency": "gradient+gradcam+cam"}, ["two"]),
+    ],
+)
+def test_what_cannot_be_made_is_said(shared_place, quick, settings, words):
+    with pytest.raises(Mistake) as mistake:
+        prepare(quick(method="sat", **settings), shared_place)
+    assert "\n" not in str(mistake.value) and all(word in str(mistake.value) for word in words)
+
+
+def test_a_lost_map_file_is_made_again(place, quick):
+    run = quick(method="sat", maps__saliency="gradient")
+    first, _ = prepare(run, place)
+    before = first.maps[0].clone()
+    for file in place.cache("maps").glob("*.npy"):
+        file.unlink()
+    again, _ = prepare(run, place)
+    assert torch.equal(before, again.maps[0])

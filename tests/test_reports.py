@@ -1,0 +1,598 @@
+"""The reports: statistics against closed forms and SciPy, rows against a golden table, MLflow for real."""
+
+import csv
+import html.parser
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+import reports
+from harness.errors import Mistake, exit_status
+from reports import leaderboard, plots, published, scores, selection, stats, tables, words
+from reports.__main__ import main
+from reports.runs import experiments, read
+
+SWEEP = "5eed0001"
+
+
+def child(cell, role, number, state="complete", **more):
+    """A row as `reports.runs.read` gives it."""
+    order = {"standard": 0, "noise": 1}.get(cell, 2)
+    return {
+        "run_id": f"{cell}-{role}-{number}",
+        "sweep": SWEEP,
+        "study": f"study/{cell}",
+        "cell": cell,
+        "order": order,
+        "control": order < 2,
+        "goal": "val/robust",
+        "winners": None,
+        "role": role,
+        "state": state,
+        "number": number,
+        "key": f"{cell}{role}{number}",
+        "winner": None,
+        "reason": "",
+        "started": pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(minutes=number),
+        "param:method": cell,
+        "param:data": "digits",
+        **more,
+    }
+
+
+def seeds(cell, robust, **more):
+    """Complete seed runs with these robust accuracies, and what comes with them."""
+    costs = {"test_touches": 1.0, "test_n/robust": 360.0, "val_n/robust": 288.0, "seconds/train": 2.0}
+    costs |= {"seconds/val": 0.5, "seconds/test": 0.5}
+    return [
+        child(cell, "seed", i, **{"test/robust": r, "test/clean": 0.9, "test/pgd10-8": r}, **costs, **more)
+        for i, r in enumerate(robust, 1)
+    ]
+
+
+def board(*rows):
+    return leaderboard.table(pd.DataFrame([row for group in rows for row in group]))
+
+
+STANDARD = seeds("standard", [0.10, 0.12, 0.14])
+PGD = seeds("pgd", [0.60, 0.62, 0.64])
+
+
+# ---- statistics
+
+
+def test_the_interval_of_three_is_the_textbook_one():
+    mean, half = stats.interval([0.60, 0.62, 0.64])
+    assert mean == pytest.approx(0.62)
+    assert half == pytest.approx(4.302652729911275 * 0.02 / math.sqrt(3))  # t(0.975; 2) from the table
+
+
+def test_the_interval_agrees_with_scipy():
+    values = np.random.default_rng(0).normal(size=7)
+    low, high = scipy.stats.t.interval(0.9, 6, values.mean(), scipy.stats.sem(values))
+    mean, half = stats.interval(values, level=0.9)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+
+
+def test_few_values_give_no_interval_and_missing_ones_are_left_out():
+    assert all(map(math.isnan, stats.interval([])))
+    mean, half = stats.interval([0.5, math.nan])
+    assert mean == 0.5 and math.isnan(half)
+    assert stats.interval([0.4, math.nan, 0.6]) == stats.interval([0.4, 0.6])
+    assert stats.interval([0.5, 0.5]) == (0.5, 0.0)
+
+
+def test_the_difference_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(1, 2, 5), rng.normal(0, 0.3, 9)
+    there = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    apart, half = stats.difference(a, b)
+    assert (apart - half, apart + half) == pytest.approx((there.low, there.high))
+
+
+def test_the_difference_without_spread_or_seeds():
+    assert stats.difference([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.0)
+    apart, half = stats.difference([0.5], [0.25, 0.3])
+    assert apart == pytest.approx(0.225) and math.isnan(half)
+    assert math.isnan(stats.difference([], [0.1, 0.2])[0])
+
+
+def test_groups_compare_with_the_best_of_the_group():
+    best, near, far = [0.70, 0.72, 0.71], [0.69, 0.72, 0.70], [0.30, 0.31, 0.32]
+    assert stats.tied([best, near, far]) == [1, 1, 2]
+    assert stats.tied([best, [0.2]]) == [1, 1]  # one seed: nothing can be told apart
+    assert stats.tied([best, far, [0.1, 0.1, 0.1]]) == [1, 2, 3]
+    assert stats.tied([]) == []
+
+
+# ---- rows
+
+
+def test_a_golden_table():
+    table = board(STANDARD, PGD)
+    assert list(table["cell"]) == ["pgd", "standard"]
+    assert list(table["group"]) == [1, 2]
+    first = table.iloc[0]
+    assert first["test/robust"] == pytest.approx(0.62)
+    assert first["half:test/robust"] == pytest.approx(0.0496827, abs=1e-6)
+    assert first["difference"] == pytest.approx(0.50) and first["against"] == "standard"
+    assert first["half:difference"] == pytest.approx(0.0453391, abs=1e-6)  # t(0.975; 4) * 0.02 * sqrt(2 / 3)
+    assert (first["seeds"], first["touches"]) == (3, 3)
+    assert (first["images:val"], first["images:test"]) == (288, 360)
+    assert list(first[["seconds:train", "seconds:evaluation", "seconds:all"]]) == [2.0, 1.0, 9.0]
+    assert math.isnan(table.iloc[1]["difference"])
+    assert [c for c in table if c.startswith("test/")] == ["test/robust", "test/clean", "test/pgd10-8"]
+
+
+def test_only_complete_seed_runs_enter():
+    high = {"test/robust": 0.99, "test/clean": 0.99}
+    noise = [
+        child("pgd", "search", 7, **high),
+        child("pgd", "search", 8, "pruned", **high),
+        child("pgd", "seed", 8, "pruned", **high),
+        child("pgd", "seed", 9, "failed", **high, reason="Diverged: the loss is nan"),
+        child("pgd", "seed", 10, "running", **high),
+        child("pgd", "seed", 11, **{"test/robust": math.nan, "test/clean": 0.99}),
+    ]
+    runs = pd.DataFrame([*STANDARD, *PGD, *noise])
+    row = leaderboard.table(runs).iloc[0]
+    assert row["test/robust"] == pytest.approx(0.62) and row["test/clean"] == pytest.approx(0.9)
+    assert (row["seeds"], row["trials:complete"], row["trials:pruned"], row["seeds:failed"]) == (3, 1, 1, 1)
+    failed = selection.failures(runs)
+    assert list(failed["number"]) == [9, 11]
+    reasons = ["Diverged: the loss is nan", "finished without a number for test/robust"]
+    assert list(failed["reason"]) == reasons
+
+
+def test_a_trial_counts_once_with_its_last_run():
+    later = pd.Timestamp("2026-02-01", tz="UTC")
+    again = child("pgd", "seed", 3, **{"test/robust": 0.8}) | {"started": later}
+    row = board(STANDARD, PGD, [again]).iloc[0]
+    assert row["seeds"] == 3 and row["test/robust"] == pytest.approx((0.60 + 0.62 + 0.8) / 3)
+
+
+def test_an_overtaken_winner_does_not_count():
+    old = [row | {"winners": "b", "winner": "a", "key": f"old{row['number']}"} for row in seeds("pgd", [0.9, 1])]
+    new = [row | {"winners": "b", "winner": "b"} for row in PGD]
+    table = board(STANDARD, old, new)
+    assert table.iloc[0]["test/robust"] == pytest.approx(0.62) and table.iloc[0]["winner"] == "b"
+
+
+def test_several_winners_of_a_cell_have_a_row_each():
+    a = [row | {"winners": "a,b", "winner": "a", "goal": "val/robust,val/clean"} for row in PGD]
+    b = [row | {"winner": "b", "key": row["key"] + "b", "test/robust": 0.3} for row in a]
+    table = board(a, b)
+    assert list(table["cell"]) == ["pgd #1", "pgd #2"] and list(table["seeds"]) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([child("sat", "study", 0, "")], "no trial yet"),
+        (
+            [child("sat", "search", 0), child("sat", "search", 1, "pruned")],
+            "no seed run yet; trials: 1 complete, 1 pruned",
+        ),
+        (
+            [child("sat", "search", 0, "failed", reason="Diverged: epoch 2")],
+            "every trial failed (1); Diverged: epoch 2",
+        ),
+        (
+            [child("sat", "search", 0), child("sat", "seed", 1, "running")],
+            "no seed run of the winner counts yet: 1 running",
+        ),
+        (
+            [child("sat", "search", 0, winners="")],
+            "no trial was good enough to be repeated: 1 complete",
+        ),
+    ],
+)
+def test_unfinished_cells_come_last_and_say_why(rows, why):
+    table = board(rows, STANDARD, PGD)
+    assert list(table["cell"]) == ["pgd", "standard", "sat"]
+    assert table.iloc[2]["not_finished"] == why and table["group"].isna().tolist() == [False, False, True]
+    assert [row[1].text for row in tables.unfinished(table).rows] == [why]
+    assert why in leaderboard.text(table)
+
+
+def test_a_sweep_without_any_seed_run_still_reports(tmp_path):
+    runs = pd.DataFrame([child("pgd", "search", 0), child("standard", "study", 0, "")])
+    table = leaderboard.table(runs)
+    assert leaderboard.text(table).startswith("No cell has finished yet.")
+    page = reports.write(runs, tmp_path, "x")[2].read_text()
+    assert "No cell has finished yet." in page and "no trial yet" in page
+
+
+def test_without_the_control_there_is_no_difference():
+    table = board([child("standard", "search", 0)], PGD)
+    assert math.isnan(table.iloc[0]["difference"]) and words.against(table) == ""
+    assert "vs" not in leaderboard.text(table)
+
+
+def test_one_seed_gives_a_mean_and_no_interval():
+    table = board(STANDARD, seeds("pgd", [0.62]))
+    assert math.isnan(table.iloc[0]["half:test/robust"]) and list(table["group"]) == [1, 1]
+    said = "".join(words.headline(table))
+    assert said == (
+        "pgd leads with 62.0 % robust, 50.0 points above standard; "
+        "a single seed gives no interval, so nothing is settled."
+    )
+    assert "±" not in leaderboard.text(table).splitlines()[3]
+
+
+def test_the_rank_follows_the_first_goal():
+    goal = {"goal": "val/clean,val/robust"}
+    table = board([row | goal | {"test/clean": 1 - row["test/robust"]} for row in STANDARD + PGD])
+    assert list(table["cell"]) == ["standard", "pgd"] and table.iloc[0]["ranked_by"] == "test/clean"
+    said = "".join(words.headline(table))
+    assert said == "standard is best: 88.0 ± 5.0 % clean, and it is the control."
+
+
+# ---- words
+
+
+def test_headlines():
+    assert "".join(words.headline(board(STANDARD, PGD))) == (
+        "pgd is best: 62.0 ± 5.0 % robust, 50.0 ± 4.5 points above standard."
+    )
+    peers = board(STANDARD, PGD, seeds("trades", [0.61, 0.62, 0.62]), seeds("pgd_sat", [0.6, 0.61, 0.63]))
+    assert words.headline(peers)[1::2] == ["pgd", "standard", "trades", "pgd_sat"]
+    assert "".join(words.headline(peers)).endswith("; these seeds cannot tell trades and pgd_sat from it.")
+    assert "".join(words.headline(board(PGD))) == "pgd reached 62.0 ± 5.0 % robust."
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        ("method.eps", "0.0313725490", "8/255"),
+        ("method.step", "0.0287", "7.32/255"),
+        ("measure.eps", "(0.00784313725, 0.0156862745)", "2/255, 4/255"),
+        ("method.alpha10", "0.612345678", "0.612"),
+        ("optim.lr", "0.05", "0.05"),
+        ("epochs", "18", "18"),
+        ("augment.flip", "True", "True"),
+        ("maps.saliency", "smoothgrad", "smoothgrad"),
+    ],
+)
+def test_settings_are_written_as_people_do(path, text, shown):
+    assert words.setting(path, text) == shown
+
+
+def test_domains_get_their_255ths_back():
+    assert words.domain("method.eps", "0.0157, 0.0314, 0.0627, 0.125") == "4/255, 8/255, 16/255, 32/255"
+    assert words.domain("optim.lr", "0.00167 to 0.15, log") == "0.00167 to 0.15, log"
+
+
+def test_signed_points_know_no_negative_zero():
+    assert words.points(-0.0001) == "0.0" and words.points(-0.012, 0.02) == "−1.2 ± 2.0"
+    assert words.percent(math.nan) == words.NONE
+
+
+def test_score_names():
+    assert scores.attack("test/pgd10x3-0.5") == (0.5, 10, 3)
+    assert scores.label("test/pgd10x3-8") == "PGD-10×3 8/255" and scores.label("test/fgsm-8") == "FGSM 8/255"
+    names = ["test/fgsm-8", "test/pgd5-16", "test/pgd5-8", "test/clean", "test/robust"]
+    assert sorted(names, key=scores.place) == names[::-1]
+
+
+# ---- published figures
+
+CIFAR = {
+    "data": "cifar100",
+    "method": "sat",
+    "maps.saliency": "guided_backprop",
+    "maps.teacher": "pgd",
+    "measure.step": "0.00784313725",
+    "method.eps": "0.0313725490",
+    "data.limit": "0",
+}
+
+
+def test_published_figures_are_all_there():
+    table = published.figures()
+    counts = table.groupby("table").size().to_dict()
+    assert counts == {
+        "Tiny-ImageNet": 27,
+        "Flower-17": 27,
+        "CIFAR-100": 40,
+        "ablation of alpha^10": 54,
+        "ablation of eps0": 30,
+    }
+    methods = "standard noise sat pgd pgd_noise pgd_sat trades trades_noise trades_sat"
+    assert set(table["method"]) == set(methods.split())
+    assert not table.duplicated(["table", "data", "method", "saliency", "teacher", "settings", "score"]).any()
+    assert table["value"].between(0, 100).all()
+    sic = table[table["note"].str.startswith("(sic)")]
+    assert list(sic["value"]) == [5.43]
+
+
+def test_a_figure_stands_only_beside_its_own_protocol():
+    assert published.lookup(CIFAR, "test/pgd5-1")["value"] == 34.29
+    assert published.lookup(CIFAR, "test/pgd10-1") is None
+    assert published.lookup(CIFAR | {"measure.step": "0.01"}, "test/pgd5-1") is None
+    assert published.lookup(CIFAR | {"data": "cifar10"}, "test/pgd5-1") is None
+    assert published.lookup(CIFAR | {"data.limit": "500"}, "test/pgd5-1") is None
+    assert published.lookup(CIFAR | {"maps.teacher": "trades"}, "test/pgd5-1") is None
+    # A step of 0 stands for 2.5 * eps / steps: 2/255 at eps 4/255, another one at 1/255.
+    assert published.lookup(CIFAR | {"measure.step": "0.0"}, "test/pgd5-4")["value"] == 4.22
+    assert published.lookup(CIFAR | {"measure.step": "0.0"}, "test/pgd5-1") is None
+
+
+def test_an_ablation_meets_its_very_point():
+    assert published.lookup(CIFAR | {"method.alpha10": "0.8"}, "test/pgd5-2")["value"] == 17.71
+    assert published.lookup(CIFAR | {"method.alpha10": "0.79"}, "test/pgd5-2")["table"] == "CIFAR-100"
+    none = {k: v for k, v in CIFAR.items() if not k.startswith("maps.")} | {"method": "standard"}
+    assert published.lookup(none, "test/pgd5-4")["value"] == 1.94
+
+
+def test_boxes_need_no_teacher():
+    tiny = CIFAR | {"data": "tiny-imagenet", "maps.saliency": "box", "maps.teacher": "standard"}
+    assert published.lookup(tiny | {"data.size": "32"}, "test/pgd5-3")["value"] == 0.77
+    assert published.lookup(tiny | {"data.size": "64"}, "test/pgd5-3") is None
+
+
+def test_ours_beside_theirs():
+    about = {f"param:{path}": value for path, value in CIFAR.items()}
+    rows = [row | about | {"test/pgd5-1": v} for row, v in zip(PGD, (0.34, 0.35, 0.36), strict=True)]
+    row = board(STANDARD, rows).iloc[0]
+    assert row["published:test/pgd5-1"] == pytest.approx(0.3429)
+    assert row["published_difference:test/pgd5-1"] == pytest.approx(0.0071)
+    assert row["published_covered:test/pgd5-1"] == "yes"
+    entries = tables.beside(board(STANDARD, rows)).rows[0]
+    assert [e.text for e in entries] == ["pgd", "PGD-5 1/255", "35.0 ± 2.5", "34.29", "+0.7", "yes"]
+
+
+# ---- files
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags; complains about a table row that does not fit its header."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "wbr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def family():
+    tuned = {
+        "param:search.method.eps": "0.0157, 0.0314",
+        "param:method.eps": "0.0313725490",
+        "param:measure.step": "0.0",
+        "test_stderr/robust": 0.02,
+    }
+    rows = [*STANDARD, *(row | tuned for row in PGD), *seeds("sat, box", [0.3, 0.32, 0.34])]
+    rows += [child("pgd", "search", 4, "failed", reason="Diverged: <b>nan</b>")]
+    return pd.DataFrame([*rows, child("trades", "search", 0)])
+
+
+def test_files_are_the_same_for_the_same_runs(tmp_path):
+    first = reports.write(family(), tmp_path / "a", "sat-digits")
+    again = reports.write(family(), tmp_path / "b", "sat-digits")
+    assert [f.name for f in first] == ["sat-digits.md", "sat-digits.csv", "sat-digits.html"]
+    assert [f.read_bytes() for f in first] == [f.read_bytes() for f in again]
+
+
+def test_the_csv_keeps_full_precision(tmp_path):
+    _, file, _ = reports.write(family(), tmp_path, "x")
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [row["cell"] for row in rows] == ["pgd", "sat, box", "standard", "trades"]
+    assert float(rows[0]["half:test/robust"]) == stats.interval([0.60, 0.62, 0.64])[1]
+    assert rows[3]["not_finished"] == "no seed run yet; trials: 1 complete"
+
+
+def test_the_page_is_sound_and_needs_nothing_else(tmp_path):
+    text = reports.write(family(), tmp_path, "x")[2].read_text()
+    page = Page(text)
+    assert page.open == []
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"link", "img", "iframe"} and "http" not in text
+    assert all("src" not in attrs for _, attrs in page.tags)
+    heads = [attrs for tag, attrs in page.tags if tag == "th"]
+    assert {h["scope"] for h in heads} == {"col", "row"}
+    assert [h["aria-sort"] for h in heads if "aria-sort" in h] == ["descending"]
+    count = [tag for tag, _ in page.tags].count
+    assert count("caption") == count("table") == 5
+    curves = [attrs["aria-label"] for tag, attrs in page.tags if attrs.get("class") == "curve"]
+    assert curves[0] == "pgd: 90 % clean, 62 % at 8/255"
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_text_from_outside_is_escaped(tmp_path):
+    evil = '<script>alert("1")</script>|`*x*`'
+    rows = [row | {"cell": evil} for row in PGD] + STANDARD
+    rows += [child(evil, "search", 9, "failed", reason=f"{evil}\nsecond line")]
+    md, _, page = (f.read_text() for f in reports.write(pd.DataFrame(rows), tmp_path, "<b>x</b>/../y"))
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "<b>x</b>" not in page
+    assert page.count("<script") == 1
+    assert "<script" not in md and "second line" in md
+    for lines in (block.splitlines() for block in md.split("\n\n") if block.startswith("| ")):
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1  # no bar too many
+    assert {f.name for f in tmp_path.iterdir()} == {"b-x-b-..-y.md", "b-x-b-..-y.csv", "b-x-b-..-y.html"}
+
+
+def test_the_guide_says_what_the_numbers_are():
+    runs = family()
+    said = dict(words.reading(runs, leaderboard.table(runs)))
+    assert "10 steps of projected gradient ascent" in said["Scores"] and "at most 8 of 255" in said["Scores"]
+    assert "a step is 2.5 · eps / steps" in said["Scores"]
+    assert "Over 3 seeds" in said["Mean ± interval"] and "uncertain by ± 3.9" in said["Mean ± interval"]
+    assert "highest val/robust on 288 validation images" in said["Selection"]
+    assert "on 360 images" in said["Test"] and "9 measurements on test in all, one each" in said["Test"]
+    runs.loc[runs["cell"] == "pgd", "test_touches"] = 2.0
+    assert "look into the difference" in dict(words.reading(runs, leaderboard.table(runs)))["Test"]
+
+
+def test_mixed_settings_are_called_out():
+    searched = {"param:search.optim.lr": "0 to 1"}
+    rows = [row | searched | {"param:optim.lr": f"0.{row['number']}"} for row in PGD]
+    runs = pd.DataFrame(STANDARD + rows)
+    assert "pgd" in dict(words.reading(runs, leaderboard.table(runs)))["Doubt"]
+
+
+def test_text_is_narrow_enough():
+    many = {f"test/pgd10-{e}": 0.5 for e in range(1, 12)}
+    rows = [row | many | {"cell": "a cell with a name that is much longer than any should be"} for row in PGD]
+    lines = leaderboard.text(board(STANDARD, rows)).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert any(line.startswith("a cell with a name that is much longer … ") for line in lines)
+
+
+def test_nowhere_to_write_is_a_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Mistake, match="cannot write"):
+        reports.write(family(), tmp_path / "file", "x")
+
+
+@pytest.mark.parametrize("values", [[0.0], [1.0], [0.5], [0.0, 1.0], [0.301, 0.302], [0.12, 0.58]])
+def test_scales_hold_their_values(values):
+    low, high, ticks = plots._scale(values)
+    assert 0 <= low <= min(values) and max(values) <= high <= 1 + 1e-9
+    assert 2 <= len(ticks) <= 6 and (ticks[0], ticks[-1]) == pytest.approx((low, high))
+
+
+# ---- MLflow
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store as the tracker leaves it: two sweeps of one experiment, and one experiment without seed runs."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+        clock = iter(range(10**12, 2 * 10**12, 1000))
+
+        def run(experiment, name, tags, params=(), metrics=()):
+            made = client.create_run(experiment, next(clock), tags, name).info.run_id
+            params = [Param(*pair) for pair in dict(params).items()]
+            metrics = [Metric(k, v, 0, 0) for k, v in dict(metrics).items()]
+            client.log_batch(made, metrics=metrics, params=params)
+            return made
+
+        def study(experiment, cell, order, sweep):
+            tags = {"role": "study", "study": f"{sweep}/{cell}", "sweep": sweep, "cell": cell}
+            tags |= {"order": str(order), "goal": "val/robust", "control": str(cell == "standard").lower()}
+            searched = {"search.method.eps": "0.0157, 0.0314"} if cell == "pgd" else {}
+            return run(experiment, cell, {f"harness.{k}": v for k, v in tags.items()}, searched)
+
+        def trial(experiment, parent, role, number, state, metrics):
+            tags = {"role": role, "state": state, "number": str(number), "key": f"{role}{number}"}
+            tags |= {"reason": "Diverged: nan"} if state == "failed" else {}
+            tags = {"mlflow.parentRunId": parent, **{f"harness.{k}": v for k, v in tags.items()}}
+            path = {"method": "pgd", "data": "digits", "method.eps": "0.0313725490"}
+            run(experiment, f"{role} {number}", tags, path, metrics)
+
+        digits = client.create_experiment("sat-digits", artifact_location=str(folder / "artifacts"))
+        for sweep, robust in (("old", 0.9), ("new", 0.6)):
+            for order, cell in enumerate(("standard", "pgd", "trades")):
+                parent = study(digits, cell, order, sweep)
+                if cell == "trades":
+                    continue
+                trial(digits, parent, "search", 0, "complete", {"val/robust": robust, "train/ce": 0.1})
+                trial(digits, parent, "search", 1, "failed", {})
+                for number in (1, 2):
+                    reached = robust * (cell == "pgd") + 0.01 * number
+                    found = {"test/robust": reached, "test/clean": 0.9, "test_touches": 1.0}
+                    trial(digits, parent, "seed", number, "complete", found)
+        shapes = client.create_experiment("sat-shapes", artifact_location=str(folder / "artifacts"))
+        parent = study(shapes, "pgd", 0, "new")
+        trial(shapes, parent, "search", 0, "complete", {"val/robust": 0.5})
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def test_the_newest_sweep_is_read_as_one_tidy_table(store):
+    runs = read(store, "sat-digits")
+    assert set(runs["sweep"]) == {"new"} and len(runs) == 2 * 4 + 1
+    assert list(runs["cell"].unique()) == ["standard", "pgd", "trades"]
+    assert list(runs.columns[:7]) == ["run_id", "sweep", "study", "cell", "order", "control", "goal"]
+    row = runs[(runs["cell"] == "pgd") & (runs["role"] == "seed")].iloc[0]
+    assert row["param:method.eps"] == "0.0313725490" and row["param:search.method.eps"] == "0.0157, 0.0314"
+    assert row["test/robust"] == pytest.approx(0.61) and row["number"] == 1 and not row["control"]
+    assert row["started"].year == 2001
+    assert list(runs.loc[runs["cell"] == "trades", ["role", "state"]].iloc[0]) == ["study", ""]
+    assert runs.loc[runs["state"] == "failed", "reason"].unique() == ["Diverged: nan"]
+
+
+def test_a_sweep_can_be_named(store):
+    assert read(store, "sat-digits", "old")["test/robust"].max() == pytest.approx(0.92)
+    with pytest.raises(Mistake, match="'odl' is not known; did you mean 'old'"):
+        read(store, "sat-digits", "odl")
+
+
+def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--tracking-uri", store]) == 0
+    said = capsys.readouterr().out
+    assert "pgd is best: 61.5 ± 6.4 % robust, 60.0 ± 3.0 points above standard." in said
+    assert "sat-shapes: nothing to report" in said and "not finished: trades: no trial yet" in said
+    there = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert there == [f"runs/reports/sat-digits.{kind}" for kind in ("csv", "html", "md")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--experiment", "sat-digit"], "experiment 'sat-digit' is not known; did you mean 'sat-digits'?"),
+        (["--experiment", "sat-shapes"], "'sat-shapes' has no finished seed run yet; its trials: 1 complete"),
+        (["--sweep", "new"], "--sweep is one of an experiment's; name that by --experiment"),
+        (["--tracking-uri", "sqlite:///no/such.db"], "there is no MLflow database at 'no/such.db'"),
+        (["--tracking-uri", "runs/mlflow.db"], "did you mean 'sqlite:///runs/mlflow.db'?"),
+        (["--tracking-uri", "http://127.0.0.1:9"], "no MLflow server answers at 'http://127.0.0.1:9'"),
+        (["--tracking-uri", "http://me:secret@127.0.0.1:9"], "no MLflow server answers at 'http://***@127.0.0.1:9'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(store, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    words = words if "--tracking-uri" in words else ["--tracking-uri", store, *words]
+    assert exit_status(lambda: main(words)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "secret" not in error
+    assert not list(tmp_path.iterdir())  # no empty database, no folder
+
+
+def test_a_file_that_is_no_store_stays_as_it_is(tmp_path):
+    file = tmp_path / "other.db"
+    for content in (b"", b"no database at all"):
+        file.write_bytes(content)
+        with pytest.raises(Mistake, match="is not an MLflow database"):
+            experiments(f"sqlite:///{file}")
+        assert file.read_bytes() == content
+
+
+def test_neither_torch_nor_ray_is_imported(store, tmp_path):
+    code = (
+        "import sys; from reports.__main__ import main; "
+        f"main(['--tracking-uri', {store!r}, '--out', {str(tmp_path)!r}]); "
+        "sys.exit(', '.join({'torch', 'ray', 'matplotlib'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
