@@ -163,39 +163,38 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
         clock = _Clock()
         tune.sweep(planned, place, args, listeners=[clock])
         ran = [json.loads(p.read_text())["trial"] for p in place.out.glob("trials/*/result.json")]
-        tested = [t for t in ran if t["seed"] > planned_seed(planned)]
-        searched = [t for t in ran if t["seed"] <= planned_seed(planned)]
         bare = Place(Path(folder, "bare"), place.data, "cpu").writable()
-        workers = schedule.local_slots(1)
-        seconds = _bare(searched, bare, workers, False) + _bare(tested, bare, workers, True)
+        # Teachers are trials too, but part of the maps; nobody tunes them.
+        seconds = _bare([t for t in ran if build(t).key in clock.keys], clock.repeated, bare, schedule.local_slots(1))
     return {"sweep": clock.seconds, "bare": seconds, "ratio": clock.seconds / seconds, "trials": len(ran)}
 
 
-def planned_seed(planned) -> int:
-    return next(iter(planned.studies.values())).trial.seed
-
-
 class _Clock:
-    """Wall seconds of the phases of a sweep, each from its first start to its last end."""
+    """Wall seconds from the first start to the last end of a sweep's jobs; which trials ran, which were repetitions."""
 
     def __init__(self):
-        self.spans: dict[str, list[float]] = {}
+        self.began = self.done = 0.0
+        self.keys: set[str] = set()
+        self.repeated: set[str] = set()
 
     def started(self, job) -> None:
-        self.spans.setdefault(job.role, [time.perf_counter()] * 2)
+        self.began = self.began or time.perf_counter()
+        self.keys.add(job.trial.key)
+        if job.role == "seed":
+            self.repeated.add(job.trial.key)
 
     def heard(self, job, row) -> None:
         pass
 
     def ended(self, job, outcome) -> None:
-        self.spans.setdefault(job.role, [time.perf_counter()] * 2)[1] = time.perf_counter()
+        self.done = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        return sum(end - start for start, end in self.spans.values())
+        return self.done - self.began
 
 
-def _bare(settings: list[dict], place: Place, workers: int, test: bool) -> float:
+def _bare(settings: list[dict], tested: set[str], place: Place, workers: int) -> float:
     """Wall seconds of the trials in a shared queue, after every worker has loaded torch and the data."""
     context = multiprocessing.get_context("spawn")
     queue, ready = context.SimpleQueue(), context.Barrier(workers + 1)
@@ -203,7 +202,7 @@ def _bare(settings: list[dict], place: Place, workers: int, test: bool) -> float
         queue.put(each)
     for _ in range(workers):
         queue.put(None)
-    crew = [context.Process(target=_work, args=(queue, ready, place, test)) for _ in range(workers)]
+    crew = [context.Process(target=_work, args=(queue, ready, place, tested)) for _ in range(workers)]
     for process in crew:
         process.start()
     ready.wait()
@@ -213,11 +212,12 @@ def _bare(settings: list[dict], place: Place, workers: int, test: bool) -> float
     return time.perf_counter() - began
 
 
-def _work(queue, ready, place: Place, test: bool) -> None:
+def _work(queue, ready, place: Place, tested: set[str]) -> None:
     torch.set_num_threads(1)
     ready.wait()
     while (settings := queue.get()) is not None:
-        trial.run(build(settings), place, test=test)
+        run = build(settings)
+        trial.run(run, place, test=run.key in tested)
 
 
 def _figures(values: list[float], unit: str = "") -> str:
@@ -250,9 +250,7 @@ def main() -> int:
     figures: dict[str, object] = {"machine": trial.machine(device), "arguments": sys.argv[1:]}
     if args.what == "sweep":
         figures["sweep"] = took = sweep(args.space, args.trials, args.seeds)
-        print(
-            f"sweep {took['sweep']:.1f} s, bare {took['bare']:.1f} s, ratio {took['ratio']:.3f}, {took['trials']} trials"
-        )
+        print("sweep {sweep:.1f} s, bare {bare:.1f} s, ratio {ratio:.3f}, {trials} trials".format(**took))
     else:
         base, shape = cli.overrides(args), (args.channels, args.size, args.size)
         figures["epochs"] = methods_ = epochs(base, shape, device, args.steps, args.rounds)

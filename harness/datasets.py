@@ -150,5 +150,5 @@ def _open(folder: Path, name: str) -> Split:
         # Copy-on-write mapping: processes share the pages, and torch gets memory that it may call writable.
         arrays = {c: np.load(path, mmap_mode="c") for c, path in paths.items() if path.exists()}
         return Split(**{c: torch.from_numpy(array) for c, array in arrays.items()})
-    except (OSError, ValueError, TypeError):
+    except (OSError, EOFError, ValueError, TypeError):
         raise Mistake(f"{str(folder)!r} is damaged; remove it and the data set is read again") from None

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from harness.jobs import Job, Outcome
@@ -11,17 +12,21 @@ LOG_EVERY = 15.0  # seconds between two lines where nothing can be redrawn
 
 
 class Display:
-    """A `Listener` that counts jobs of one phase and shows the best validated goal so far."""
+    """A `Listener` that counts jobs and shows the best validated goal so far.
 
-    def __init__(self, phase: str, total: int, goal: str, names: dict[str, str], stream: TextIO | None = None):
+    remaining() says how many jobs are still to come, names the cell of each study.
+    """
+
+    def __init__(self, remaining: Callable[[], int], goal: str, names: dict[str, str], stream: TextIO | None = None):
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
-        self.phase, self.total, self.goal, self.names = phase, total, goal, names
+        self.remaining, self.goal, self.names = remaining, goal, names
+        self.total = remaining()
         self.states = {"complete": 0, "pruned": 0, "failed": 0}
         self.running: dict[str, tuple[Job, int]] = {}
         self.best: tuple[float, str] | None = None
         self.began = self.shown = time.monotonic()
-        self._line(f"{phase}: {total} trials" if total else f"{phase}: nothing left to do")
+        self._line(f"{self.total} trials to go" if self.total else "nothing left to run")
 
     def started(self, job: Job) -> None:
         self.running[job.id] = (job, 0)
@@ -39,7 +44,12 @@ class Display:
         score = outcome.result.score(self.goal) if outcome.result else None
         if score and (self.best is None or score.mean > self.best[0]):
             self.best = (score.mean, self.names[job.study])
-        self._show(last=sum(self.states.values()) == self.total)
+        self._show()
+
+    def finish(self) -> None:
+        """The last line, which stays."""
+        if self.states != {"complete": 0, "pruned": 0, "failed": 0}:
+            self._show(last=True)
 
     def _show(self, last: bool = False) -> None:
         now = time.monotonic()
@@ -50,7 +60,8 @@ class Display:
 
     def _status(self, seconds: float) -> str:
         done = sum(self.states.values())
-        parts = [f"{self.phase} {done}/{self.total}"]
+        self.total = max(self.total, done + len(self.running) + self.remaining())
+        parts = [f"{done}/{self.total} trials"]
         if self.states["pruned"] or self.states["failed"]:
             parts.append(", ".join(f"{n} {state}" for state, n in self.states.items() if n and state != "complete"))
         if self.best:

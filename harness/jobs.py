@@ -1,6 +1,5 @@
 """What runs and what comes of it: the words that search, schedule, track and the display share."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,10 +43,13 @@ class Source(Protocol):
     """Where jobs come from, and who decides which of them go on."""
 
     def remaining(self) -> int:
-        """How many jobs are still to be handed out."""
+        """How many jobs are still to be handed out, as far as is known."""
 
     def next(self) -> Job | None:
-        """The next job, or None when there is no other."""
+        """The next job, or None when there is none now."""
+
+    def finished(self) -> bool:
+        """Whether there will be no further job."""
 
     def heard(self, job: Job, row: Row) -> bool:
         """Take an epoch's numbers. Returns whether the job is to stop here."""
@@ -64,22 +66,3 @@ class Listener(Protocol):
     def heard(self, job: Job, row: Row) -> None: ...
 
     def ended(self, job: Job, outcome: Outcome) -> None: ...
-
-
-class Queue:
-    """Jobs in order, none of them stopped early."""
-
-    def __init__(self, jobs: Iterable[Job]):
-        self._jobs = list(jobs)
-
-    def remaining(self) -> int:
-        return len(self._jobs)
-
-    def next(self) -> Job | None:
-        return self._jobs.pop(0) if self._jobs else None
-
-    def heard(self, job: Job, row: Row) -> bool:
-        return False
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        pass

@@ -78,23 +78,23 @@ def slots(cpus: float, gpus: float) -> int:
     return max(1, math.floor(min(room))) if room else 1
 
 
-def run_all(
-    source: Source, place: Place, *, cpus: float, gpus: float, listeners: Sequence[Listener], test: bool = False
-) -> bool:
-    """Run every job of the source. Returns whether all of them came to an end; False after an interruption."""
-    total = source.remaining()
-    if not total:
+def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners: Sequence[Listener]) -> bool:
+    """Run every job of the source; repetitions of winners are also tested.
+
+    Returns whether the source is finished; False after an interruption.
+    """
+    if source.finished():
         return True
     desk = _Desk(source, listeners)
     name = f"ray-{uuid.uuid4().hex[:8]}"
     trainable = tune.with_resources(_trainable, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
-        param_space={"place": dataclasses.astuple(place), "test": test},
+        param_space={"place": dataclasses.astuple(place)},
         tune_config=tune.TuneConfig(
             search_alg=_Proposals(desk),
             scheduler=_Rungs(desk),
-            num_samples=total,
+            num_samples=-1,  # as many as the source has
             max_concurrent_trials=slots(cpus, gpus),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -111,8 +111,8 @@ def run_all(
         with _muted("ray.tune"):
             tuner.fit()
     finally:
-        shutil.rmtree(place.out / "ray" / name, ignore_errors=True)
-    return desk.done == total
+        shutil.rmtree(place.out / "ray", ignore_errors=True)
+    return source.finished() and not desk.jobs
 
 
 def _trainable(config: dict) -> None:
@@ -149,7 +149,6 @@ class _Desk:
         self.source, self.listeners = source, listeners
         self.jobs: dict[str, Job] = {}
         self.epochs: dict[str, int] = {}
-        self.done = 0
 
     def take(self, trial_id: str) -> Job | None:
         job = self.source.next()
@@ -174,7 +173,6 @@ class _Desk:
         job = self.jobs.pop(trial_id, None)
         if job is None:
             return
-        self.done += 1
         for listener in self.listeners:  # first, so that a study's finished trial is always a tracked one
             listener.ended(job, outcome)
         self.source.ended(job, outcome)
@@ -191,11 +189,11 @@ class _Proposals(Searcher):
         super().__init__()
         self._desk = desk
 
-    def suggest(self, trial_id: str) -> dict | str:
+    def suggest(self, trial_id: str) -> dict | str | None:
         job = self._desk.take(trial_id)
         if job is None:
-            return Searcher.FINISHED
-        return {"settings": job.trial.flat()}
+            return Searcher.FINISHED if self._desk.source.finished() else None
+        return {"settings": job.trial.flat(), "test": job.role == "seed"}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Ends what has not ended by its own report: its worker died once too often."""

@@ -5,6 +5,8 @@ trial goes on, so a study taken up again remembers every rung. A trial stopped a
 with the value and the epoch of that rung; only trials run to their full length are COMPLETE, compared, and can win.
 """
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -101,6 +103,10 @@ class Study:
     def started(self) -> int:
         return self._started - len(self._unfinished)
 
+    def finished(self) -> bool:
+        """Whether every trial of the budget came to an end."""
+        return not self.remaining() and not self._open
+
     def next(self) -> Job | None:
         if self._unfinished:
             proposal = self._unfinished.pop(0)
@@ -155,21 +161,60 @@ def _dominates(a: list[float], b: list[float]) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
-class Search:
-    """All studies of a sweep as one source of jobs: whichever has started fewest trials goes next."""
+class Sweep:
+    """All studies as one source of jobs: the search in every cell, then the seeds of its winners.
 
-    def __init__(self, studies: list[Study]):
-        self.studies = {study.name: study for study in studies}
+    Whichever study has started fewest trials goes next, so every cell's published trial is among the first. Once a
+    cell's search is at its end, its winners are fixed (`crown` hears their keys) and repeated, except where
+    `is_complete` says that an earlier run did so already.
+    """
+
+    def __init__(
+        self,
+        studies: list[Study],
+        seeds: int,
+        crown: Callable[[str, list[str]], None],
+        is_complete: Callable[[Job], bool],
+    ):
+        self._studies = {study.name: study for study in studies}
+        self._searching = list(studies)
+        self._seeds, self._crown, self._is_complete = seeds, crown, is_complete
+        self._repetitions: list[Job] = []
+        self._settle()
 
     def remaining(self) -> int:
-        return sum(study.remaining() for study in self.studies.values())
+        searches = sum(study.remaining() for study in self._searching)
+        return searches + len(self._searching) * self._seeds + len(self._repetitions)
+
+    def finished(self) -> bool:
+        return not self._searching and not self._repetitions
 
     def next(self) -> Job | None:
-        waiting = [study for study in self.studies.values() if study.remaining()]
-        return min(waiting, key=lambda study: study.started).next() if waiting else None
+        waiting = [study for study in self._searching if study.remaining()]
+        if waiting:
+            return min(waiting, key=lambda study: study.started).next()
+        return self._repetitions.pop(0) if self._repetitions else None
 
     def heard(self, job: Job, row: Row) -> bool:
-        return self.studies[job.study].heard(job, row)
+        return job.role == "search" and self._studies[job.study].heard(job, row)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        self.studies[job.study].ended(job, outcome)
+        if job.role == "search":
+            self._studies[job.study].ended(job, outcome)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Fix the winners of the studies whose search is at its end."""
+        for study in [study for study in self._searching if study.finished()]:
+            self._searching.remove(study)
+            self._crown(study.name, [winner.key for winner in study.winners()])
+            self._repetitions += [job for job in repetitions(study, self._seeds) if not self._is_complete(job)]
+
+
+def repetitions(study: Study, seeds: int) -> list[Job]:
+    """The jobs that repeat a study's winners with the next seeds; the search's own run is not among them."""
+    return [
+        Job(study.name, "seed", number, dataclasses.replace(winner, seed=winner.seed + number), winner.key)
+        for winner in study.winners()
+        for number in range(1, seeds + 1)
+    ]

@@ -1,6 +1,6 @@
 """What a study asks: settings that are fixed, compared and tuned.
 
-    SPACE = Space(base={...}, compare={"cell name": {...}, ...}, search={"method.eps": times(0.5, 1, 2)}, goal="val/robust")
+    SPACE = Space(base={...}, compare={"cell": {...}, ...}, search={"method.eps": times(0.5, 1, 2)}, goal="val/robust")
 
 A space is a module of `search_spaces` whose docstring says what it asks, what it costs and what it found. Each cell of
 `compare` gets its own study with the same budget and domains. The published setting is each study's first trial.

@@ -8,7 +8,6 @@
 The same command run again goes on where it was; with more --trials or --seeds it adds to what is there.
 """
 
-import dataclasses
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -152,7 +151,6 @@ def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> in
 def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> int:
     from harness import schedule, search, track
     from harness.display import Display
-    from harness.jobs import Queue
 
     say: Callable[[str], None] = (lambda text: None) if args.quiet else (lambda text: print(text, flush=True))
     uri = args.tracking_uri or f"sqlite:///{place.out / 'mlflow.db'}"
@@ -167,38 +165,23 @@ def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> 
         search.Study(study, planned.space, cell, planned.trials, storage, args.seed)
         for study, cell in planned.studies.items()
     ]
+    source = search.Sweep(studies, planned.seeds, tracker.crown, tracker.is_complete)
     say(f"{planned.experiment}: {len(studies)} cells; results in {place.out}")
-    schedule.connect(args.address)
-    try:
-
-        def run(phase: str, source, test: bool) -> bool:
-            shown = [] if args.quiet else [Display(phase, source.remaining(), planned.space.goals[0], names)]
+    shown = [] if args.quiet else [Display(source.remaining, planned.space.goals[0], names)]
+    if not source.finished():
+        schedule.connect(args.address)
+        try:
             heard_by = [tracker, *shown, *listeners]
-            return schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by, test=test)
-
-        done = run("search", search.Search(studies), False)
-        for study in studies:
-            tracker.crown(study.name, [winner.key for winner in study.winners()])
-        jobs = [job for study in studies for job in finals(study, planned.seeds) if not tracker.is_complete(job)]
-        done = done and run("seeds of the winners", Queue(jobs), True)
-    finally:
-        schedule.disconnect()
-    if not done:
+            schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by)
+        finally:
+            schedule.disconnect()
+            for display in shown:
+                display.finish()
+    if not source.finished():
         tracker.close("KILLED")
         print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
         return 130
     return _report(planned, place, uri, tracker, studies)
-
-
-def finals(study, seeds: int) -> list:
-    """The jobs that repeat a study's winners with the next seeds; the search's own run is not among them."""
-    from harness.jobs import Job
-
-    return [
-        Job(study.name, "seed", number, dataclasses.replace(winner, seed=winner.seed + number), winner.key)
-        for winner in study.winners()
-        for number in range(1, seeds + 1)
-    ]
 
 
 def _tags(planned: Plan) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""PGD on half of the batches, uniform noise on the others: the control "PGD + Uniform-Noise" of Mangla et al. (2020)."""
+"""PGD on half of the batches, uniform noise on the others: "PGD + Uniform-Noise" of Mangla et al. (2020)."""
 
 from dataclasses import dataclass
 

@@ -62,7 +62,8 @@ def ranking(board: pd.DataFrame) -> Table:
         counts = [_count(row["group"]), _count(row["seeds"])]
         rows.append([_name(row), _mean(row, first), *apart, *counts, *(_mean(row, name) for name in others)])
     caption = "Accuracy on test in per cent: mean over seeds ± half of its 95 % interval"
-    return Table("ranking", caption, columns, rows, best=int((done["group"] == 1).sum()))
+    best = int((done["group"] == 1).sum())
+    return Table("ranking", caption, columns, rows, best=best if best < len(done) else 0)
 
 
 def settings(board: pd.DataFrame) -> Table:

@@ -42,7 +42,7 @@ def seconds(value: float) -> str:
     """Device-seconds: whole from ten on, below with one or two decimals."""
     if missing(value):
         return NONE
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def duration(value: float) -> str:
@@ -50,7 +50,7 @@ def duration(value: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if value >= 2 * size:
             return f"{value / size:.1f} {unit}"
-    return f"{value:.0f} seconds"
+    return f"{value:.1f} seconds"
 
 
 def setting(path: str, text: str) -> str:
@@ -91,8 +91,12 @@ def against(board: pd.DataFrame) -> str:
 
 
 def shown(board: pd.DataFrame) -> list[str]:
-    """The scores measured on test, in the board's order: the ranked one first."""
-    return [c for c in board.columns if c.startswith("test/") and board[c].notna().any()]
+    """The scores on test that tables show, in the board's order, the ranked one first.
+
+    FGSM is there to check PGD by (`doubts`); as a figure of its own it would flatter, so only the CSV has it.
+    """
+    names = [c for c in board.columns if c.startswith("test/") and board[c].notna().any()]
+    return names[:1] + [name for name in names[1:] if not name.startswith("test/fgsm-")]
 
 
 def headline(board: pd.DataFrame) -> list[str]:
@@ -149,11 +153,28 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
             f"Training and measuring all complete runs took {duration(total)} of device time; runs cut "
             "short, teachers and maps come on top.",
         ))
+    return pairs + [("Doubt", said) for said in doubts(done)]
+
+
+def doubts(done: pd.DataFrame) -> list[str]:
+    """What speaks against the figures: seed runs that differ, one step breaking more than many."""
+    found = []
     chosen = [c for c in done.columns if c.startswith("set:")]
-    faulty = [row["cell"] for row in done.to_dict("records") if any(" | " in str(row[c]) for c in chosen)]
-    if faulty:
-        pairs.append(("Doubt", f"Seed runs of different settings are averaged in: {'; '.join(faulty)}."))
-    return pairs
+    mixed = [row["cell"] for row in done.to_dict("records") if any(" | " in str(row[c]) for c in chosen)]
+    if mixed:
+        found.append(f"Seed runs of different settings are averaged in: {'; '.join(mixed)}.")
+    for name in shown(done):
+        eps = (scores.attack(name) or [None])[0]
+        if eps is None or f"test/fgsm-{eps:g}" not in done:
+            continue
+        less = done[name] - done[f"test/fgsm-{eps:g}"]
+        weak = done.loc[less > 0.01, "cell"]  # a point or less may be the random start
+        if len(weak):
+            found.append(
+                f"FGSM's one step breaks more than {scores.label(name)} does in: {'; '.join(weak)}. "
+                "Gradients may be masked; trust no figure under PGD there before a stronger attack was tried."
+            )
+    return found
 
 
 def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
@@ -176,7 +197,8 @@ def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
 
 def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     score = done.iloc[0]["ranked_by"]
-    text = f"Over {_range(done['seeds'])} seeds of each winner; ± is half of the 95 % interval by Student's "
+    seeds = "a single seed" if (done["seeds"] == 1).all() else f"{_range(done['seeds'])} seeds"
+    text = f"Over {seeds} of each winner; ± is half of the 95 % interval by Student's "
     text += "t: how far another draw of seeds may move the mean."
     if (done["seeds"] < 2).any():
         text += " A single seed has no interval."

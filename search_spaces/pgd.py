@@ -1,6 +1,7 @@
 """PGD training: at which strength, with how many steps, in which mode of the net while it is attacked?
 
-Compared: the mode while crafting, and the control that replaces half of the attacks by noise. Tuned: eps, learning rate.
+Compared: the mode while crafting, and the control that replaces half of the attacks by noise. Tuned: eps, learning
+rate.
 """
 
 from harness.space import Space, times, within

@@ -3,7 +3,7 @@
 from harness.space import Space, within
 
 SPACE = Space(
-    base={"epochs": 3, "measure.watch": 1, "data.limit": 256},
+    base={"epochs": 6, "measure.watch": 2},
     compare={"standard": {"method": "standard"}, "sat": {"method": "sat", "maps.saliency": "gradient"}},
     search={"optim.lr": within(3)},
     controls=("standard",),

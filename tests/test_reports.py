@@ -157,7 +157,7 @@ def test_a_trial_counts_once_with_its_last_run():
 
 
 def test_an_overtaken_winner_does_not_count():
-    old = [row | {"winners": "b", "winner": "a", "key": f"old{row['number']}"} for row in seeds("pgd", [0.9, 1])]
+    old = [row | {"winners": "b", "winner": "a", "key": row["key"] + "a"} for row in seeds("pgd", [0.9, 0.9])]
     new = [row | {"winners": "b", "winner": "b"} for row in PGD]
     table = board(STANDARD, old, new)
     assert table.iloc[0]["test/robust"] == pytest.approx(0.62) and table.iloc[0]["winner"] == "b"
@@ -447,6 +447,16 @@ def test_mixed_settings_are_called_out():
     assert "pgd" in dict(words.reading(runs, leaderboard.table(runs)))["Doubt"]
 
 
+def test_fgsm_checks_pgd_and_is_no_column_of_its_own():
+    rows = [row | {"test/fgsm-8": 0.4} for row in PGD]
+    table = board(STANDARD, rows)
+    assert table.iloc[0]["test/fgsm-8"] == pytest.approx(0.4)
+    assert "test/fgsm-8" not in words.shown(table)
+    (doubt,) = words.doubts(words.finished(table))
+    assert doubt.startswith("FGSM's one step breaks more than PGD-10 8/255 does in: pgd.")
+    assert words.doubts(words.finished(board(STANDARD, [row | {"test/fgsm-8": 0.7} for row in PGD]))) == []
+
+
 def test_text_is_narrow_enough():
     many = {f"test/pgd10-{e}": 0.5 for e in range(1, 12)}
     rows = [row | many | {"cell": "a cell with a name that is much longer than any should be"} for row in PGD]
@@ -473,7 +483,7 @@ def test_scales_hold_their_values(values):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store as the tracker leaves it: two sweeps of one experiment, and one experiment without seed runs."""
+    """A store as the tracker leaves it: two sweeps of an experiment, and one without seed runs."""
     import logging
     import os
     import warnings
@@ -566,7 +576,7 @@ def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsy
         (["--tracking-uri", "sqlite:///no/such.db"], "there is no MLflow database at 'no/such.db'"),
         (["--tracking-uri", "runs/mlflow.db"], "did you mean 'sqlite:///runs/mlflow.db'?"),
         (["--tracking-uri", "http://127.0.0.1:9"], "no MLflow server answers at 'http://127.0.0.1:9'"),
-        (["--tracking-uri", "http://me:secret@127.0.0.1:9"], "no MLflow server answers at 'http://***@127.0.0.1:9'"),
+        (["--tracking-uri", "http://me:secret@127.0.0.1:9"], "server answers at 'http://***@127.0.0.1:9'"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(store, tmp_path, monkeypatch, capsys, words, said):

@@ -1,7 +1,5 @@
 """The search: who is proposed, who is stopped, who can win. No training: outcomes are made up here."""
 
-import itertools
-
 import optuna
 import pytest
 
@@ -191,14 +189,55 @@ def test_a_goal_that_was_not_measured_is_named(tmp_path):
         s.ended(job, finished(job, val_robust=0.9))
 
 
+def sweep(folder, seeds=2, done=(), crowned=None, **change):
+    made = space(compare={"a": {}, "b": {"maps.teacher": "pgd"}, "c": {"maps.saliency": "cam"}}, **change)
+    storage = search.journal(folder / "journal")
+    studies = [search.Study(c.name, made, c, 2, storage, 0) for c in made.cells({})]
+    crown = lambda study, keys: crowned is not None and crowned.update({study: keys})  # noqa: E731
+    return search.Sweep(studies, seeds, crown, lambda job: job.id in done)
+
+
 def test_cells_take_turns(tmp_path):
-    made = space(compare={"a": {}, "b": {"maps.teacher": "pgd"}, "c": {"maps.saliency": "cam"}})
-    storage = search.journal(tmp_path / "journal")
-    all_ = search.Search([search.Study(c.name, made, c, 2, storage, 0) for c in made.cells({})])
-    assert all_.remaining() == 6
-    jobs = list(itertools.takewhile(lambda job: job is not None, (all_.next() for _ in range(99))))
+    s = sweep(tmp_path)
+    assert s.remaining() == 3 * 2 + 3 * 2
+    jobs = [s.next() for _ in range(6)]
     assert [job.study for job in jobs] == ["a", "b", "c", "a", "b", "c"]
-    assert all_.remaining() == 0
+    assert s.next() is None and not s.finished()  # nothing now; winners are still to come
+
+
+def test_winners_are_repeated_with_fresh_seeds_once_their_search_is_over(tmp_path):
+    crowned = {}
+    s = sweep(tmp_path, crowned=crowned)
+    jobs = [s.next() for _ in range(6)]
+    for job in jobs:
+        assert "b" not in crowned
+        if job.study != "b":
+            s.ended(job, finished(job, val_robust=0.1 * (1 + job.number)))
+    repeated = [s.next() for _ in range(4)]
+    assert s.next() is None and not s.finished()
+    for job in repeated:
+        best = next(j for j in jobs if j.study == job.study and j.number == 1)
+        assert job.role == "seed" and job.winner == best.trial.key == crowned[job.study][0]
+        assert job.trial.seed == best.trial.seed + job.number and job.trial.key != best.trial.key
+    assert [job.number for job in repeated] == [1, 2, 1, 2]
+    for job in jobs:
+        if job.study == "b":
+            s.ended(job, Outcome("failed", 1, reason="made up"))
+    assert s.finished() and crowned["b"] == []  # no winner, nothing to repeat
+
+
+def test_what_was_repeated_before_is_not_repeated_again(tmp_path):
+    s = sweep(tmp_path)
+    while (job := s.next()) is not None:
+        s.ended(job, finished(job, val_robust=0.5))
+    assert s.finished()
+    once = sweep(tmp_path)
+    jobs = [once.next() for _ in range(once.remaining())]
+    assert len(jobs) == 6 and all(job.role == "seed" for job in jobs)
+    again = sweep(tmp_path, seeds=3, done={job.id for job in jobs})
+    more = [again.next() for _ in range(again.remaining())]
+    assert [job.number for job in more] == [3, 3, 3]
+    assert sweep(tmp_path, done={job.id for job in jobs}).finished()
 
 
 def test_choices_become_categories_and_search_is_reproducible(tmp_path):

@@ -1,0 +1,268 @@
+"""Splits, checksums and the kept files; what the readers give is tested in test_readers."""
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import readers
+from harness.config import Source
+from harness.datasets import checksum, load
+from harness.errors import Mistake
+from harness.readers import Part, Raw, Reader
+
+REAL = Path(os.environ.get("HARNESS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def raw(train=20, test=7, classes=2, channels=1, side=4):
+    """Images that all differ: every one carries its number."""
+    x = np.zeros((train + test, channels, side, side), np.uint8)
+    x[:, 0, 0, 0] = np.arange(train + test)
+    y = np.arange(train + test) % classes  # the image's number tells its label
+    names = tuple(map(str, range(classes)))
+    return Raw(Part(x[:train], y[:train]), Part(x[train:], y[train:]), names)
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """A function that makes every data set of files be this `Raw`, and gives a list that grows with each reading."""
+
+    def pretend(given, stamp="1"):
+        read = []
+        reader = Reader(read=lambda size: read.append(size) or given, stamp=lambda: stamp)
+        monkeypatch.setattr(readers, "find", lambda name, root: reader)
+        return read
+
+    return pretend
+
+
+def numbers(split):
+    return split.x[:, 0, 0, 0].tolist()
+
+
+def test_train_val_and_test_share_no_image_and_lose_none(place, reading):
+    reading(raw())
+    data = load(Source("mine", val=0.25), place)
+    assert [len(s) for s in (data.train, data.val, data.test)] == [15, 5, 7]
+    assert sorted(numbers(data.train) + numbers(data.val)) == list(range(20))
+    assert sorted(numbers(data.test)) == list(range(20, 27))
+    for split in (data.train, data.val, data.test):
+        assert split.y.tolist() == [n % 2 for n in numbers(split)], "labels stay with their images"
+
+
+def test_the_split_follows_its_seed_and_nothing_else(place, tmp_path, reading):
+    reading(raw())
+    first = load(Source("mine"), place)
+    torch.manual_seed(99)
+    again = load(Source("mine"), replace(place, out=tmp_path / "elsewhere"))
+    other = load(Source("mine", split=1), place)
+    assert numbers(again.train) == numbers(first.train) and again.checksums == first.checksums
+    assert numbers(other.val) != numbers(first.val)
+    assert numbers(other.test) == numbers(first.test), "the test part is the same whatever is held out"
+
+
+def test_boxes_and_masks_stay_with_their_images(place):
+    data = load(Source("shapes"), place)
+    for split in (data.train, data.val, data.test):
+        rows, cols = split.masks.any(2), split.masks.any(1)
+        first = torch.stack([cols.int().argmax(1), rows.int().argmax(1)], 1)
+        assert torch.equal(split.boxes[:, :2].long(), first)
+        # An object is brighter than its ground.
+        grey, mask = split.x.float().mean(1), split.masks.float()
+        on, off = ((grey * m).sum((1, 2)) / m.sum((1, 2)) for m in (mask, 1 - mask))
+        assert (on > off).float().mean() > 0.95
+
+
+def test_a_limit_keeps_the_first_of_every_part(place, reading):
+    read = reading(raw())
+    whole, few = load(Source("mine"), place), load(Source("mine", limit=3), place)
+    assert [numbers(s) for s in (few.train, few.val, few.test)] == [
+        numbers(s)[:3] for s in (whole.train, whole.val, whole.test)
+    ]
+    assert few.checksums == whole.checksums and read == [0]
+
+
+def test_a_limited_test_part_is_not_of_one_class_where_files_are_sorted(place, reading):
+    sorted_ = raw(test=200, classes=4)
+    order = np.argsort(sorted_.test.y, kind="stable")
+    reading(replace(sorted_, test=sorted_.test.take(order)))
+    assert len(load(Source("mine", limit=40), place).test.y.unique()) == 4
+
+
+def test_the_checksum_changes_with_a_pixel_a_label_or_the_order():
+    part = raw().train
+    seen = {checksum(part.x, part.y), checksum(part.x[::-1], part.y[::-1]), checksum(part.x[..., :2, :], part.y)}
+    for i in range(len(part.y)):
+        x, y = part.x.copy(), part.y.copy()
+        x[i, 0, 3, 3] ^= 1
+        y[i] ^= 1
+        seen |= {checksum(x, part.y), checksum(part.x, y)}
+    assert len(seen) == 3 + 2 * len(part.y)
+    assert checksum(part.x.copy(order="F"), part.y.astype(np.int32)) == checksum(part.x, part.y)
+
+
+def test_a_changed_pixel_in_the_files_changes_the_checksum_of_its_part_only(place, reading):
+    given = raw()
+    reading(given, stamp="1")
+    before = load(Source("mine"), place).checksums
+    given.test.x[2, 0, 3, 3] ^= 1
+    reading(given, stamp="2")
+    after = load(Source("mine"), place).checksums
+    assert {name for name in before if before[name] != after[name]} == {"test"}
+
+
+def test_files_are_read_once_and_mapped_into_memory(place, reading):
+    read = reading(raw())
+    one, two = load(Source("mine"), place), load(Source("mine"), place)
+    assert read == [0]
+    file = next(place.cache("data").glob("mine-*/train-x.npy"))
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("no /proc/self/maps to see mappings in")
+    assert maps.read_text().count(str(file)) == 2, "both are views of the file, not copies"
+    one.train.x[0] = 7
+    assert not torch.equal(one.train.x, two.train.x), "writing to one leaves the other as it is"
+    assert torch.equal(load(Source("mine"), place).train.x, two.train.x)
+
+
+def test_a_change_of_files_split_or_size_is_read_anew(place, reading):
+    read = reading(raw())
+    for source in (Source("mine"), Source("mine", val=0.5), Source("mine", split=2), Source("mine", size=4)):
+        load(source, place)
+    assert read == [0, 0, 0, 4]
+    read = reading(raw(), stamp="2")
+    load(Source("mine"), place)
+    assert read == [0]
+
+
+def test_trials_that_start_together_read_once(place, reading):
+    read = reading(raw())
+    threads = [threading.Thread(target=load, args=(Source("mine"), place)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [0]
+
+
+def test_what_is_killed_half_way_is_read_again(place, reading, monkeypatch):
+    reading(raw())
+    save = np.save
+
+    def killed(path, array):
+        if "test" in Path(path).name:
+            raise KeyboardInterrupt
+        save(path, array)
+
+    monkeypatch.setattr(np, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load(Source("mine"), place)
+    assert not list(place.cache("data").rglob("*.npy"))
+    monkeypatch.setattr(np, "save", save)
+    (place.cache("data") / "rest").mkdir()
+    assert len(load(Source("mine"), place).train) == 16
+
+
+def test_a_full_disk_is_a_mistake_and_leaves_nothing(place, reading, monkeypatch):
+    reading(raw())
+
+    def full(path, array):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(Mistake, match=r"'mine'.*No space left"):
+        load(Source("mine"), place)
+    assert not list(place.cache("data").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not an array at all"])
+def test_a_damaged_kept_file_is_a_mistake_that_names_it(place, reading, damage):
+    reading(raw())
+    load(Source("mine"), place)
+    file = next(place.cache("data").glob("mine-*/val-x.npy"))
+    file.write_bytes(damage)
+    with pytest.raises(Mistake) as error:
+        load(Source("mine"), place)
+    assert str(file.parent) in str(error.value) and "\n" not in str(error.value)
+
+
+def relabelled(part, change):
+    """Raw data of which the labels of one part are changed."""
+    given = getattr(raw(), part)
+    return replace(raw(), **{part: replace(given, y=change(given.y))})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (relabelled("train", np.ones_like), "one class only"),
+        (relabelled("test", lambda y: y + 1), "labels from 1 to 2, but 2 classes"),
+        (relabelled("train", lambda y: y - 1), "labels from -1 to 0, but 2 classes"),
+        (replace(raw(), test=raw().test.take(np.s_[:0])), "an empty part"),
+        (replace(raw(), test=raw(side=5).test), "4x4 in train, 5x5 in test; set one size by --set data.size=32"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_a_mistake(place, reading, given, said):
+    reading(given)
+    with pytest.raises(Mistake) as error:
+        load(Source("mine"), place)
+    assert "'mine'" in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+    assert not list(place.cache("data").rglob("*.json"))
+
+
+def test_too_few_images_to_hold_some_out(place, reading):
+    reading(raw(train=2))
+    with pytest.raises(Mistake, match="2 training images"):
+        load(Source("mine", val=0.9), place)
+
+
+def test_one_grey_part_becomes_coloured_with_the_other(place, reading):
+    grey, coloured = raw(), raw(channels=3)
+    reading(replace(grey, test=coloured.test))
+    data = load(Source("mine"), place)
+    assert data.channels == 3 and data.test.x.shape == (7, 3, 4, 4)
+    assert (data.train.x == data.train.x[:, :1]).all()
+
+
+def test_statistics_are_those_of_the_training_images(place):
+    data = load(Source("shapes"), place)
+    mean, std = data.statistics()
+    x = data.train.x.numpy() / 255
+    np.testing.assert_allclose(mean, x.mean((0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(std, x.std((0, 2, 3)), rtol=1e-4)
+
+
+def part_of(name, place, file):
+    """The data set `name` under the place's root, in which one real file is both train and test."""
+    source = REAL / name / file
+    if not source.exists():
+        pytest.skip(f"there is no {source} (set HARNESS_DATA to the data root)")
+    folder = place.data / name
+    folder.mkdir(parents=True)
+    for part in ("train", "test"):
+        (folder / f"{part}-0.parquet").symlink_to(source)
+
+
+@pytest.mark.slow
+def test_the_real_cifar10_test_images(place):
+    part_of("cifar10", place, "test-00000-of-00001.parquet")
+    data = load(Source("cifar10"), place)
+    assert data.test.x.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(data.test.y).tolist() == [1000] * 10
+    assert data.classes[0] == "airplane" and data.classes[9] == "truck"
+    # The published means of the test images.
+    mean = data.test.x.float().mean((0, 2, 3)) / 255
+    assert mean.tolist() == pytest.approx([0.4942, 0.4851, 0.4504], abs=1e-4)
+
+
+def test_real_tiny_imagenet_images_with_boxes(place):
+    part_of("tiny-imagenet-20", place, "val-00000-of-00001.parquet")
+    data = load(Source("tiny-imagenet-20", size=32), place)
+    assert data.test.x.shape == (1000, 3, 32, 32) and len(data.classes) == 20
+    x1, y1, x2, y2 = data.test.boxes.T
+    assert (x1 <= x2).all() and (y1 <= y2).all() and data.test.boxes.min() >= 0 and data.test.boxes.max() <= 31

@@ -1,0 +1,236 @@
+"""The command, end to end: a sweep, the same one killed and gone on with, and every kind of bad input."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from harness import cli, search, tune
+
+ROOT = Path(__file__).parent.parent
+ONE_AT_A_TIME = ["--cpus", str(os.cpu_count())]  # then the order of trials is the same in every run
+
+
+def command(out, *words):
+    return [sys.executable, "-m", "harness.tune", "--space", "smoke", "--out", str(out), *words]
+
+
+def run(out, *words):
+    return subprocess.run(command(out, *words), cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
+def stored_runs(out):
+    client = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
+    ids = [e.experiment_id for e in client.search_experiments()]
+    return client, client.search_runs(ids, max_results=1000)
+
+
+def studies(out):
+    storage = search.journal(out / "optuna.journal")
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
+
+
+def leaderboard(out):
+    """The leaderboard without what a clock wrote."""
+    with open(out / "reports" / "smoke-digits.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    return out, run(out, *ONE_AT_A_TIME)
+
+
+def test_a_sweep_ends_in_a_leaderboard(undisturbed):
+    out, done = undisturbed
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"^sat +\d", done.stdout, re.M) and re.search(r"^standard +\d", done.stdout, re.M)
+    assert "mlflow ui --backend-store-uri sqlite:///" in done.stdout
+    for kind in ("md", "csv", "html"):
+        assert (out / "reports" / f"smoke-digits.{kind}").stat().st_size > 200
+        assert f"smoke-digits.{kind}" in done.stdout
+
+
+def test_what_mlflow_holds(undisturbed):
+    out, _ = undisturbed
+    client, runs = stored_runs(out)
+    parents = {r.info.run_id: r for r in runs if r.data.tags["harness.role"] == "study"}
+    children = [r for r in runs if r.data.tags["harness.role"] != "study"]
+    assert sorted(r.data.tags["harness.cell"] for r in parents.values()) == ["sat", "standard"]
+    assert all(r.info.status == "FINISHED" for r in parents.values())
+    assert all(r.data.tags["mlflow.parentRunId"] in parents for r in children)
+    assert sorted(r.data.tags["harness.role"] for r in children) == ["search"] * 4 + ["seed"] * 2
+    for r in children:
+        assert r.data.params["optim.lr"] and r.data.params["method"] in ("standard", "sat")
+        curve = client.get_metric_history(r.info.run_id, "train/ce")
+        assert [m.step for m in curve] == list(range(1, len(curve) + 1))
+        tested = [m for m in r.data.metrics if m.startswith("test/")]
+        assert bool(tested) == (r.data.tags["harness.role"] == "seed")  # test is for the finalists alone
+        if r.data.tags["harness.state"] == "complete":
+            assert len(curve) == 6 and r.info.status == "FINISHED"
+            assert {"val/clean", "val_stderr/clean", "val_n/clean", "seconds/train"} <= set(r.data.metrics)
+            assert r.data.tags["harness.data.train"] and r.data.tags["harness.git"]
+            names = {a.path for a in client.list_artifacts(r.info.run_id)}
+            assert {"result.json", "val.npz"} <= names
+        if tested:
+            assert r.data.metrics["test_touches"] == 1
+            assert "weights.pt" in {a.path for a in client.list_artifacts(r.info.run_id)}
+    report = {a.path for a in client.list_artifacts(next(iter(parents)), "report")}
+    assert "report/smoke-digits.html" in report
+
+
+def test_what_optuna_holds(undisturbed):
+    out, _ = undisturbed
+    for study in studies(out).values():
+        states = [t.state.name for t in study.trials]
+        assert len(states) == 2 and set(states) <= {"COMPLETE", "PRUNED"}
+        published = study.trials[0]
+        assert published.params["optim.lr"] == pytest.approx(0.05)
+        for t in study.trials:
+            assert (t.state.name == "COMPLETE") or max(t.intermediate_values) < 6
+
+
+def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_path):
+    """kill -9 of the command while a trial is under way; then the same command again."""
+    process = subprocess.Popen(
+        command(tmp_path, *ONE_AT_A_TIME), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("trials/*/result.json")) or not list(tmp_path.glob("trials/*/checkpoint.pt")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = run(tmp_path, *ONE_AT_A_TIME)
+    assert again.returncode == 0, again.stderr
+    assert leaderboard(tmp_path) == leaderboard(undisturbed[0])
+    _, runs = stored_runs(tmp_path)
+    children = [r for r in runs if r.data.tags["harness.role"] != "study"]
+    assert len(children) == len({r.data.tags["harness.job"] for r in children}) == 6
+    assert {r.data.tags["harness.state"] for r in children} <= {"complete", "pruned"}
+    for mine, theirs in zip(studies(tmp_path).values(), studies(undisturbed[0]).values(), strict=True):
+        assert [(t.state, t.params, t.values) for t in mine.trials] == [
+            (t.state, t.params, t.values) for t in theirs.trials
+        ]
+
+    # and with a larger budget it adds to what is there
+    touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
+    more = run(tmp_path, *ONE_AT_A_TIME, "--trials", "3")
+    assert more.returncode == 0, more.stderr
+    assert [len(s.trials) for s in studies(tmp_path).values()] == [3, 3]
+    assert all(p.stat().st_mtime_ns == t for p, t in touched.items())
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path, "--set", "epochs=400"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("trials/*/checkpoint.pt")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Go on: python -m harness.tune --space smoke" in said and "Traceback" not in said
+    assert list(tmp_path.glob("trials/*/checkpoint.pt"))
+
+
+def test_dry_run_names_cells_domains_and_cost_and_runs_nothing(tmp_path):
+    done = run(tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells x 2 trials" in done.stdout and "optim.lr" in done.stdout and "minutes" in done.stdout
+    assert not (tmp_path / "trials").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_list_and_help_import_nothing_heavy():
+    for words in (["--list"], ["--help"]):
+        code = (
+            "import sys, runpy\n"
+            "for name in ('torch', 'ray', 'mlflow', 'optuna'): sys.modules[name] = None\n"
+            f"sys.argv = ['harness.tune', *{words!r}]\n"
+            "runpy.run_module('harness.tune', run_name='__main__')\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "sat_family" in done.stdout if words == ["--list"] else "--dry-run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--space", "stt"], ["stt", "sat"]),
+        (["--data", "digitz"], ["digitz", "digits"]),
+        (["--set", "method=sta"], ["sta", "sat"]),
+        (["--set", "optim.lrr=1"], ["lrr", "lr"]),
+        (["--set", "epochs=few"], ["epochs", "few"]),
+        (["--set", "model=resnet1"], ["resnet1", "resnet10"]),
+        (["--set", "nonsense"], ["nonsense"]),
+        (["--trials", "0"], ["--trials"]),
+        (["--seeds", "-1"], ["--seeds"]),
+        (["--cpus", "-1"], ["--cpus"]),
+        (["--tracking-uri", "http://127.0.0.1:9"], ["127.0.0.1:9"]),
+        (["--tracking-uri", "file:///tmp/runs"], ["file:///tmp/runs"]),
+        (["--tracking-uri", "sqlite:////proc/no/mlflow.db"], ["/proc/no"]),
+        (["--out", "/proc/no"], ["/proc/no"]),
+        (["--device", "cuda:9"], ["cuda:9"]),
+        (["--space", "sat", "--set", "maps.saliency=box"], ["box", "digits"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, words, said, capsys, monkeypatch):
+    """In this process, as the command runs it; `exit_status` is what its last line calls."""
+    from harness.errors import exit_status
+
+    out = [] if "--out" in words else ["--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["harness.tune", "--space", "smoke", *out, *words])
+    monkeypatch.setattr("harness.schedule.connect", lambda address: pytest.fail("came as far as Ray"), raising=False)
+    assert exit_status(tune.main) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert all(word in error for word in said), error
+
+
+@pytest.mark.parametrize("words, said", [(["--cpus", "9999"], "9999 CPU"), (["--gpus", "3"], "3 GPU")])
+def test_more_than_the_machine_has_is_said_before_anything_waits(tmp_path, words, said):
+    done = run(tmp_path, *words)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_no_cluster_at_the_address(tmp_path):
+    done = run(tmp_path, "--address", "127.0.0.1:9")
+    assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_two_commands_do_not_write_to_one_folder(tmp_path, capsys, monkeypatch):
+    from harness.errors import exit_status
+    from harness.place import locked
+
+    monkeypatch.setattr(sys, "argv", ["harness.tune", "--space", "smoke", "--out", str(tmp_path)])
+    with locked(tmp_path / "lock"):
+        assert exit_status(tune.main) == 2
+    assert "another command" in capsys.readouterr().err
+
+
+def test_every_space_has_a_name_and_a_line():
+    assert {
+        "smoke",
+        "standard",
+        "noise",
+        "pgd",
+        "trades",
+        "sat",
+        "pgd_sat",
+        "trades_sat",
+        "sat_alpha",
+        "sat_family",
+    } <= set(cli.spaces())
