@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import uuid
 from collections.abc import Sequence
 
@@ -49,14 +50,22 @@ def connect(address: str | None, cpus: int | None = None) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _answers(address)
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
             ray.init(address=address, **quiet)
         else:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise Mistake(f"no Ray cluster at {address!r}: {one_line(error)}") from None
     # Ray stops in good order on SIGUSR1 and SIGINT only; a job's stop and a preemption send SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def _answers(address: str) -> None:
+    """Raise `OSError` where nobody listens at host:port; Ray itself waits for minutes and prints a page."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def local_slots(cpus: float) -> int:

@@ -65,8 +65,7 @@ class Study:
         if not self._optuna.trials:
             self._optuna.enqueue_trial(cell.published())
         self._started = len(self._finished()) + len(self._unfinished)
-        # A study taken up again must not repeat its first proposals, so its size is part of the seed.
-        self._optuna.sampler = self._sampler(derive(seed, name, self._started) % 2**32)
+        self._seed = seed
 
     def _rungs(self, halving: int) -> optuna.pruners.BasePruner:
         if not halving or len(self.goals) > 1:  # one number decides at a rung; with several goals none is stopped
@@ -75,9 +74,10 @@ class Study:
             min_resource=self.cell.trial.measure.watch, reduction_factor=halving
         )
 
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        """Seeded by how many trials there were, so that a study taken up again proposes what it would have anyway."""
         return optuna.samplers.TPESampler(
-            seed=seed,
+            seed=derive(self._seed, self.name, self._started) % 2**32,
             n_startup_trials=max(3, min(10, self.budget // 3)),
         )
 
@@ -111,6 +111,7 @@ class Study:
         if self._unfinished:
             proposal = self._unfinished.pop(0)
         elif self._started < self.budget:
+            self._optuna.sampler = self._sampler()
             proposal = self._optuna.ask(self._domains)
             self._started += 1
         else:

@@ -441,6 +441,16 @@ def garbled(root):
     edit(folder(root, train=60) / "train-00000-of-00001.parquet", lambda data: data[:8] + bytes(2000) + data[2008:])
 
 
+def rows_miscounted(root):
+    """The footer's count of rows says 9; what is there is 8."""
+    path = folder(root) / "train-00000-of-00001.parquet"
+    footer = pq.ParquetFile(path).metadata
+    assert footer.num_rows == 8
+    start = len(path.read_bytes()) - 8 - footer.serialized_size
+    # Thrift's compact form: field 3 (rows), an i64, comes after the schema; 8 and 9 are written as 16 and 18.
+    edit(path, lambda data: data[:start] + data[start:].replace(b"\x16\x10\x19", b"\x16\x12\x19", 1))
+
+
 def not_an_image(root):
     write(folder(root) / "test-00000-of-00001.parquet", [noise(1)[0], b"GIF89a no"], [0, 1])
 
@@ -549,6 +559,7 @@ BAD = {
     "no test part": ("mine", no_test, ["mine'", "no test part"]),
     "truncated": ("mine", truncated, ["cannot read", "train-00000-of-00001.parquet"]),
     "garbled": ("mine", garbled, ["train-00000-of-00001.parquet"]),
+    "rows miscounted": ("mine", rows_miscounted, ["train-00000-of-00001.parquet", "9 rows"]),
     "dangling link": ("mine", dangling, ["cannot read", "train-00000-of-00001.parquet", "No such file"]),
     "missing shard": ("mine", missing_shard, ["mine'", "1 files", "not 3"]),
     "not an image": ("mine", not_an_image, ["row 1 of", "test-00000-of-00001.parquet", "not an image"]),

@@ -250,6 +250,21 @@ def test_choices_become_categories_and_search_is_reproducible(tmp_path):
     assert runs[0] == runs[1]
 
 
+def test_proposals_do_not_depend_on_interruptions(tmp_path):
+    proposed = []
+    for folder, interrupted in (("a", False), ("b", True)):
+        (tmp_path / folder).mkdir()
+        s = study(tmp_path / folder, budget=9)
+        keys = []
+        while (job := s.next()) is not None:
+            keys.append(job.trial.key)
+            s.ended(job, finished(job, val_robust=job.trial.method.alpha10))
+            if interrupted:
+                s = study(tmp_path / folder, budget=9)
+        proposed.append(keys)
+    assert proposed[0] == proposed[1] and len(set(proposed[0])) == 9
+
+
 def test_a_file_that_is_no_journal_is_named(tmp_path):
     (tmp_path / "journal").write_text("this is\nno journal\n")
     with pytest.raises(Mistake, match="journal"):

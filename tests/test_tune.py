@@ -41,7 +41,7 @@ def studies(out):
 def leaderboard(out):
     """The leaderboard without what a clock wrote."""
     with open(out / "reports" / "smoke-digits.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_list_and_help_import_nothing_heavy():
         (["--set", "method=sta"], ["sta", "sat"]),
         (["--set", "optim.lrr=1"], ["lrr", "lr"]),
         (["--set", "epochs=few"], ["epochs", "few"]),
-        (["--set", "model=resnet1"], ["resnet1", "resnet10"]),
+        (["--set", "model=resnet11"], ["resnet11", "resnet1"]),
         (["--set", "nonsense"], ["nonsense"]),
         (["--trials", "0"], ["--trials"]),
         (["--seeds", "-1"], ["--seeds"]),
@@ -221,16 +221,6 @@ def test_two_commands_do_not_write_to_one_folder(tmp_path, capsys, monkeypatch):
     assert "another command" in capsys.readouterr().err
 
 
-def test_every_space_has_a_name_and_a_line():
-    assert {
-        "smoke",
-        "standard",
-        "noise",
-        "pgd",
-        "trades",
-        "sat",
-        "pgd_sat",
-        "trades_sat",
-        "sat_alpha",
-        "sat_family",
-    } <= set(cli.spaces())
+def test_the_spaces_that_were_promised_are_there():
+    single = {"smoke", "standard", "noise", "pgd", "trades", "sat", "pgd_sat", "trades_sat"}
+    assert single | {"sat_alpha", "sat_family"} <= set(cli.spaces())

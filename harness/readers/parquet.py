@@ -1,5 +1,6 @@
 """Folders of parquet files with encoded images and labels, in the layout of the Hugging Face hub."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
     """One part, and the names of its classes."""
     rows, columns = 0, None
     for path in paths:
-        with _open(path) as file:
+        with _opened(path) as file:
             rows += file.metadata.num_rows
             here = _columns(file.schema_arrow, path)
         if columns not in (None, here):
@@ -90,15 +91,15 @@ def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
     return stack(decoded(encoded, size), rows), columns.classes
 
 
-def _open(path: Path) -> pq.ParquetFile:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The file, in which whatever is damaged is a `Mistake`."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> Mistake:
-    return Mistake(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or one_line(error)}")
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise Mistake(f"cannot read {str(path)!r}: {reason}") from None
 
 
 def _columns(schema: pa.Schema, path: Path) -> Columns:
@@ -139,10 +140,13 @@ def _is_image(kind: pa.DataType) -> bool:
 
 def _rows(path: Path, columns: Columns) -> Iterator[Encoded]:
     wanted = [name for name in columns[:4] if name]
-    start = 0
-    with _open(path) as file:
-        batches = file.iter_batches(batch_size=_ROWS, columns=wanted)
-        while (batch := _next(batches, path)) is not None:
+    end = 0
+    with _opened(path) as file:
+        rows = file.metadata.num_rows
+        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+            start, end = end, end + len(batch)
+            if end > rows:
+                break
             values = [_values(batch, name) for name in columns[:4]]
             for row, (image, y, box, mask) in enumerate(zip(*values, strict=True), start):
                 where = f"row {row} of {str(path)!r}"
@@ -151,7 +155,8 @@ def _rows(path: Path, columns: Columns) -> Iterator[Encoded]:
                 if y is None or not 0 <= y < 2**31:
                     raise Mistake(f"{where} has the label {y}; every image needs one, counted from 0")
                 yield Encoded(where, image, y, _box(box, where) if columns.box else None, mask)
-            start += len(batch)
+        if end != rows:
+            raise Mistake(f"{str(path)!r} does not have the {rows} rows that it announces")
 
 
 def _values(batch: pa.RecordBatch, name: str | None) -> list:
@@ -162,13 +167,6 @@ def _values(batch: pa.RecordBatch, name: str | None) -> list:
     if _is_image(column.type):
         column = column.flatten()[column.type.get_field_index("bytes")]
     return column.to_pylist()
-
-
-def _next(batches: Iterator[pa.RecordBatch], path: Path) -> pa.RecordBatch | None:
-    try:
-        return next(batches, None)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
 
 
 def _box(box: object, where: str) -> Box:

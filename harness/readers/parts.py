@@ -46,13 +46,14 @@ class Reader:
     stamp: Callable[[], str]
 
 
-def stamp(version: str, folder: Path, files: Iterable[Path]) -> str:
+def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:
     """`version` of the reader, and a digest of the files' names under `folder`, sizes and times of change."""
     digest = hashlib.sha256()
-    for path in sorted(files):
+    start = len(os.fspath(folder))
+    for path in sorted(map(os.fspath, files)):
         try:
             status = os.stat(path)
         except OSError as error:
-            raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
-        digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            raise Mistake(f"cannot read {path!r}: {error.strerror}") from None
+        digest.update(f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return f"{version}-{digest.hexdigest()}"

@@ -24,11 +24,11 @@ def reader(folder: Path) -> Reader:
     return Reader(read=partial(_read, folder), stamp=lambda: stamp("wordnet-1", folder, _files(folder)))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from (p for p in folder.iterdir() if p.suffix == ".txt")
+def _files(folder: Path) -> Iterator[str]:
+    yield from (str(p) for p in folder.iterdir() if p.suffix == ".txt")
     for part in ("train", "val"):
         for place, _, names in os.walk(folder / part):
-            yield from (Path(place, name) for name in names)
+            yield from (os.path.join(place, name) for name in names)
 
 
 def _read(folder: Path, size: int) -> Raw:
