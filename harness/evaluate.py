@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness import attacks
 from harness.batch import Batch
-from harness.config import Measure
+from harness.config import Measure, Trial
 from harness.datasets import Split
 from harness.randomness import seeded
 
@@ -127,6 +127,15 @@ def evaluate(
     mean = torch.from_numpy(np.mean([s.per_example for s in grid], axis=0))
     robust = Score.of(f"{name}/robust", mean, {"mean of": [s.name for s in grid], **{"step": measure.step}})
     return [*scores, robust]
+
+
+def image_passes(trial: Trial, val: int, test: int) -> dict[str, int]:
+    """How many images a trial sends forward and back to be measured: while it trains and at its end, and on test."""
+    measure = trial.measure
+    robust = 1 + len(measure.eps) * measure.restarts * (measure.steps + 1)
+    full = robust + 2 * len(measure.eps)
+    watched = min(val, measure.images or val) * -(-trial.epochs // measure.watch)
+    return {"val": watched * robust + val * full, "test": test * full}
 
 
 def chunks(split: Split):

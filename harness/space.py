@@ -32,16 +32,10 @@ class Uniform:
     def examples(self) -> tuple:
         return (self.low, self.high)
 
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
-
 
 @dataclass(frozen=True)
 class Log(Uniform):
     """Any number between low and high, its logarithm uniform."""
-
-    def __str__(self) -> str:
-        return f"{self.low:.3g} to {self.high:.3g}, log"
 
 
 @dataclass(frozen=True)
@@ -58,9 +52,6 @@ class Choice:
 
     def examples(self) -> tuple:
         return self.values
-
-    def __str__(self) -> str:
-        return ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in self.values)
 
 
 @dataclass(frozen=True)
@@ -84,6 +75,17 @@ class Within:
 
 
 Domain = Uniform | Log | Choice | Times | Within
+
+
+def spoken(path: str, value: object) -> str:
+    """A value or a domain in words; strengths in 255ths."""
+    if isinstance(value, Choice):
+        return ", ".join(spoken(path, v) for v in value.values)
+    if isinstance(value, Uniform):
+        return f"{spoken(path, value.low)} to {spoken(path, value.high)}" + (", log" if isinstance(value, Log) else "")
+    if isinstance(value, float):
+        return f"{value * 255:.4g}/255" if path.split(".")[-1] in ("eps", "step") else f"{value:.4g}"
+    return str(value)
 
 
 def uniform(low: float, high: float) -> Uniform:
@@ -191,7 +193,7 @@ class Space:
 
     def digest(self, cell: Cell) -> str:
         """Eight hex digits of what makes two studies one: fixed settings, domains and goals; not budgets."""
-        searched = {path: str(domain) for path, domain in cell.search.items()}
+        searched = {path: repr(domain) for path, domain in cell.search.items()}
         text = json.dumps([cell.trial.key, searched, self.goals, self.floor, self.halving], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -205,4 +207,5 @@ def _check(name: str, trial: Trial, settings: Mapping[str, object], search: Mapp
             except Mistake as error:
                 raise Mistake(f"cell {name!r} cannot search {path}: {one_line(error)}") from None
         if not domain.holds(trial.flat()[path]):
-            raise Mistake(f"cell {name!r} searches {path} in {domain}; the published {trial.flat()[path]!r} is outside")
+            inside = spoken(path, domain)
+            raise Mistake(f"cell {name!r} searches {path} in {inside}; the published {trial.flat()[path]!r} is outside")

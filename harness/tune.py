@@ -103,39 +103,51 @@ def _check_data(planned: Plan, place) -> None:
 
 
 def _dry_run(planned: Plan, place) -> str:
-    """Cells and domains, how many trials, and the epochs they cost at most."""
+    """Cells and domains, how many trials, and what they cost."""
+    from harness.space import spoken
+
     lines = [f"{planned.space_name} on {planned.data}: {cli.about(planned.space_name)}", ""]
     for cell in planned.studies.values():
-        lines.append(
-            f"{cell.name}{'  (control)' if cell.control else ''}: {cell.trial.model}, {cell.trial.epochs} epochs"
-        )
-        lines += [
-            f"    {path:<16} {domain}; published {cell.published()[path]:.6g}" for path, domain in cell.search.items()
-        ]
-    cells, epochs = len(planned.studies), next(iter(planned.studies.values())).trial.epochs
-    searched, repeated = cells * planned.trials, cells * planned.seeds
+        control = "  (control)" if cell.control else ""
+        lines.append(f"{cell.name}{control}: {cell.trial.model}, {cell.trial.epochs} epochs")
+        for path, value in cell.published().items():
+            lines.append(f"    {path:<16} {spoken(path, cell.search[path])}; published {spoken(path, value)}")
+    cells = len(planned.studies)
     lines += [
         "",
-        f"{cells} cells x {planned.trials} trials = {searched} trials, goal {', '.join(planned.space.goals)};"
-        f" then {planned.seeds} seeds of each winner = {repeated} trials, tested once each",
-        f"at most {(searched + repeated) * epochs} epochs and the teachers' own; {_measured_cost(planned, place)}",
+        f"{cells} cells x {planned.trials} trials = {cells * planned.trials} trials,"
+        f" goal {', '.join(planned.space.goals)};"
+        f" then {planned.seeds} seeds of each winner = {cells * planned.seeds} trials, tested once each",
+        _cost(planned, place),
     ]
     return "\n".join(lines)
 
 
-def _measured_cost(planned: Plan, place) -> str:
-    """The device time of the training alone, from a step of each method's published trial."""
-    from harness import bench, datasets
+def _cost(planned: Plan, place) -> str:
+    """Device time at most, from a training step of each method; maps and teachers are not in it."""
+    from harness import bench, datasets, evaluate, maps
 
-    per_epoch: dict[object, float] = {}
-    seconds = 0.0
+    known: dict[object, float] = {}
+
+    def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
+        kind = (type(trial.method), trial.model, trial.batch)
+        if kind not in known:
+            known[kind] = bench.epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
+        return known[kind]
+
+    training = measuring = 0.0
     for cell in planned.studies.values():
-        images = datasets.load(cell.trial.data, place).train.x
-        kind = (type(cell.trial.method), cell.trial.model)
-        if kind not in per_epoch:
-            per_epoch[kind] = bench.epoch_seconds(cell.trial, len(images), tuple(images.shape[1:]), place.device)
-        seconds += per_epoch[kind] * cell.trial.epochs * (planned.trials + planned.seeds)
-    return f"training alone takes about {seconds / 60:.1f} minutes of one {place.device}, by a step of each method"
+        trial, data = cell.trial, datasets.load(cell.trial.data, place)
+        shape = tuple(data.train.x.shape[1:])
+        runs = planned.trials + planned.seeds
+        training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
+        plain = maps.teacher_trial(trial, "standard")
+        passes = evaluate.image_passes(trial, len(data.val), len(data.test))
+        measuring += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
+    return (
+        f"at most about {(training + measuring) / 60:.1f} minutes of one {place.device} device"
+        f" ({training / 60:.1f} to train, {measuring / 60:.1f} to measure), judged by one step of each method"
+    )
 
 
 def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> int:
@@ -151,6 +163,7 @@ def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> in
 def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> int:
     from harness import schedule, search, track
     from harness.display import Display
+    from harness.space import spoken
 
     say: Callable[[str], None] = (lambda text: None) if args.quiet else (lambda text: print(text, flush=True))
     uri = args.tracking_uri or f"sqlite:///{place.out / 'mlflow.db'}"
@@ -158,7 +171,8 @@ def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> 
     tracker = track.Tracker(uri, planned.experiment, place, _tags(planned))
     names = {study: cell.name for study, cell in planned.studies.items()}
     for order, (study, cell) in enumerate(planned.studies.items()):
-        tracker.study(study, cell.name, _study_tags(planned, cell, order), {p: str(d) for p, d in cell.search.items()})
+        searched = {path: spoken(path, domain) for path, domain in cell.search.items()}
+        tracker.study(study, cell.name, _study_tags(planned, cell, order), searched)
 
     storage = search.journal(place.out / "optuna.journal")
     studies = [

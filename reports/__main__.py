@@ -1,7 +1,7 @@
 """Turn what MLflow holds into leaderboards.
 
-    python -m reports
-    python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
+python -m reports
+python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
 """
 
 import argparse

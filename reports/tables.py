@@ -72,7 +72,7 @@ def settings(board: pd.DataFrame) -> Table:
     paths = [c.removeprefix("set:") for c in done.columns if c.startswith("set:") and done[c].notna().any()]
     columns = [Column("Cell", number=False)]
     for path in paths:
-        domains = [words.domain(path, d) for d in done[f"domain:{path}"].dropna().unique() if d]
+        domains = [d for d in done[f"domain:{path}"].dropna().unique() if d]
         columns.append(Column(path, f"searched: {domains[0]}" if len(domains) == 1 else ""))
     rows = []
     for row in done.to_dict("records"):
@@ -123,15 +123,17 @@ def beside(board: pd.DataFrame) -> Table:
             value, apart = row[f"published:{name}"], row[f"published_difference:{name}"]
             sources.add(row[f"published_source:{name}"])
             covered = row[f"published_covered:{name}"] or "one seed"
-            rows.append([
-                _name(row),
-                Entry(scores.label(name), name),
-                _mean(row, name),
-                Entry(f"{100 * value:.4g}", value),  # as printed
-                Entry(words.points(apart), apart),
-                Entry(covered, covered),
-                Entry(row[f"published_note:{name}"], row[f"published_note:{name}"]),
-            ])
+            rows.append(
+                [
+                    _name(row),
+                    Entry(scores.label(name), name),
+                    _mean(row, name),
+                    Entry(f"{100 * value:.4g}", value),  # as printed
+                    Entry(words.points(apart), apart),
+                    Entry(covered, covered),
+                    Entry(row[f"published_note:{name}"], row[f"published_note:{name}"]),
+                ]
+            )
     if not any(row[-1].text for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     remark = (

@@ -5,7 +5,6 @@ Shares become per cent with one decimal, eps and steps k/255.
 
 import ast
 import math
-import re
 
 import pandas as pd
 
@@ -68,18 +67,6 @@ def setting(path: str, text: str) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-def domain(path: str, text: str) -> str:
-    """A domain in words with its numbers as `setting` writes them."""
-    return re.sub(r"\d+(\.\d+)?(e-?\d+)?", lambda number: setting(path, _unrounded(path, number[0])), text)
-
-
-def _unrounded(path: str, text: str) -> str:
-    """0.0314, which is 8/255 with three figures, as 8/255 again."""
-    k = float(text) * 255
-    near = abs(k - round(k)) < 0.005 * k
-    return repr(round(k) / 255) if near and path.rpartition(".")[2] in ("eps", "step") else text
-
-
 def finished(board: pd.DataFrame) -> pd.DataFrame:
     """The rows of a board that have figures."""
     return board[board["seeds"] > 0]
@@ -135,12 +122,14 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
         return []
     tested = selection.tested(runs)
     pairs = [("Scores", _protocol(tested, done)), ("Mean ± interval", _intervals(tested, done))]
-    pairs.append((
-        "Group",
-        "Cells share a group where the 95 % interval (Welch) of their difference to the group's best covers "
-        "0, or where a single seed leaves no interval. That is no proof that they are equal. Nothing is "
-        "corrected for the number of cells compared.",
-    ))
+    pairs.append(
+        (
+            "Group",
+            "Cells share a group where the 95 % interval (Welch) of their difference to the group's best covers "
+            "0, or where a single seed leaves no interval. That is no proof that they are equal. Nothing is "
+            "corrected for the number of cells compared.",
+        )
+    )
     if control := against(done):
         name = scores.label(done.iloc[0]["ranked_by"])
         said = f"Difference in {name} to the first control, in percentage points, with its Welch interval."
@@ -148,11 +137,13 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
     pairs += [("Selection", _selection(runs, done)), ("Test", _test(runs, tested, done))]
     phases = [c for c in ("seconds/train", "seconds/val", "seconds/test") if c in runs]
     if total := runs[phases].sum().sum():
-        pairs.append((
-            "Cost",
-            f"Training and measuring all complete runs took {duration(total)} of device time; runs cut "
-            "short, teachers and maps come on top.",
-        ))
+        pairs.append(
+            (
+                "Cost",
+                f"Training and measuring all complete runs took {duration(total)} of device time; runs cut "
+                "short, teachers and maps come on top.",
+            )
+        )
     return pairs + [("Doubt", said) for said in doubts(done)]
 
 

@@ -26,6 +26,6 @@ SPACE = Space(
         "optim.lr": within(3),
     },
     controls=("standard", "noise"),
-    trials=4,
+    trials=6,
     seeds=3,
 )
