@@ -28,6 +28,8 @@ def draw(augment: Augment, n: int, height: int, width: int, device: torch.device
 
 def apply(augment: Augment, draw: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
     """The drawn crops of x (B, C, H, W), any dtype; what lies outside is 0. The result is in channels-last memory."""
+    if augment == Augment():
+        return x.contiguous(memory_format=torch.channels_last)
     rows, cols = draw
     if augment.pad:
         x = F.pad(x, [augment.pad] * 4)

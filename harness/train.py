@@ -33,10 +33,10 @@ def lr_factor(schedule: str, progress: float) -> float:
 
 def optimiser(optim: Optim, model: nn.Module) -> torch.optim.Optimizer:
     """SGD with Nesterov's momentum, or Adam with decoupled weight decay (plain Adam where it is 0)."""
+    common = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
     if optim.name == "adam":
-        return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    momentum = {"momentum": optim.momentum, "nesterov": optim.momentum > 0}
-    return torch.optim.SGD(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, **momentum)
+        return torch.optim.AdamW(model.parameters(), **common)
+    return torch.optim.SGD(model.parameters(), momentum=optim.momentum, nesterov=optim.momentum > 0, **common)
 
 
 def fit(

@@ -39,9 +39,11 @@ def mixed_signs(s: Tensor, like: Tensor, share: float) -> Tensor:
 
     Where s is 0, it has nothing to say, and a random sign stands there too.
     """
-    signs = torch.empty_like(like).uniform_(-1, 1).sign_()
-    take = (torch.rand_like(like) >= share) & (s != 0)
-    return torch.where(take, s.to(like.dtype), signs)
+    # One draw does both: its place below or above `share` decides who speaks, its half of that range the random sign.
+    u = torch.rand_like(like)
+    random = u < share
+    signs = torch.where(u < torch.where(random, share / 2, (1 + share) / 2), -1.0, 1.0)
+    return torch.where(random | (s == 0), signs, s).to(like.dtype)
 
 
 def saliency_step(x: Tensor, s: Tensor, eps: float, share: float) -> Tensor:
