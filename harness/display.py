@@ -33,6 +33,7 @@ class Display:
         self._show()
 
     def heard(self, job: Job, row: Row) -> None:
+        self.running.pop(job.id, None)  # to the end: shown is who was heard last
         self.running[job.id] = (job, int(row["epoch"]))
         self._show()
 

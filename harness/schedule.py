@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.errors import Mistake, one_line
 from harness.jobs import Job, Listener, Outcome, Source
@@ -90,7 +90,8 @@ def slots(cpus: float, gpus: float) -> int:
 def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners: Sequence[Listener]) -> bool:
     """Run every job of the source; repetitions of winners are also tested.
 
-    Returns whether the source is finished; False after an interruption.
+    Returns whether the source is finished; False after an interruption. Raises what the source, a listener or, as a
+    `Mistake`, a worker could not go on with; jobs under way are then neither ended nor lost.
     """
     if source.finished():
         return True
@@ -113,6 +114,7 @@ def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners
             storage_path=str(place.out / "ray"),
             verbose=0,
             callbacks=[_Starts(desk)],
+            stop=_Trouble(desk),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
@@ -121,6 +123,8 @@ def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners
             tuner.fit()
     finally:
         shutil.rmtree(place.out / "ray", ignore_errors=True)
+    if desk.trouble:
+        raise desk.trouble
     return source.finished() and not desk.jobs
 
 
@@ -147,6 +151,8 @@ def _trainable(config: dict) -> None:
     try:
         result = trials.run(build(config["settings"]), place, report=report, test=config["test"])
         tune.report({"outcome": Outcome("complete", epoch, result)})
+    except Mistake as error:  # a full disk, a damaged file: no trial is at fault, and the next would fare no better
+        tune.report({"mistake": str(error)})
     except Exception as error:  # any failure of a trial is a result of the study
         tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
 
@@ -158,6 +164,7 @@ class _Desk:
         self.source, self.listeners = source, listeners
         self.jobs: dict[str, Job] = {}
         self.epochs: dict[str, int] = {}
+        self.trouble: Exception | None = None
 
     def take(self, trial_id: str) -> Job | None:
         job = self.source.next()
@@ -166,10 +173,28 @@ class _Desk:
         return job
 
     def start(self, trial_id: str) -> None:
-        for listener in self.listeners:
-            listener.started(self.jobs[trial_id])
+        with self._guarded():
+            for listener in self.listeners:
+                listener.started(self.jobs[trial_id])
 
     def hear(self, trial_id: str, row: dict) -> bool:
+        with self._guarded():
+            return self._hear(trial_id, row)
+        return False
+
+    def end(self, trial_id: str, outcome: Outcome) -> None:
+        with self._guarded():
+            self._end(trial_id, outcome)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep what goes wrong in the driver's own work, to be raised once Ray has stopped in good order."""
+        try:
+            yield
+        except Exception as error:
+            self.trouble = self.trouble or error
+
+    def _hear(self, trial_id: str, row: dict) -> bool:
         job = self.jobs[trial_id]
         if row["epoch"] <= self.epochs.get(trial_id, 0):  # reported again after its worker died
             return False
@@ -178,13 +203,14 @@ class _Desk:
             listener.heard(job, row)
         return self.source.heard(job, row)
 
-    def end(self, trial_id: str, outcome: Outcome) -> None:
-        job = self.jobs.pop(trial_id, None)
-        if job is None:
+    def _end(self, trial_id: str, outcome: Outcome) -> None:
+        if trial_id not in self.jobs or self.trouble:
             return
+        job = self.jobs[trial_id]
         for listener in self.listeners:  # first, so that a study's finished trial is always a tracked one
             listener.ended(job, outcome)
         self.source.ended(job, outcome)
+        del self.jobs[trial_id]
 
     def __getstate__(self) -> dict:
         """Ray pickles what it is given, for a restoration that is not used here."""
@@ -224,7 +250,9 @@ class _Rungs(FIFOScheduler):
         self._desk = desk
 
     def on_trial_result(self, tune_controller, trial, result: dict) -> str:
-        if "outcome" in result:
+        if "mistake" in result:
+            self._desk.trouble = self._desk.trouble or Mistake(result["mistake"])
+        elif "outcome" in result:
             self._desk.end(trial.trial_id, result["outcome"])
         elif "row" in result:
             row = dict(result["row"])
@@ -232,6 +260,19 @@ class _Rungs(FIFOScheduler):
                 self._desk.end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
+
+
+class _Trouble(tune.Stopper):
+    """Stops everything once something went wrong that is no trial's fault."""
+
+    def __init__(self, desk: _Desk):
+        self._desk = desk
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return getattr(self._desk, "trouble", None) is not None
 
 
 class _Starts(tune.Callback):

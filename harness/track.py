@@ -3,6 +3,7 @@
 Only the driver writes, in batches: a write costs tens of milliseconds whatever it holds, and SQLite bears one writer.
 """
 
+import functools
 import importlib.metadata
 import math
 import os
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.errors import Mistake, one_line
@@ -30,13 +31,31 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy"
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
+def _storing(write: Callable) -> Callable:
+    """The method, its failures turned into one line that names the store: stores fail in their drivers' own ways."""
+
+    @functools.wraps(write)
+    def storing(self: "Tracker", *args, **kwargs):
+        try:
+            return write(self, *args, **kwargs)
+        except Mistake:
+            raise
+        except Exception as error:
+            raise Mistake(
+                f"the tracking store {self.uri!r} failed: {one_line(error)};"
+                " results are on disk, the same command tracks them later"
+            ) from error
+
+    return storing
+
+
 class Tracker:
     """Writes studies, trials and scores of one sweep into one MLflow experiment."""
 
     def __init__(self, uri: str, experiment: str, place: Place, tags: Mapping[str, str]):
         """Open the store at `uri`, made if it is a new SQLite file. Raises `Mistake` where it cannot be reached."""
         _reachable(uri)
-        self._place, self._tags = place, dict(tags)
+        self.uri, self._place, self._tags = uri, place, dict(tags)
         self._runs: dict[str, str] = {}  # job id or study -> run id
         self._studies: set[str] = set()
         self._ended: set[str] = set()
@@ -84,6 +103,7 @@ class Tracker:
             if not token:
                 return
 
+    @_storing
     def study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
         """The parent run of a study, unless it is there."""
         self._studies.add(name)
@@ -98,6 +118,7 @@ class Tracker:
         self._runs[name] = run.info.run_id
         self._log(run.info.run_id, params={f"search.{path}": domain for path, domain in searched.items()})
 
+    @_storing
     def crown(self, study: str, winners: list[str]) -> None:
         """Say which trials the study's repetitions belong to; those of an earlier winner stay, but count no more."""
         self._client.set_tag(self._runs[study], "harness.winners", ",".join(winners))
@@ -106,6 +127,7 @@ class Tracker:
         """Whether the job's run was brought to its end."""
         return job.id in self._ended
 
+    @_storing
     def started(self, job: Job) -> None:
         if job.id in self._runs:
             return
@@ -128,6 +150,7 @@ class Tracker:
         self._runs[job.id] = run.info.run_id
         self._log(run.info.run_id, params=flat)
 
+    @_storing
     def heard(self, job: Job, row: Row) -> None:
         if row["epoch"] <= self._last.get(job.id, 0):
             return
@@ -136,6 +159,7 @@ class Tracker:
         if time.monotonic() - self._flushed > FLUSH:
             self.flush()
 
+    @_storing
     def ended(self, job: Job, outcome: Outcome) -> None:
         self.started(job)  # a job whose result lay ready may end before Ray says it started
         run = self._runs[job.id]
@@ -157,6 +181,7 @@ class Tracker:
         self._client.set_terminated(run, _STATUS[outcome.state])
         self._ended.add(job.id)
 
+    @_storing
     def close(self, status: str = "FINISHED", artifacts: Mapping[str, list[Path]] | None = None) -> None:
         """Write what is pending, attach artifacts to studies (study -> files) and close their runs."""
         self.flush()
@@ -167,6 +192,7 @@ class Tracker:
             if name in self._studies:
                 self._client.set_terminated(run, status)
 
+    @_storing
     def flush(self) -> None:
         """Write what is pending."""
         for job, metrics in self._pending.items():

@@ -1,5 +1,6 @@
 """The only training loop."""
 
+import io
 import math
 import time
 import zipfile
@@ -120,7 +121,14 @@ def _save(path: Path, model, steps, average, rows: list[Row]) -> None:
         "average": average.state_dict() if average else {},
         "rows": rows,
     }
-    place.write(path, lambda temporary: torch.save(state, temporary))
+    save_weights(path, state)
+
+
+def save_weights(path: Path, state: dict) -> None:
+    """torch.save, whole or not at all. Raises `Mistake` where it cannot be written."""
+    memory = io.BytesIO()  # torch's own writer reports a full disk as an internal error
+    torch.save(state, memory)
+    place.write(path, lambda temporary: temporary.write_bytes(memory.getbuffer()))
 
 
 def _resume(path: Path, model, steps, average) -> list[Row]:

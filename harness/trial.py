@@ -118,7 +118,7 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
         watch=watch,
         report=report,
     )
-    write(folder / "weights.pt", lambda temporary: torch.save(net.state_dict(), temporary))
+    train.save_weights(folder / "weights.pt", net.state_dict())
     scores, took = _timed(lambda: evaluate.evaluate(net, val, trial.measure, name="val"))
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
     result = Result(trial, scores, rows, seconds, data.checksums, machine(place.device))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -129,6 +130,26 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     assert more.returncode == 0, more.stderr
     assert [len(s.trials) for s in studies(tmp_path).values()] == [3, 3]
     assert all(p.stat().st_mtime_ns == t for p, t in touched.items())
+
+
+def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path):
+    """A damaged checkpoint stands for all that is no trial's fault: the trial stays open and is gone on with later."""
+    assert run(tmp_path, *ONE_AT_A_TIME, "--trials", "1", "--seeds", "0").returncode == 0
+    stored = {p: p.read_bytes() for p in tmp_path.glob("trials/*/result.json")}
+    (cell, *_) = cli.space("smoke").cells({})
+    damaged = tmp_path / "trials" / replace(cell.trial, seed=1).key / "checkpoint.pt"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"no checkpoint")
+    done = run(tmp_path, *ONE_AT_A_TIME, "--trials", "1", "--seeds", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and str(damaged) in done.stderr
+    assert {p: p.read_bytes() for p in stored} == stored
+    damaged.unlink()
+    again = run(tmp_path, *ONE_AT_A_TIME, "--trials", "1", "--seeds", "1")
+    assert again.returncode == 0, again.stderr
+    _, runs = stored_runs(tmp_path)
+    states = [r.data.tags["harness.state"] for r in runs if r.data.tags["harness.role"] == "seed"]
+    assert states == ["complete", "complete"]
 
 
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
