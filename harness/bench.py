@@ -26,7 +26,7 @@ from harness.config import Trial, build
 from harness.errors import Mistake, exit_status
 from harness.place import Place
 from harness.randomness import seeded
-from harness.train import optimiser
+from harness.train import in_bf16, optimiser
 
 CLASSES = 10
 
@@ -62,7 +62,8 @@ def _setup(run: Trial, device: str, shape: tuple[int, int, int]):
 
     def advance() -> None:
         for batch in batches.epoch(0, 1):
-            loss = torch.stack(list(run.method.loss(model, batch).values())).sum()
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=in_bf16(run.optim, x.device)):
+                loss = torch.stack(list(run.method.loss(model, batch).values())).sum()
             steps.zero_grad()
             loss.backward()
             steps.step()
@@ -166,7 +167,7 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
         bare = Place(Path(folder, "bare"), place.data, "cpu").writable()
         # Teachers are trials too, but part of the maps; nobody tunes them.
         seconds = _bare([t for t in ran if build(t).key in clock.keys], clock.repeated, bare, schedule.local_slots(1))
-    return {"sweep": clock.seconds, "bare": seconds, "ratio": clock.seconds / seconds, "trials": len(ran)}
+    return {"sweep": clock.seconds, "bare": seconds, "ratio": clock.seconds / seconds, "trials": len(clock.keys)}
 
 
 class _Clock:

@@ -70,14 +70,17 @@ class Maps:
     saliency: a method of `harness.saliency`, or `box`, `mask`, `random`. teacher: the training method of the net that
     is explained. Two of either, joined by "+", are drawn from by a coin each epoch. target: the class explained.
     binarise: to {-1, 1} by `sign` (as `median` for maps without sign), by the `median` or the `quantile` of each map,
-    or left in [0, 1] by `minmax`. live: compute on the augmented batch, as the released code does, instead of once.
+    or stretched to [0, 1] by `minmax`, or left in [-1, 1] by `none`. teacher_seed: -1 for a teacher of the trial's own
+    seed, so that an interval over seeds holds the teacher's share; else one teacher of that seed for all. live: compute
+    on the augmented batch, as the released code does, instead of once.
     """
 
     saliency: str = "smoothgrad"
     teacher: str = "standard"
     target: Literal["label", "predicted"] = "label"
-    binarise: Literal["sign", "median", "quantile", "minmax"] = "sign"
+    binarise: Literal["sign", "median", "quantile", "minmax", "none"] = "sign"
     quantile: float = 0.5
+    teacher_seed: int = -1
     live: bool = False
 
 
@@ -236,18 +239,29 @@ def _spoken(kind: object) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}.get(kind, str(kind))
 
 
+_AT_LEAST = {
+    **dict.fromkeys(("epochs", "steps", "restarts", "watch"), 1),
+    **dict.fromkeys(("eps", "step", "beta", "limit", "size", "pad", "clip", "split", "weight_decay", "images"), 0),
+    **{"batch": 2, "teacher_seed": -1},
+}
+_SHARES = ("alpha10", "flip", "quantile")  # in [0, 1], ends included
+_BELOW_ONE = ("momentum", "average")  # in [0, 1)
+
+
 def _check(trial: Trial) -> None:
-    """Bounds that no type can say."""
-    flat = trial.flat()
-    at_least = {"epochs": 1, "batch": 2, "measure.steps": 1, "measure.restarts": 1, "measure.watch": 1}
-    at_least |= {p: 0 for p in flat if p.split(".")[-1] in ("eps", "step", "images", "limit", "size", "pad", "clip")}
-    for path, least in at_least.items():
-        values = flat[path] if isinstance(flat[path], tuple) else (flat[path],)
-        if not values or min(values) < least:
-            raise Mistake(f"{path} must be at least {least}, not {flat[path]!r}")
-    if flat["optim.lr"] <= 0:
-        raise Mistake(f"optim.lr must be positive, not {flat['optim.lr']!r}")
-    if not 0 < flat["data.val"] < 1:
-        raise Mistake(f"data.val must lie between 0 and 1, not {flat['data.val']!r}")
-    if not 0 <= flat["optim.average"] < 1:
-        raise Mistake(f"optim.average must lie in [0, 1), not {flat['optim.average']!r}")
+    """Bounds that no type can say, by the last part of a path: the same name has the same bounds everywhere."""
+    for path, value in trial.flat().items():
+        leaf = path.rpartition(".")[2]
+        values = value if isinstance(value, tuple) else (value,)
+        if leaf in _AT_LEAST and (not values or min(values) < _AT_LEAST[leaf]):
+            raise Mistake(f"{path} must be at least {_AT_LEAST[leaf]}, not {value!r}")
+        if leaf == "eps" and max(values) > 1:
+            raise Mistake(f"{path} is on the [0, 1] scale of pixels, such as 8/255; {value!r} is beyond it")
+        if leaf in _SHARES and not 0 <= value <= 1:
+            raise Mistake(f"{path} must lie in [0, 1], not {value!r}")
+        if leaf in _BELOW_ONE and not 0 <= value < 1:
+            raise Mistake(f"{path} must lie in [0, 1), not {value!r}")
+    if trial.optim.lr <= 0:
+        raise Mistake(f"optim.lr must be positive, not {trial.optim.lr!r}")
+    if not 0 < trial.data.val < 1:
+        raise Mistake(f"data.val must lie between 0 and 1, not {trial.data.val!r}")

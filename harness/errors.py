@@ -32,10 +32,13 @@ def one_line(error: BaseException) -> str:
 
 
 def exit_status(main: Callable[[], int]) -> int:
-    """Run a command line: a `Mistake` becomes one line on standard error and status 2."""
+    """Run a command line: a `Mistake`, or a disk that fails, becomes one line on standard error and status 2."""
     try:
         return main()
     except Mistake as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a file that may not be read
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

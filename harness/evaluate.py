@@ -14,7 +14,7 @@ from harness import attacks
 from harness.batch import Batch
 from harness.config import Measure, Trial
 from harness.datasets import Split
-from harness.randomness import seeded
+from harness.randomness import exact, seeded
 
 CHUNK = 256  # images at once; part of the protocol, since a random start depends on it
 
@@ -117,7 +117,7 @@ def evaluate(
     gives 0 for all. The model is in evaluation mode within and as before after. Each metric has its own seed.
     """
     scores = []
-    with attacks.frozen(model):
+    with attacks.frozen(model), exact():
         for metric_name, (metric, protocol) in suite(measure).items():
             with seeded(seed, metric_name):
                 values = [metric(model, batch) for batch in chunks(split)]

@@ -20,7 +20,7 @@ from harness.config import Maps, Trial, build
 from harness.datasets import Data, Split
 from harness.errors import Mistake, unknown
 from harness.place import Place, locked, read_json, write, write_json
-from harness.randomness import seeded
+from harness.randomness import exact, seeded
 
 CHUNK = 256
 FROM_DATA = ("box", "mask", "random")
@@ -63,10 +63,14 @@ def check(trial: Trial, data: Data) -> None:
 
 
 def teacher_trial(trial: Trial, method: str) -> Trial:
-    """The trial that trains a teacher: same data, net and length; the recipe's optimiser, so that it is shared."""
+    """The trial that trains a teacher: same data, net, length and, unless it is fixed, seed.
+
+    Its optimiser is the recipe's, so that all tuned trials share it.
+    """
     keep = {p: v for p, v in trial.flat().items() if p.split(".")[0] in ("data", "augment", "measure")}
     same = {p: trial.flat()[p] for p in ("model", "normalise", "epochs", "batch")}
-    return build({**keep, **same, "method": method})
+    seed = trial.seed if trial.maps.teacher_seed < 0 else trial.maps.teacher_seed
+    return build({**keep, **same, "method": method, "seed": seed})
 
 
 def prepare(trial: Trial, data: Data, place: Place, teach: Callable[[Trial], tuple[nn.Module, float]]) -> Prepared:
@@ -80,24 +84,24 @@ def prepare(trial: Trial, data: Data, place: Place, teach: Callable[[Trial], tup
     made, seconds = [], {"maps": 0.0, "teacher": 0.0}
     for name, teacher in sources(trial.maps):
         if name in FROM_DATA:
-            made.append(_from_data(name, data.train).to(place.device))
+            made.append(_from_data(name, data.train, trial.seed).to(place.device))
             continue
         lesson = teacher_trial(trial, teacher)
         if trial.maps.live:
             net, cost = teach(lesson)
             made.append(_live(name, trial.maps, net))
         else:
-            column, took, cost = _cached(name, trial.maps, lesson, data.train, place, teach)
+            column, took, cost = _cached(name, trial.maps, lesson, data, place, teach)
             made.append(column.to(place.device))
             seconds["maps"] += took
         seconds["teacher"] += cost
     return Prepared(tuple(made), seconds)
 
 
-def _from_data(name: str, train: Split) -> Tensor:
+def _from_data(name: str, train: Split, seed: int = 0) -> Tensor:
     n, c, height, width = train.x.shape
     if name == "random":
-        with seeded("random maps"):
+        with seeded("random maps", seed):
             return (torch.randint(2, (n, c, height, width), dtype=torch.int8) * 2 - 1) * MAP_UNIT
     if name == "mask":
         inside = train.masks.bool()
@@ -109,25 +113,32 @@ def _from_data(name: str, train: Split) -> Tensor:
 
 
 def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The binarised map of a batch, x in [0, 1]: (B, C or 1, H, W) in [-1, 1]."""
-    s = saliency.find(name)(net, x, saliency.explained(net, x, y, maps.target))
-    return saliency.binarise(s, maps.binarise, signed=name not in saliency.UNSIGNED, quantile=maps.quantile)
+    """The binarised map of a batch, x in [0, 1]: (B, C or 1, H, W) in [-1, 1].
+
+    Where a map that is to be all signs says nothing, a random sign stands.
+    """
+    with exact():
+        s = saliency.find(name)(net, x, saliency.explained(net, x, y, maps.target))
+    s = saliency.binarise(s, maps.binarise, signed=saliency.signed(name), quantile=maps.quantile)
+    if maps.binarise in ("minmax", "none"):
+        return s
+    return torch.where(s == 0, torch.where(torch.rand_like(s) < 0.5, -1.0, 1.0), s)
 
 
 def _live(name: str, maps: Maps, net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: explain(name, maps, net, x, y)
 
 
-def _cached(name: str, maps: Maps, lesson: Trial, train: Split, place: Place, teach) -> tuple[Tensor, float, float]:
+def _cached(name: str, maps: Maps, lesson: Trial, data: Data, place: Place, teach) -> tuple[Tensor, float, float]:
     """The maps from their file, made first where it is missing. Returns them, seconds for them and for the teacher."""
-    recipe = (lesson.key, name, maps.target, maps.binarise, maps.quantile)
+    recipe = (lesson.key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
     file = place.cache("maps", hashlib.sha256(repr(recipe).encode()).hexdigest()[:12] + ".npy")
     with locked(file.with_suffix(".lock")):
         costs = read_json(file.with_suffix(".json"))
         if costs is None or not file.exists():
             net, teacher_seconds = teach(lesson)
             began = time.perf_counter()
-            made = _all(name, maps, net, train, place.device)
+            made = _all(name, maps, net, data.train, place.device)
             costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in recipe]}
             write(file, lambda temporary: np.save(temporary, made))
             write_json(file.with_suffix(".json"), costs)

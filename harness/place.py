@@ -55,10 +55,11 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
     """Let `save` fill a temporary file, then rename it to `path`: readers see the old file or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
         save(Path(name))
         with open(name, "rb") as written:
             os.fsync(written.fileno())
@@ -66,7 +67,8 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
     except OSError as error:
         raise Mistake(f"cannot write {str(path)!r}: {error.strerror}; what was there before is untouched") from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

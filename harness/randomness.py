@@ -1,4 +1,4 @@
-"""Seeds derived by name: adding one draw never moves another."""
+"""What makes numbers repeatable: seeds derived by name, and full float32 where a number is reported."""
 
 import contextlib
 import hashlib
@@ -18,3 +18,15 @@ def seeded(*parts: object) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(derive(*parts))
         yield
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """Within, a GPU's convolutions and products are true float32, not TF32."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul

@@ -89,7 +89,7 @@ def smoothgrad(model: nn.Module, x: Tensor, y: Tensor, *, n: int = 10, sigma: fl
     return total / n
 
 
-def integrated_gradients(model: nn.Module, x: Tensor, y: Tensor, *, points: int = 100, chunk: int = 256) -> Tensor:
+def integrated_gradients(model: nn.Module, x: Tensor, y: Tensor, *, points: int = 100, chunk: int = 128) -> Tensor:
     """x times the mean gradient of the logit on the way from black to x (Sundararajan et al., 2017).
 
     The way is cut into `points` intervals and integrated by the trapezoidal rule, which takes points + 1
@@ -184,26 +184,28 @@ def explained(model: nn.Module, x: Tensor, y: Tensor, target: Literal["label", "
 
 def binarise(
     s: Tensor,
-    how: Literal["sign", "median", "quantile", "minmax"],
+    how: Literal["sign", "median", "quantile", "minmax", "none"],
     *,
     signed: bool = True,
     quantile: float = 0.5,
 ) -> Tensor:
     """A map as the m of a saliency step, each image by itself, over all its channels and pixels.
 
-    `sign`: in {-1, 0, 1}; 0 says nothing, and the step puts a random sign there. Where a method's maps have
-    no sign (see `signed`) every value would be +1, so it is `median` there. `median`,
-    `quantile`: +1 from that value upwards, else -1. `minmax`: stretched to [0, 1], the released code's way. A
-    constant map says nothing: all but `sign` make it 0.
+    `sign`: in {-1, 0, 1}, 0 where the map says nothing. Where a method's maps have no sign (see `signed`) every
+    value would be +1, so it is `median` there. `median`, `quantile`: +1 from that value upwards, else -1. `minmax`:
+    stretched to [0, 1], the released code's way. `none`: as it is, cut to [-1, 1], for maps that lie there by
+    themselves. A constant map says nothing: all but `sign` and `none` make it 0.
     """
     if how == "sign" and signed:
         return s.sign()
+    if how == "none":
+        return s.clamp(-1, 1)
     if how == "minmax":
         return _minmax(s)
     if how in ("sign", "median"):
         quantile = 0.5
     elif how != "quantile":
-        raise unknown("binarise", how, ("sign", "median", "quantile", "minmax"))
+        raise unknown("binarise", how, ("sign", "median", "quantile", "minmax", "none"))
     if not 0 <= quantile <= 1:
         raise Mistake(f"quantile must lie in [0, 1], not {quantile!r}")
     flat = s.flatten(1)

@@ -40,7 +40,7 @@ from ray.tune.search import Searcher  # noqa: E402
 RETRIES = 2  # of a trial whose worker died
 
 
-def connect(address: str | None, cpus: int | None = None) -> None:
+def connect(address: str | None) -> None:
     """Join the cluster at `address` (or of the surrounding Ray job), or start one on this machine.
 
     Raises `Mistake` where there is no cluster.
@@ -54,7 +54,7 @@ def connect(address: str | None, cpus: int | None = None) -> None:
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
             ray.init(address=address, **quiet)
         else:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise Mistake(f"no Ray cluster at {address!r}: {one_line(error)}") from None
     # Ray stops in good order on SIGUSR1 and SIGINT only; a job's stop and a preemption send SIGTERM.
@@ -151,7 +151,10 @@ def _trainable(config: dict) -> None:
     try:
         result = trials.run(build(config["settings"]), place, report=report, test=config["test"])
         tune.report({"outcome": Outcome("complete", epoch, result)})
-    except Mistake as error:  # a full disk, a damaged file: no trial is at fault, and the next would fare no better
+    except (
+        Mistake,
+        OSError,
+    ) as error:  # a full disk, a damaged file: no trial is at fault, and the next would fare no better
         tune.report({"mistake": str(error)})
     except Exception as error:  # any failure of a trial is a result of the study
         tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
@@ -167,10 +170,12 @@ class _Desk:
         self.trouble: Exception | None = None
 
     def take(self, trial_id: str) -> Job | None:
-        job = self.source.next()
-        if job:
-            self.jobs[trial_id] = job
-        return job
+        with self._guarded():
+            job = self.source.next()
+            if job:
+                self.jobs[trial_id] = job
+            return job
+        return None
 
     def start(self, trial_id: str) -> None:
         with self._guarded():

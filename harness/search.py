@@ -6,6 +6,7 @@ with the value and the epoch of that rung; only trials run to their full length 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def journal(path: Path) -> BaseStorage:
     """The Optuna storage in that file; `optuna-dashboard PATH` shows it. Raises `Mistake` where it is damaged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_half_a_record(path)
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
@@ -37,6 +39,12 @@ def journal(path: Path) -> BaseStorage:
         raise Mistake(
             f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew"
         ) from None
+
+
+def _drop_half_a_record(path: Path) -> None:
+    """Cut a last line that a full disk or a lost machine left unfinished: the next one would be glued to it."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1 if b"\n" in text else len(text))
 
 
 def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:
@@ -62,7 +70,7 @@ class Study:
         self._open: dict[int, optuna.trial.Trial] = {}
         self._reported: dict[int, set[int]] = {}
         self._unfinished = self._adopted()
-        if not self._optuna.trials:
+        if not any(t.state == TrialState.WAITING or t.params == cell.published() for t in self._optuna.trials):
             self._optuna.enqueue_trial(cell.published())
         self._started = len(self._finished()) + len(self._unfinished)
         self._seed = seed
@@ -127,10 +135,13 @@ class Study:
         proposal = self._open[job.number]
         if len(self.goals) > 1 or goal not in row or row["epoch"] == job.trial.epochs:
             return False
-        if row["epoch"] in self._reported.get(job.number, ()):  # replayed after an interruption
-            return False
+        if row["epoch"] in self._reported.get(job.number, ()):  # replayed after an interruption: what was said stands
+            return proposal.user_attrs.get("stopped") == row["epoch"]
         proposal.report(row[goal], row["epoch"])
-        return proposal.should_prune()
+        stop = proposal.should_prune()
+        if stop:
+            proposal.set_user_attr("stopped", row["epoch"])
+        return stop
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         proposal = self._open.pop(job.number)

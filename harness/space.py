@@ -174,6 +174,11 @@ class Space:
 
     def cells(self, overrides: Mapping[str, object]) -> list[Cell]:
         """The cells with `overrides` laid over every one of them. Raises `Mistake` for a setting that no cell has."""
+        for path in overrides:
+            if any(path in own for own in self.compare.values()) and len(self.compare) > 1:
+                raise Mistake(
+                    f"{path} is what this space compares, so it cannot be set; choose a cell or another space"
+                )
         unused = {path for path in overrides if path.startswith("method.")}
         cells = []
         for name, own in self.compare.items():

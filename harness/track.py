@@ -97,7 +97,7 @@ class Tracker:
                 name = tags.get("harness.job") or tags["harness.study"]
                 self._runs[name] = run.info.run_id
                 self._last[name] = int(run.data.metrics.get("epoch", 0))
-                if tags.get("harness.state") in _STATUS:
+                if tags.get("harness.state") == "complete":  # what failed is tried again
                     self._ended.add(name)
             token = page.token
             if not token:

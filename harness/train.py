@@ -40,6 +40,12 @@ def optimiser(optim: Optim, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), momentum=optim.momentum, nesterov=optim.momentum > 0, **common)
 
 
+def in_bf16(optim: Optim, device: torch.device) -> bool:
+    """Whether training steps run in bfloat16 on this device."""
+    gains = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return optim.precision == "bf16" or (optim.precision == "auto" and gains)
+
+
 def fit(
     model: nn.Module,
     method: methods.Method,
@@ -81,9 +87,7 @@ def fit(
 def _epoch(model, method, batches: Batches, optim: Optim, steps, average, epoch: int, epochs: int) -> Row:
     """One pass over the data. Returns the mean of every term of the loss."""
     device = batches.x.device
-    bf16 = optim.precision == "bf16" or (
-        optim.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    bf16 = in_bf16(optim, device)
     # Reading a loss waits for a GPU to finish; on a CPU it is free.
     look_every = 1 if device.type == "cpu" else 50
     sums: dict[str, Tensor] = {}

@@ -75,9 +75,7 @@ def trained(trial: Trial, place: Place) -> tuple[nn.Module, Result]:
     """The trial's net with its trained weights on the device, in evaluation mode, after training it where needed."""
     result = run(trial, place)
     data = datasets.load(trial.data, place)
-    model = _model(trial, data, place)
-    model.load_state_dict(train.load_weights(place.trial(trial.key) / "weights.pt"))
-    return model.eval(), result
+    return _trained_model(trial, data, place).eval(), result
 
 
 def _model(trial: Trial, data: Data, place: Place) -> nn.Module:
@@ -88,9 +86,24 @@ def _model(trial: Trial, data: Data, place: Place) -> nn.Module:
     return model.to(place.device)
 
 
+def _trained_model(trial: Trial, data: Data, place: Place) -> nn.Module:
+    """The net with the weights that its folder holds. Raises `Mistake` where they are not such a net's."""
+    model, file = _model(trial, data, place), place.trial(trial.key) / "weights.pt"
+    try:
+        model.load_state_dict(train.load_weights(file))
+    except (RuntimeError, TypeError, AttributeError):
+        raise Mistake(
+            f"{str(file)!r} holds no weights of {trial.model!r}; remove its folder and it runs again"
+        ) from None
+    return model
+
+
 def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]) -> Result:
     folder = place.trial(trial.key)
-    write_json(folder / "trial.json", trial.flat())
+    before = read_json(folder / "trial.json")
+    if before and (folder / "checkpoint.pt").exists():
+        _same_data(before["checksums"], trial, folder, data)
+    write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
     def teach(lesson: Trial) -> tuple[nn.Module, float]:
         net, taught = trained(lesson, place)
@@ -130,10 +143,9 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
 def _test(result: Result, place: Place, data: Data) -> Result:
     """Measure on the test images; the touch is recorded before the first of them is looked at."""
     folder = place.trial(result.trial.key)
+    model = _trained_model(result.trial, data, place)
     result = dataclasses.replace(result, touches=result.touches + 1)
     _store(result, folder)
-    model = _model(result.trial, data, place)
-    model.load_state_dict(train.load_weights(folder / "weights.pt"))
     split = data.test.to(place.device)
     scores, took = _timed(lambda: evaluate.evaluate(model, split, result.trial.measure, name="test"))
     seconds = {**result.seconds, "test": took}
@@ -171,12 +183,17 @@ def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
         raise Mistake(
             f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again"
         ) from None
-    if result.checksums != data.checksums:
+    _same_data(result.checksums, trial, folder, data)
+    return result
+
+
+def _same_data(checksums: dict[str, str], trial: Trial, folder: Path, data: Data) -> None:
+    """Raise `Mistake` where the folder's trial was run on other data of the same name."""
+    if checksums != data.checksums:
         raise Mistake(
             f"data {trial.data.name!r} has changed since trial {trial.key} was run under {str(folder.parent.parent)!r};"
             " choose another --out"
         )
-    return result
 
 
 def machine(device: str) -> dict[str, str]:

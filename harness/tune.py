@@ -58,8 +58,12 @@ def plan(args: Namespace) -> Plan:
         if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
             raise Mistake(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
     for name in ("cpus", "gpus"):
-        if (value := getattr(args, name)) is not None and value < 0:
+        if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
             raise Mistake(f"--{name} must not be negative, not {value:g}")
+    if args.device not in (None, "cpu", "cuda"):
+        raise Mistake(f"--device takes cpu or cuda here, not {args.device!r}; Ray chooses among several GPUs")
+    if args.device == "cpu" and args.gpus:
+        raise Mistake("--device cpu and --gpus contradict each other; leave one out")
     if args.space is None:
         raise Mistake(f"name a space: --space {' | '.join(cli.spaces())}")
     space = cli.space(args.space)
@@ -124,13 +128,13 @@ def _dry_run(planned: Plan, place) -> str:
 
 
 def _cost(planned: Plan, place) -> str:
-    """Device time at most, from a training step of each method; maps and teachers are not in it."""
+    """Device time at most, from a training step of each method; teachers and their maps are not in it."""
     from harness import bench, datasets, evaluate, maps
 
     known: dict[object, float] = {}
 
     def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
-        kind = (type(trial.method), trial.model, trial.batch)
+        kind = (trial.method, trial.model, trial.batch, shape)
         if kind not in known:
             known[kind] = bench.epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
         return known[kind]
@@ -146,7 +150,8 @@ def _cost(planned: Plan, place) -> str:
         measuring += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
     return (
         f"at most about {(training + measuring) / 60:.1f} minutes of one {place.device} device"
-        f" ({training / 60:.1f} to train, {measuring / 60:.1f} to measure), judged by one step of each method"
+        f" ({training / 60:.1f} to train, {measuring / 60:.1f} to measure), by one step of each method;"
+        " teachers and their maps come on top"
     )
 
 
@@ -182,16 +187,17 @@ def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> 
     source = search.Sweep(studies, planned.seeds, tracker.crown, tracker.is_complete)
     say(f"{planned.experiment}: {len(studies)} cells; results in {place.out}")
     shown = [] if args.quiet else [Display(source.remaining, planned.space.goals[0], names)]
-    if not source.finished():
+    done = source.finished()
+    if not done:
         schedule.connect(args.address)
         try:
             heard_by = [tracker, *shown, *listeners]
-            schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by)
+            done = schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by)
         finally:
             schedule.disconnect()
             for display in shown:
                 display.finish()
-    if not source.finished():
+    if not done:
         tracker.close("KILLED")
         print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
         return 130

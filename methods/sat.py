@@ -37,13 +37,10 @@ def random_share(schedule: Schedule, alpha10: float, epoch: float) -> float:
 def mixed_signs(s: Tensor, like: Tensor, share: float) -> Tensor:
     """m of shape `like`: each value is a random sign with probability `share`, else that of s, value by value.
 
-    Where s is 0, it has nothing to say, and a random sign stands there too.
+    Where s is 0 (outside of a cropped image, the least value of a min-max map) it moves nothing.
     """
-    # One draw does both: its place below or above `share` decides who speaks, its half of that range the random sign.
-    u = torch.rand_like(like)
-    random = u < share
-    signs = torch.where(u < torch.where(random, share / 2, (1 + share) / 2), -1.0, 1.0)
-    return torch.where(random | (s == 0), signs, s).to(like.dtype)
+    u = torch.rand_like(like)  # one draw for both: below `share` it is a sign, by the half of that range it falls in
+    return torch.where(u < share, torch.where(u < share / 2, -1.0, 1.0), s).to(like.dtype)
 
 
 def saliency_step(x: Tensor, s: Tensor, eps: float, share: float) -> Tensor:

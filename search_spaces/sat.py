@@ -6,20 +6,19 @@ noise. Tuned: eps of the step, the share of random signs, the learning rate.
 
 from harness.space import Space, grid, times, uniform, within
 
+SALIENCY = ("guided_backprop", "smoothgrad", "guided_gradcam_pp", "integrated_gradients")
+CELLS = grid(
+    "{saliency}, {teacher} teacher",
+    saliency=("maps.saliency", SALIENCY),
+    teacher=("maps.teacher", ("standard", "pgd")),
+)
+for cell in CELLS.values():
+    if cell["maps.saliency"] == "guided_gradcam_pp":
+        cell["maps.binarise"] = "none"  # released in [-1, 1]; its signs alone are those of guided backpropagation
+
 SPACE = Space(
     base={"method": "sat"},
-    compare={
-        "standard": {"method": "standard"},
-        "noise": {"method": "noise"},
-        **grid(
-            "{saliency}, {teacher} teacher",
-            saliency=(
-                "maps.saliency",
-                ("guided_backprop", "smoothgrad", "guided_gradcam_pp", "integrated_gradients"),
-            ),
-            teacher=("maps.teacher", ("standard", "pgd")),
-        ),
-    },
+    compare={"standard": {"method": "standard"}, "noise": {"method": "noise"}, **CELLS},
     search={
         "method.eps": times(0.25, 0.5, 1, 2),
         "method.alpha10": uniform(0, 1),

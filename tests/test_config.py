@@ -61,6 +61,14 @@ def test_numbers_are_read_from_text():
         ({"measure.eps": "1/0"}, ["measure.eps", "1/0"]),
         ({"measure.eps": ()}, ["measure.eps"]),
         ({"optim.average": 1.0}, ["optim.average"]),
+        ({"optim.momentum": -1.0}, ["optim.momentum"]),
+        ({"optim.weight_decay": -1.0}, ["optim.weight_decay"]),
+        ({"data.split": -1}, ["data.split"]),
+        ({"method": "sat", "method.alpha10": -1.0}, ["method.alpha10", "[0, 1]"]),
+        ({"method": "pgd_sat", "method.flip": 7}, ["method.flip", "[0, 1]"]),
+        ({"method": "pgd", "method.steps": -3}, ["method.steps"]),
+        ({"method": "trades", "method.beta": -3.0}, ["method.beta"]),
+        ({"method": "pgd", "method.eps": 8.0}, ["method.eps", "8/255"]),
     ],
 )
 def test_a_mistake_names_the_thing_in_one_line(settings, words):

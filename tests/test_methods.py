@@ -117,9 +117,10 @@ def test_mixture_is_drawn_value_by_value_in_the_stated_share():
     assert not torch.equal(m[:, 0], m[:, 1])  # colours are drawn apart
 
 
-def test_where_the_map_says_nothing_the_sign_is_random():
-    m = mixed_signs(torch.zeros(10, 3, 20, 20), torch.empty(10, 3, 20, 20), share=0.0)
-    assert abs(float(m.mean())) < 0.05 and set(m.unique().tolist()) == {-1.0, 1.0}
+def test_where_the_map_is_zero_only_random_signs_move_anything():
+    m = mixed_signs(torch.zeros(10, 3, 20, 20), torch.empty(10, 3, 20, 20), share=0.25)
+    assert float((m == 0).float().mean()) == pytest.approx(0.75, abs=0.02)
+    assert abs(float(m.mean())) < 0.05 and set(m.unique().tolist()) == {-1.0, 0.0, 1.0}
 
 
 def test_sat_of_a_linear_net_is_fgsm_for_two_classes():

@@ -143,6 +143,36 @@ def test_rungs_are_remembered_over_an_interruption(tmp_path):
     assert again.heard(again.next(), row(1, 0.5))
 
 
+def test_a_decision_to_stop_survives_an_interruption_before_it_was_told(tmp_path):
+    s = study(tmp_path)
+    first, second = s.next(), s.next()
+    s.heard(first, row(1, 0.9))
+    s.ended(first, finished(first, val_robust=0.9))
+    assert s.heard(second, row(1, 0.1))
+    del s  # killed here
+    again = study(tmp_path)
+    assert again.heard(again.next(), row(1, 0.1))
+
+
+def test_the_published_setting_is_not_lost_when_killed_while_it_was_proposed(tmp_path):
+    s = study(tmp_path)
+    s._optuna.ask()  # the enqueued trial is taken, its parameters are not stored yet
+    again = study(tmp_path)
+    assert again.next().trial == space().cells({})[0].trial
+
+
+def test_half_a_record_at_the_end_of_the_journal_is_dropped(tmp_path):
+    s = study(tmp_path)
+    job = s.next()
+    s.ended(job, finished(job, val_robust=0.5))
+    with open(tmp_path / "journal", "ab") as file:
+        file.write(b'{"op_code": 4, "worker_id": "cut off he')
+    again = study(tmp_path)
+    more = again.next()
+    again.ended(more, finished(more, val_robust=0.6))
+    assert [t.value for t in stored(tmp_path)] == [0.5, 0.6]
+
+
 def test_a_larger_budget_enlarges_the_study_with_new_proposals(tmp_path):
     def drain(s):
         jobs = []

@@ -48,6 +48,8 @@ def test_overrides_fix_a_path_in_every_cell_that_has_it():
         ({"method.alhpa10": "1"}, ["alhpa10", "alpha10"]),
         ({"epoch": "1"}, ["epoch", "epochs"]),
         ({"method.eps": "big"}, ["method.eps", "big"]),
+        ({"maps.teacher": "pgd"}, ["maps.teacher", "compares"]),
+        ({"method": "pgd"}, ["method", "compares"]),
     ],
 )
 def test_an_override_that_no_cell_has_is_a_mistake(overrides, words):

@@ -31,7 +31,7 @@ def test_what_is_stored_is_what_was_measured(place, quick):
     run = quick(method="noise")
     result = trial.run(run, place, test=True)
     folder = place.trial(run.key)
-    assert json.loads((folder / "trial.json").read_text())["method"] == "noise"
+    assert json.loads((folder / "trial.json").read_text())["settings"]["method"] == "noise"
     assert not (folder / "checkpoint.pt").exists()
     for part in ("val", "test"):
         with np.load(folder / f"{part}.npz") as images:
@@ -69,6 +69,31 @@ def test_other_data_under_the_same_name_is_noticed(place, quick):
     file.write_text(json.dumps(record))
     with pytest.raises(Mistake, match="has changed"):
         trial.run(run, place)
+
+
+def test_a_checkpoint_is_not_gone_on_with_on_other_data(place, quick):
+    run = quick(method="standard", epochs=3)
+
+    def stop(row):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trial.run(run, place, report=stop)
+    file = place.trial(run.key) / "trial.json"
+    record = json.loads(file.read_text())
+    record["checksums"]["train"] = "0" * 16
+    file.write_text(json.dumps(record))
+    with pytest.raises(Mistake, match="has changed"):
+        trial.run(run, place)
+
+
+def test_weights_that_are_none_are_named_and_no_touch_is_counted(place, quick):
+    run = quick(method="standard")
+    trial.run(run, place)
+    torch.save([1, 2], place.trial(run.key) / "weights.pt")
+    with pytest.raises(Mistake, match="weights"):
+        trial.run(run, place, test=True)
+    assert trial.run(run, place).touches == 0
 
 
 @pytest.mark.parametrize("garbage", ["{", "[]", "{}"])

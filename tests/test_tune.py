@@ -1,6 +1,7 @@
 """The command, end to end: a sweep, the same one killed and gone on with, and every kind of bad input."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -152,12 +153,17 @@ def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path)
     assert states == ["complete", "complete"]
 
 
-def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("trained", [0, 2], ids=["in the search", "in the last repetitions"])
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, trained):
+    """Also when nothing is left to hand out, but something still runs."""
+    words = ["--trials", "1", "--set", "epochs=60"]
     process = subprocess.Popen(
-        command(tmp_path, "--set", "epochs=400"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(tmp_path, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("trials/*/checkpoint.pt")):
+    while len(
+        [p for p in tmp_path.glob("trials/*/result.json") if json.loads(p.read_text())["trial"]["seed"] == 0]
+    ) < trained or not list(tmp_path.glob("trials/*/checkpoint.pt")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -205,7 +211,9 @@ def test_list_and_help_import_nothing_heavy():
         (["--tracking-uri", "sqlite:////proc/no/mlflow.db"], ["/proc/no"]),
         (["--out", "/proc/no"], ["/proc/no"]),
         (["--device", "cuda:9"], ["cuda:9"]),
-        (["--space", "sat", "--set", "maps.saliency=box"], ["box", "digits"]),
+        (["--device", "cpu", "--gpus", "1"], ["--device", "--gpus"]),
+        (["--cpus", "nan"], ["--cpus"]),
+        (["--space", "sat_family", "--set", "maps.saliency=box"], ["box", "digits"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path, words, said, capsys, monkeypatch):
