@@ -10,7 +10,7 @@ tune: .venv/installed
 	$(BIN)/python -m harness.tune $(RUN)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: .venv/installed
 	$(BIN)/python -m harness.bench epochs
