@@ -188,7 +188,6 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, fresh):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Go on: python -m harness.tune --space smoke" in said and "Traceback" not in said
-    assert list(tmp_path.glob("trials/*/checkpoint.pt"))
 
 
 def test_dry_run_names_cells_domains_and_cost_and_runs_nothing(tmp_path):
