@@ -18,15 +18,19 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import methods
-from harness import cli, maps, models, saliency, trial
-from harness.batch import MAP_UNIT, Batches
+from harness import attacks, cli, maps, models, saliency, trial
+from harness.batch import MAP_UNIT, Batch, Batches
 from harness.config import Trial, build
 from harness.errors import Mistake, exit_status
 from harness.place import Place
 from harness.randomness import seeded
 from harness.train import in_bf16, optimiser
+from methods.noise import uniform_noise
+from methods.pgd import PGD
 
 CLASSES = 10
 
@@ -83,26 +87,44 @@ def halves(run: Trial) -> dict[str, tuple[float, Trial]]:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class PublishedPGD(PGD):
+    """PGD as the released scripts run it: each attack step also computes the gradients of all parameters."""
+
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        z = uniform_noise(batch.x, self.eps)
+        for _ in range(self.steps):
+            z.requires_grad_(True)
+            F.cross_entropy(model(z), batch.y).backward()
+            z = attacks.clip(z.detach() + self.step * z.grad.sign(), batch.x, self.eps)
+        return z
+
+
+PUBLISHED = "pgd, published loop"
+
+
 def epochs(
     base: dict[str, object], shape: tuple[int, int, int], device: str, steps: int, rounds: int
 ) -> dict[str, dict]:
     """Expected seconds of a training step of every method, and its ratio to `standard` and to `pgd`, by round."""
+    trials = {name: _for(name, base) for name in methods.names()}
+    trials[PUBLISHED] = dataclasses.replace(trials["pgd"], method=PublishedPGD(**vars(trials["pgd"].method)))
     runs, shares = {}, {}
-    for name in methods.names():
-        for side, (share, run) in halves(_for(name, base)).items():
+    for name, each in trials.items():
+        for side, (share, run) in halves(each).items():
             runs[f"{name} {side}"] = run
             shares[f"{name} {side}"] = (name, share)
     times = step_seconds(runs, device, shape, steps, rounds)
     expected = {
         name: [sum(shares[k][1] * times[k][r] for k in runs if shares[k][0] == name) for r in range(rounds)]
-        for name in methods.names()
+        for name in trials
     }
+
+    def ratio(name: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(expected[name], expected[other], strict=True)]
+
     return {
-        name: {
-            "seconds": each,
-            "to standard": [t / s for t, s in zip(each, expected["standard"], strict=True)],
-            "to pgd": [t / p for t, p in zip(each, expected["pgd"], strict=True)],
-        }
+        name: {"seconds": each, **{f"to {other}": ratio(name, other) for other in ("standard", "pgd", PUBLISHED)}}
         for name, each in expected.items()
     }
 
@@ -256,11 +278,12 @@ def main() -> int:
     else:
         base, shape = cli.overrides(args), (args.channels, args.size, args.size)
         figures["epochs"] = methods_ = epochs(base, shape, device, args.steps, args.rounds)
-        print(f"{'method':<14} {'to standard':<26} {'to pgd':<26} images/s")
+        print(f"{'method':<20} {'to standard':<24} {'to pgd':<24} {'to ' + PUBLISHED:<26} images/s")
         batch = build({**base, "method": "standard"}).batch
         for name, each in sorted(methods_.items(), key=lambda item: statistics.median(item[1]["seconds"])):
             rate = [batch / t for t in each["seconds"]]
-            print(f"{name:<14} {_figures(each['to standard']):<26} {_figures(each['to pgd']):<26} {_figures(rate)}")
+            ratios = [_figures(each[f"to {other}"]) for other in ("standard", "pgd", PUBLISHED)]
+            print("{:<20} {:<24} {:<24} {:<26} {}".format(name, *ratios, _figures(rate)))
         figures["maps"] = columns = map_seconds(base, shape, device, args.rounds)
         print(f"\n{'saliency':<26} seconds per 1,000 maps")
         for name, each in columns.items():
