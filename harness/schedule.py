@@ -33,9 +33,9 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402 - after its settings
-from ray import tune  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+from ray import tune  # noqa: E402 - likewise
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402 - likewise
+from ray.tune.search import Searcher  # noqa: E402 - likewise
 
 RETRIES = 2  # of a trial whose worker died
 

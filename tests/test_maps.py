@@ -14,8 +14,11 @@ from harness.errors import Mistake
 
 def prepare(run, place, teach=None):
     data = datasets.load(run.data, place)
-    net = lambda lesson: (trial.trained(lesson, place)[0], 1.5)  # noqa: E731
-    return maps.prepare(run, data, place, teach or net), data
+
+    def taught(lesson):
+        return trial.trained(lesson, place)[0], 1.5
+
+    return maps.prepare(run, data, place, teach or taught), data
 
 
 def test_maps_are_those_of_the_teacher_image_by_image(shared_place, quick):

@@ -60,15 +60,20 @@ def test_same_trial_same_numbers_elsewhere(place, quick, tmp_path):
     assert here.checksums == other.checksums
 
 
-def test_other_data_under_the_same_name_is_noticed(place, quick):
-    run = quick(method="standard")
-    trial.run(run, place)
-    file = place.trial(run.key) / "result.json"
+def assert_other_data_is_noticed(run, place, name):
+    """As if the stored file had been written on other images."""
+    file = place.trial(run.key) / name
     record = json.loads(file.read_text())
     record["checksums"]["train"] = "0" * 16
     file.write_text(json.dumps(record))
     with pytest.raises(Mistake, match="has changed"):
         trial.run(run, place)
+
+
+def test_other_data_under_the_same_name_is_noticed(place, quick):
+    run = quick(method="standard")
+    trial.run(run, place)
+    assert_other_data_is_noticed(run, place, "result.json")
 
 
 def test_a_checkpoint_is_not_gone_on_with_on_other_data(place, quick):
@@ -79,12 +84,7 @@ def test_a_checkpoint_is_not_gone_on_with_on_other_data(place, quick):
 
     with pytest.raises(InterruptedError):
         trial.run(run, place, report=stop)
-    file = place.trial(run.key) / "trial.json"
-    record = json.loads(file.read_text())
-    record["checksums"]["train"] = "0" * 16
-    file.write_text(json.dumps(record))
-    with pytest.raises(Mistake, match="has changed"):
-        trial.run(run, place)
+    assert_other_data_is_noticed(run, place, "trial.json")
 
 
 def test_weights_that_are_none_are_named_and_no_touch_is_counted(place, quick):
