@@ -16,15 +16,17 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of the sweep in `runs` (of `reports.runs.read`): best first, unfinished ones last.
 
     Only the runs of `reports.selection.tested` enter a mean. A cell with several winners (several goals) has
-    a row for each. Scores are shares in [0,1], over seeds; `half:` is the half-width of the 95 % interval,
-    NaN for one seed. Columns:
+    a row for each. Scores are means over seeds: shares in [0,1], correlations in [-1,1], sides of a bound in
+    its own unit; `half:` is the half-width of the 95 % interval, NaN for one seed. Columns:
 
     group                        rank group of `reports.stats.tied` by the score in `ranked_by`
     cell, winner, control, method, data, ranked_by, seeds
     not_finished                 why the cell has no figures yet, else ""
-    test/..., half:test/...      every score measured on test, `ranked_by` first
+    test/..., half:test/...      every score measured on test, goals first
     against, difference, half:difference      `ranked_by` minus that of the first control, by Welch
     val/...                      the validation counterpart of `ranked_by`, over the same seed runs
+    n:test/..., wrong:, dropped:, failed:      of IN and K: images of a run that were counted, not attacked because
+                                 misclassified, dropped, not attacked with success; means over the seed runs
     images:val, images:test      how many images a score was measured on
     set:<path>, domain:<path>    what the winner was tuned to, and where it was searched
     trials:<state>, seeds:failed
@@ -33,10 +35,13 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     seconds:all                  training and evaluation of all the cell's complete runs, search included
     published:<score>, published_difference:, published_covered: (by our interval), published_source:,
     published_note:              where a paper's figure may stand beside ours
+    goals, front                 of several goals: their names on test, and `yes` for the rows that no other
+                                 one dominates (`reports.stats.front`)
     """
     finished = selection.tested(runs)
     ranked = selection.ranked_by(runs)
-    names = _measured(finished, ranked)
+    goals = ["test/" + goal.partition("/")[2] for goal in selection.goals(runs)]
+    names = _measured(finished, goals)
     cells = runs.drop_duplicates("cell").sort_values("order", kind="stable")
     control = next(iter(cells.loc[cells["control"], "cell"]), None)
     yardstick = finished[finished["cell"] == control]
@@ -60,6 +65,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     board = board.sort_values(ranked, ascending=False, na_position="last", kind="stable", ignore_index=True)
     groups = stats.tied([samples[label] for label in board["cell"] if label in samples], LEVEL)
     board.insert(0, "group", pd.array([*groups, *[pd.NA] * (len(board) - len(groups))], dtype="Int64"))
+    if len(goals) > 1:
+        means = board.reindex(columns=goals)
+        front = pd.Series(stats.front(means.to_numpy()), index=board.index)
+        board["goals"] = ",".join(goals)
+        board["front"] = front.map({True: "yes", False: "no"}).where(means.notna().all(axis=1), "")
     return board
 
 
@@ -83,7 +93,7 @@ def text(board: pd.DataFrame) -> str:
 def _laid_out(board: pd.DataFrame) -> list[str]:
     """The ranking with trials and training time; columns go from the right until it fits."""
     ranking = tables.ranking(board)
-    columns = [[column.label.lower()] for column in ranking.columns]
+    columns = [[_small(column.label)] for column in ranking.columns]
     known = columns.index(["seeds"])
     for row in ranking.rows:
         for i, (column, entry) in enumerate(zip(columns, row, strict=True)):
@@ -103,9 +113,14 @@ def _laid_out(board: pd.DataFrame) -> list[str]:
     return ["  ".join(line) for line in zip(*columns, strict=True)]
 
 
-def _measured(rows: pd.DataFrame, ranked: str) -> list[str]:
+def _small(label: str) -> str:
+    """A header without its capital, unless that belongs to a name: `K (ART)`, `PGD-10`."""
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
+def _measured(rows: pd.DataFrame, goals: list[str]) -> list[str]:
     names = [c for c in rows.columns if c.startswith("test/") and rows[c].notna().any()]
-    return sorted(names, key=lambda name: scores.place(name, ranked))
+    return sorted(names, key=lambda name: scores.place(name, *goals))
 
 
 def _about(mine: pd.DataFrame, ranked: str) -> dict[str, object]:
@@ -117,6 +132,8 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
     row: dict[str, object] = {"seeds": len(seeds)}
     for name in names:
         row[name], row[f"half:{name}"] = stats.interval(seeds[name], LEVEL)
+        if scores.attribution(name) and not scores.minor(name):
+            row |= _images(seeds, name)
     if names:
         val = "val/" + names[0].partition("/")[2]
         row[val] = stats.interval(_column(seeds, val), LEVEL)[0]
@@ -124,6 +141,13 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
         sizes = [c for c in seeds.columns if c.startswith(f"{part}_n/")]
         row[f"images:{part}"] = seeds[sizes].max(axis=None) if sizes and len(seeds) else math.nan
     return row
+
+
+def _images(seeds: pd.DataFrame, name: str) -> dict[str, float]:
+    """What became of the images of an attribution's score, as far as it is known."""
+    split, _, score = name.partition("/")
+    columns = {f"{kind}:{name}": f"{split}_{kind}/{score}" for kind in ("n", "wrong", "dropped", "failed")}
+    return {ours: seeds[theirs].mean() for ours, theirs in columns.items() if theirs in seeds}
 
 
 def _difference(label: str, seeds: pd.DataFrame, yardstick: pd.DataFrame, ranked: str) -> dict[str, object]:

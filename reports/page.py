@@ -29,7 +29,7 @@ def html(runs: pd.DataFrame, board: pd.DataFrame, name: str) -> str:
         sweep=_text(runs.iloc[0].get("sweep")),
         ranking=first if first.key == "ranking" else None,
         tables=others if first.key == "ranking" else [first, *others],
-        ranked=scores.label(done.iloc[0]["ranked_by"]) if len(done) else "",
+        ranked=_ranked(done.iloc[0]["ranked_by"]) if len(done) else "",
         control=words.against(done),
         spread=_spread(runs, done) if len(done) else None,
         curves=_curves(done),
@@ -53,9 +53,14 @@ def _spread(runs: pd.DataFrame, done: pd.DataFrame) -> dict[str, object]:
         for row in rows
     ]
     control = [row[score] for row in rows if row["cell"] == words.against(done)]
-    drawn, axis = plots.intervals(dots, *control)
+    drawn, axis = plots.intervals(dots, *control, least=scores.least(score))
     numbers = [words.with_interval(row[score], row[f"half:{score}"]) for row in rows]
     return {"rows": list(zip((row["cell"] for row in rows), numbers, drawn, strict=True)), "axis": axis}
+
+
+def _ranked(score: str) -> str:
+    """`Robust accuracy`, `IN (strong)`."""
+    return words.capitalised(scores.label(score)) + (" accuracy" if scores.accuracy(score) else "")
 
 
 def _curves(done: pd.DataFrame) -> list[tuple[str, str]]:
@@ -84,8 +89,10 @@ def _breakable(name: str) -> Markup:
 
 
 def _glued(text: str) -> str:
-    """Numbers that keep their interval and unit on the same line."""
-    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
+    """Numbers that keep their interval and unit on the same line, and scores what stands in brackets behind them."""
+    for part in (" ± ", " %", " ("):
+        text = text.replace(part, part.replace(" ", "\N{NO-BREAK SPACE}"))
+    return text
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,7 @@ MARGINS = (30, 12, 8, 22)  # within it: left, right, top, bottom
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of `intervals`. mean, half (NaN: none), values: shares. kind: `best`, `rest` or `control`."""
+    """A row of `intervals`. mean, half (NaN: none), values: at most 1. kind: `best`, `rest` or `control`."""
 
     mean: float
     half: float
@@ -32,12 +32,13 @@ class Curve:
     points: tuple[tuple[float, float, float], ...]
 
 
-def intervals(dots: Sequence[Dot], reference: float = math.nan) -> tuple[list[str], str]:
+def intervals(dots: Sequence[Dot], reference: float = math.nan, *, least: float = 0.0) -> tuple[list[str], str]:
     """An SVG per dot, with its interval, mean and single seeds, and one with the scale that they share.
 
     Put one below the other, without a gap, they are one plot; names and numbers stand beside them as text.
-    reference: a share at which a dashed line runs through (NaN: none)."""
-    low, high, ticks = _scale([v for dot in dots for v in _extent(dot)])
+    reference: a share at which a dashed line runs through (NaN: none). least: the lowest value there can be,
+    below which no scale goes."""
+    low, high, ticks = _scale([v for dot in dots for v in _extent(dot)], least)
 
     def at(share: float) -> str:
         inside = (min(max(share, low), high) - low) / (high - low)
@@ -111,17 +112,17 @@ def _extent(dot: Dot) -> list[float]:
     return [dot.mean - half, dot.mean + half, *dot.values]
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Round ends within [0, 1] that hold all values, and at most six round ticks from end to end."""
-    low, high = max(0.0, min(values)), min(1.0, max(values))
-    for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
+def _scale(values: Sequence[float], least: float = 0.0) -> tuple[float, float, list[float]]:
+    """Round ends within [least, 1] that hold all values, and at most six round ticks from end to end."""
+    low, high = max(least, min(values)), min(1.0, max(values))
+    for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if first == last:
-            first, last = (first - 1, last) if first else (first, last + 1)
+            first, last = (first - 1, last) if first * step > least else (first, last + 1)
         if last - first <= 5:
             break
     return first * step, last * step, [k * step for k in range(first, last + 1)]
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+    return f"{100 * share:.1f}".removesuffix(".0").replace("-", "−") + " %"

@@ -1,5 +1,5 @@
 """What few seeds allow to be said: intervals by Student's t, differences by Welch, groups that cannot be told
-apart.
+apart; and the front of several goals.
 
 All functions take plain numbers; missing ones (NaN) are left out. An interval from fewer than two numbers has
 a half-width of NaN, which means "unknown", not "none"."""
@@ -57,6 +57,19 @@ def tied(samples: Sequence[Iterable[float]], level: float = 0.95) -> list[int]:
         else:
             groups.append(groups[-1])
     return groups
+
+
+def front(points: Iterable[Sequence[float]]) -> list[bool]:
+    """Whether no other point is at least as high in every coordinate and higher in one (Pareto).
+
+    A point with a missing coordinate neither beats another nor stands on the front."""
+    points = [tuple(map(float, point)) for point in points]
+    whole = [point for point in points if not any(map(math.isnan, point))]
+
+    def beaten(point: tuple[float, ...]) -> bool:
+        return any(all(x >= y for x, y in zip(other, point, strict=True)) and other != point for other in whole)
+
+    return [point in whole and not beaten(point) for point in points]
 
 
 def _present(values: Iterable[float]) -> np.ndarray:

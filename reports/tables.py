@@ -49,19 +49,22 @@ def every(runs: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
 
 
 def ranking(board: pd.DataFrame) -> Table:
-    """Cell, ranked score, difference to the control, rank group, seeds, the other scores."""
+    """Cell, ranked score, difference to the control, rank group, front of several goals, seeds, the other scores."""
     done = words.finished(board)
     first, *others = words.shown(done) or [""]
     control = words.against(done)
     versus = [f"vs {control}"] if control else []
-    labels = [_header(first), *versus, "Group", "Seeds", *map(_header, others)]
+    front = ["Front"] if "front" in done else []
+    labels = [_header(first), *versus, "Group", *front, "Seeds", *map(_header, others)]
     columns = [Column("Cell", number=False), *map(Column, labels)]
     rows = []
     for row in done.to_dict("records"):
         apart = [_apart(row, control)] if control else []
-        counts = [_count(row["group"]), _count(row["seeds"])]
+        on_front = [Entry(row["front"] or words.NONE, float(row["front"] == "yes"))] if front else []
+        counts = [_count(row["group"]), *on_front, _count(row["seeds"])]
         rows.append([_name(row), _mean(row, first), *apart, *counts, *(_mean(row, name) for name in others)])
-    caption = "Accuracy on test in per cent: mean over seeds ± half of its 95 % interval"
+    what = words.measured([first, *others]) if rows else ""
+    caption = f"{what} on test in per cent: mean over seeds ± half of its 95 % interval"
     best = int((done["group"] == 1).sum())
     return Table("ranking", caption, columns, rows, best=best if best < len(done) else 0)
 
@@ -141,6 +144,8 @@ def beside(board: pd.DataFrame) -> Table:
         "tuning are ours and may differ; the published figures come without intervals. The difference, ours "
         "minus theirs, is in percentage points."
     )
+    if any(map(scores.attribution, names)):
+        remark += " Attacks on attributions agree in protocol, eps and k; steps, points and images may differ."
     return Table("published", "Beside the published figures", columns, rows, remark)
 
 
@@ -194,5 +199,4 @@ def _sorted_as(text: str) -> float | str:
 
 
 def _header(score: str) -> str:
-    label = scores.label(score)
-    return label[:1].upper() + label[1:]
+    return words.capitalised(scores.label(score))

@@ -1,16 +1,26 @@
 """What a board says in words and numbers: formats, the finding in a sentence, how to read the tables.
 
-Shares become per cent with one decimal, eps and steps k/255.
+Shares and correlations become per cent with one decimal, eps and steps k/255.
 """
 
 import ast
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from reports import scores, selection
 
 NONE = "–"  # stands where there is no figure
+_PROTOCOLS = {
+    "art": "protocol of Singh et al. (2020), which attacks the map of the logit and scores that of the cross-entropy; "
+    "an image on which no step keeps the prediction is dropped",
+    "rar": "protocol of Chen et al. (2019), which scores the map of the logit that it attacks; an image on which no "
+    "step lowers the measure counts as 1, as failed",
+    "strong": "the worst found for each measure, over objectives and starts; an image on which nothing lowers it "
+    "counts as 1, as failed",
+    "random": "random signs in place of those of the attack, as a control",
+}
 
 
 def missing(value: object) -> bool:
@@ -20,15 +30,14 @@ def missing(value: object) -> bool:
 
 def percent(share: float) -> str:
     """0.7123 -> `71.2`; no figure -> a dash."""
-    return NONE if missing(share) else f"{100 * share:.1f}"
+    return NONE if missing(share) else _minus(f"{100 * share:.1f}")
 
 
 def points(difference: float, half: float = math.nan) -> str:
     """A signed difference of shares in percentage points: `+12.4 ± 2.0`."""
     if missing(difference):
         return NONE
-    number = f"{100 * difference:+.1f}"
-    number = "0.0" if float(number) == 0 else number.replace("-", "−")
+    number = _minus(f"{100 * difference:+.1f}")
     return number if missing(half) else f"{number} ± {percent(half)}"
 
 
@@ -78,12 +87,34 @@ def against(board: pd.DataFrame) -> str:
 
 
 def shown(board: pd.DataFrame) -> list[str]:
-    """The scores on test that tables show, in the board's order, the ranked one first.
-
-    FGSM is there to check PGD by (`doubts`); as a figure of its own it would flatter, so only the CSV has it.
-    """
+    """The scores on test that tables show, in the board's order: the goals, and all others but minor ones."""
     names = [c for c in board.columns if c.startswith("test/") and board[c].notna().any()]
-    return names[:1] + [name for name in names[1:] if not name.startswith("test/fgsm-")]
+    return [name for name in names if not scores.minor(name) or name in goals(board)]
+
+
+def goals(board: pd.DataFrame) -> list[str]:
+    """The scores on test whose counterparts on validation were searched for, the ranked one first."""
+    return board.iloc[0]["goals" if "goals" in board else "ranked_by"].split(",")
+
+
+def measured(names: Sequence[str]) -> str:
+    """What these scores are, for a heading: `Accuracy, IN and K`."""
+    kinds = ["accuracy"] if any(map(scores.accuracy, names)) else []
+    for name in names:
+        if not scores.accuracy(name):
+            found = scores.attribution(name)
+            kinds.append(scores.MEASURES[found[2]] if found else scores.label(name))
+    return capitalised(listed(list(dict.fromkeys(kinds))))
+
+
+def listed(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, all others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def headline(board: pd.DataFrame) -> list[str]:
@@ -121,7 +152,10 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
     if done.empty:
         return []
     tested = selection.tested(runs)
-    pairs = [("Scores", _protocol(tested, done)), ("Mean ± interval", _intervals(tested, done))]
+    pairs = [("Scores", _protocol(tested, done))]
+    if said := _attributions(tested, done):
+        pairs.append(("Attributions", said))
+    pairs.append(("Mean ± interval", _intervals(tested, done)))
     pairs.append(
         (
             "Group",
@@ -130,6 +164,15 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
             "corrected for the number of cells compared.",
         )
     )
+    if len(goals(done)) > 1:
+        names = [scores.label(goal) for goal in goals(done)]
+        pairs.append(
+            (
+                "Front",
+                f"Goals are {listed(names)}. yes: no other row is as good in all of them and better in one, by the "
+                f"means on test, whatever their intervals. Order, groups and differences go by {names[0]} alone.",
+            )
+        )
     if control := against(done):
         name = scores.label(done.iloc[0]["ranked_by"])
         said = f"Difference in {name} to the first control, in percentage points, with its Welch interval."
@@ -148,7 +191,7 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def doubts(done: pd.DataFrame) -> list[str]:
-    """What speaks against the figures: seed runs that differ, one step breaking more than many."""
+    """What speaks against the figures: seed runs that differ, attacks that a weaker one equals, images left out."""
     found = []
     chosen = [c for c in done.columns if c.startswith("set:")]
     mixed = [row["cell"] for row in done.to_dict("records") if any(" | " in str(row[c]) for c in chosen)]
@@ -165,7 +208,44 @@ def doubts(done: pd.DataFrame) -> list[str]:
                 f"FGSM's one step breaks more than {scores.label(name)} does in: {'; '.join(weak)}. "
                 "Gradients may be masked; trust no figure under PGD there before a stronger attack was tried."
             )
-    return found
+    return [*found, *_no_better_than_random(done), *_dropped(done)]
+
+
+def _no_better_than_random(done: pd.DataFrame) -> list[str]:
+    """Where random signs lower IN or K by more than a point, and the strongest attack hardly lowers it further."""
+    names = {found: c for c in done.columns if c.startswith("test/") and (found := scores.attribution(c))}
+    alike: dict[str, list[str]] = {}  # cells -> scores
+    for (protocol, on, measure), control in names.items():
+        attacks = [names[p, on, measure] for p in ("strong", "rar", "art") if (p, on, measure) in names]
+        if protocol != "random" or measure not in ("in", "k") or not attacks:
+            continue
+        # Where random signs lower next to nothing, an attack that does no more may have met a map that is stable.
+        cells = done.loc[(done[control] < 0.99) & (done[control] <= done[attacks[0]] + 0.01), "cell"]
+        if len(cells):
+            alike.setdefault("; ".join(cells), []).append(scores.label(attacks[0]))
+    return [
+        f"Random signs lower {listed(labels)} about as much as the attack does in: {cells}. Gradients may be masked, "
+        "or the map has nothing to attack; trust no such figure there before a stronger attack was tried."
+        for cells, labels in alike.items()
+    ]
+
+
+def _dropped(done: pd.DataFrame) -> list[str]:
+    """Where more than one in twenty of the attacked images is not counted."""
+    first = {}  # score of each map: all of one map stand on the same images
+    for name in shown(done):
+        if f"dropped:{name}" in done and (found := scores.attribution(name)) and found[0] == "art":
+            first.setdefault(found[1], name)
+    said = []
+    for name in first.values():
+        shares = done[f"dropped:{name}"] / (done[f"n:{name}"] + done[f"dropped:{name}"])
+        much = [f"{cell} ({percent(s)} %)" for cell, s in zip(done["cell"], shares, strict=True) if s > 0.05]
+        if much:
+            said.append(
+                f"Of the images attacked for {scores.label(name)}, many are dropped in: {'; '.join(much)}. On those "
+                "every step of the attack changed the prediction; IN and K speak for the rest only."
+            )
+    return said
 
 
 def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
@@ -186,6 +266,57 @@ def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     return text
 
 
+def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
+    """What IN, K and the protocols are, at which settings, on how many images; "" where none was measured."""
+    by_protocol: dict[str, list[str]] = {}
+    for name in shown(done):
+        if found := scores.attribution(name):
+            by_protocol.setdefault(found[0], []).append(name)
+    if not by_protocol:
+        return ""
+    k, eps, steps, step, points = (_values(tested, f"attribution.{p}") for p in ("k", "eps", "steps", "step", "points"))
+    step = "eps / 8" if step in ("0", "0.0") else step
+    text = "How much of a map of importance survives an attack on it, in per cent, over images that are classified "
+    text += "correctly"
+    every = [name for names in by_protocol.values() for name in names]
+    counted, wrong = (_count(done, kind, every) for kind in ("n", "wrong"))
+    text += f": {counted} a run" if counted else ""
+    text += f" ({wrong} are not)" if wrong else ""
+    text += ". IN: of the k most important pixels"
+    text += f" (k = {k})" if k else ""
+    text += ", the share that stay among them. K: Kendall's tau-b of the maps before and after, from −100 to 100."
+    if eps:
+        text += f" The attack moves every value of an image by at most {eps}"
+        text += f" in {steps} steps" + (f" of {step}" if step else "") if steps else ""
+        text += "."
+    text += " Maps are integrated gradients where no other is named"
+    text += f"; attacks see them at {points} points of the path." if points else "."
+    for protocol, names in sorted(by_protocol.items(), key=lambda pair: list(_PROTOCOLS).index(pair[0])):
+        apart = _count(done, "dropped" if protocol == "art" else "failed", names)
+        text += f" {scores.PROTOCOLS[protocol]}: {_PROTOCOLS[protocol]}"
+        text += f" ({apart} a run)." if apart else "."
+    unseen = [scores.attribution(c) for c in done.columns if c.startswith("test/") and c not in shown(done)]
+    unseen = [found for found in unseen if found]
+    rest = []
+    if any(measure not in ("in", "k") for _, _, measure in unseen):
+        rest.append("further measures (LENS: those of Kamath et al. (2024), which forgive small shifts)")
+    if any(protocol == "random" for protocol, _, _ in unseen):
+        rest.append("the control: random signs in place of those of the attack")
+    return text + (f" Only the CSV has {listed(rest)}." if rest else "")
+
+
+def _count(done: pd.DataFrame, kind: str, names: Sequence[str]) -> str:
+    """How many images of a kind there are in a run, over cells and scores; "" where that is not known."""
+    numbers = [n for name in names if f"{kind}:{name}" in done for n in done[f"{kind}:{name}"].dropna()]
+    return _range(pd.Series(numbers).round()) if numbers else ""
+
+
+def _values(tested: pd.DataFrame, path: str) -> str:
+    """The values of a setting in words; "" where no run has it."""
+    there = tested[f"param:{path}"].dropna().unique() if f"param:{path}" in tested else []
+    return " or ".join(dict.fromkeys(setting(path, text) for text in there))
+
+
 def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     score = done.iloc[0]["ranked_by"]
     seeds = "a single seed" if (done["seeds"] == 1).all() else f"{_range(done['seeds'])} seeds"
@@ -199,7 +330,8 @@ def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     if column in tested:
         error = tested.loc[tested["row"] == done.iloc[0]["cell"], column].mean()
         if not missing(error):
-            text += " Not in it is the choice of test images, the same for all cells: by itself it makes the "
+            same = "" if scores.attribution(score) else ", the same for all cells"
+            text += f" Not in it is the choice of test images{same}: by itself it makes the "
             text += f"first row's figure uncertain by ± {percent(1.96 * error)}."
     return text
 
@@ -232,5 +364,6 @@ def _range(numbers: pd.Series) -> str:
     return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
 
 
-def _set(column: str) -> bool:
-    return column.startswith("set:")
+def _minus(number: str) -> str:
+    """A number with a true minus sign, and none before 0."""
+    return "0.0" if float(number) == 0 else number.replace("-", "−")

@@ -55,6 +55,12 @@ def seeds(cell, robust, **more):
     ]
 
 
+def attributed(cell, found, **more):
+    """Complete seed runs with these attributional scores, the same but for a hundredth from seed to seed."""
+    rows = seeds(cell, [0.5, 0.52, 0.54])
+    return [row | {f"test/{k}": v + i / 100 for k, v in found.items()} | more for i, row in enumerate(rows, -1)]
+
+
 def board(*rows):
     return leaderboard.table(pd.DataFrame([row for group in rows for row in group]))
 
@@ -170,6 +176,47 @@ def test_several_winners_of_a_cell_have_a_row_each():
     assert list(table["cell"]) == ["pgd #1", "pgd #2"] and list(table["seeds"]) == [3, 3]
 
 
+def test_the_front_holds_what_no_other_point_beats():
+    points = [(3, 1), (2, 2), (1, 3), (2, 1), (3, 1), (math.nan, 9), (1, 1)]
+    assert stats.front(points) == [True, True, True, False, True, False, False]
+    assert stats.front([]) == [] and stats.front([(0.5,)]) == [True]
+
+
+GOALS = {"goal": "val/robust,val/strong-in,val/strong-k"}
+
+
+def test_several_goals_rank_by_the_first_and_show_their_front():
+    strong = {"strong-in": (0.2, 0.9, 0.8, 0.9), "strong-k": (0.3, 0.1, 0.05, 0.1)}
+    rows = []
+    for i, (cell, robust) in enumerate((("standard", 0.1), ("pgd", 0.6), ("noise", 0.4), ("trades", 0.5))):
+        found = {f"test/{name}": values[i] for name, values in strong.items()}
+        rows += [row | found | GOALS for row in seeds(cell, [robust, robust + 0.02])]
+    rows += [row | GOALS for row in seeds("sat", [0.05, 0.06])]  # its maps were not measured
+    table = board(rows, [child("pgd_sat", "search", 0, **GOALS)])
+    assert list(table["cell"]) == ["pgd", "trades", "noise", "standard", "sat", "pgd_sat"]
+    assert list(table["front"]) == ["yes", "no", "no", "yes", "", ""]
+    assert set(table["goals"]) == {"test/robust,test/strong-in,test/strong-k"}
+    ranking = tables.ranking(table)
+    labels = ["Cell", "Robust", "vs standard", "Group", "Front", "Seeds", "IN (strong)", "K (strong)", "Clean"]
+    assert [c.label for c in ranking.columns] == [*labels, "PGD-10 8/255"]
+    assert [row[4].text for row in ranking.rows] == ["yes", "no", "no", "yes", words.NONE]
+    said = dict(words.reading(pd.DataFrame(rows), table))["Front"]
+    assert said.startswith("Goals are robust, IN (strong) and K (strong).") and "go by robust alone" in said
+    assert "front" in leaderboard.text(table).splitlines()[2]
+
+
+def test_one_goal_has_no_front():
+    table = board(STANDARD, PGD)
+    assert not {"front", "goals"} & set(table) and "Front" not in [c.label for c in tables.ranking(table).columns]
+    assert "Front" not in dict(words.reading(pd.DataFrame(STANDARD + PGD), table))
+
+
+def test_a_goal_is_shown_whatever_it_is():
+    goal = {"goal": "val/robust,val/strong-spearman", "test/strong-spearman": -0.2, "test/strong-cosine": 0.9}
+    assert words.shown(board([row | goal for row in PGD]))[:2] == ["test/robust", "test/strong-spearman"]
+    assert "test/strong-cosine" not in words.shown(board([row | goal for row in PGD]))
+
+
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
@@ -275,6 +322,174 @@ def test_score_names():
     assert sorted(names, key=scores.place) == names[::-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "parts", "label"),
+    [
+        ("art-in", ("art", "", "in"), "IN (ART)"),
+        ("rar-k", ("rar", "", "k"), "K (RAR)"),
+        ("strong-gradient-k", ("strong", "gradient", "k"), "K (strong, gradient)"),
+        ("strong-gradcam_pp-in", ("strong", "gradcam_pp", "in"), "IN (strong, Grad-CAM++)"),
+        ("strong-smoothgrad-lens_recall", ("strong", "smoothgrad", "lens_recall"), "LENS recall (strong, SmoothGrad)"),
+        ("art-guided_backprop-cosine", ("art", "guided_backprop", "cosine"), "cosine (ART, guided_backprop)"),
+        ("random-spearman", ("random", "", "spearman"), "Spearman (random)"),
+        ("pgd10-8", None, "PGD-10 8/255"),
+        ("bound_slack", None, "bound, slack"),
+        ("completeness", None, "completeness"),
+        ("fast-in", None, "fast-in"),
+        ("art-inn", None, "art-inn"),
+    ],
+)
+def test_names_of_attributional_scores(name, parts, label):
+    assert scores.attribution(f"test/{name}") == parts and scores.attribution(f"val/{name}") == parts
+    assert scores.label(f"test/{name}") == label
+
+
+def test_attributional_scores_stand_between_clean_and_pgd():
+    names = "robust clean art-in art-k art-spearman rar-in strong-in strong-lens_recall strong-gradient-in "
+    names = [f"test/{name}" for name in (names + "strong-gradcam_pp-k strong-own-k random-in pgd10-8 fgsm-8").split()]
+    assert sorted(names[::-1], key=scores.place) == names
+    first = sorted(names, key=lambda name: scores.place(name, "val/strong-in", "val/robust"))
+    assert first[:3] == ["test/strong-in", "test/robust", "test/clean"]
+
+
+def test_tables_leave_checks_and_variants_to_the_csv():
+    major = ("robust", "clean", "pgd10-8", "art-in", "strong-gradient-k")
+    minor = ("fgsm-8", "random-in", "random-k", "strong-lens_recall", "art-cosine", "bound_left", "completeness")
+    assert not any(map(scores.minor, major)) and all(map(scores.minor, minor))
+    assert [name for name in (*major, *minor) if scores.accuracy(name)] == ["robust", "clean", "pgd10-8", "fgsm-8"]
+    assert [scores.least(f"test/{n}") for n in ("robust", "art-in", "art-k", "art-cosine")] == [0, 0, -1, -1]
+
+
+def test_what_was_measured():
+    assert words.measured(["test/robust", "test/pgd10-8"]) == "Accuracy"
+    assert words.measured(["test/art-in", "test/clean"]) == "Accuracy and IN"
+    assert words.measured(["test/art-k", "test/art-in", "test/rar-k"]) == "K and IN"
+    assert words.listed([]) == "" and words.listed(["a", "b", "c"]) == "a, b and c"
+
+
+# ---- attributions
+
+SETTINGS = {
+    "param:attribution.eps": "0.0313725490",
+    "param:attribution.k": "100",
+    "param:attribution.steps": "50",
+    "param:attribution.step": "0.0",
+    "param:attribution.points": "10",
+}
+COUNTS = {"test_n/art-in": 90.0, "test_wrong/art-in": 8.0, "test_dropped/art-in": 2.0, "test_failed/art-in": 0.0}
+COUNTS |= {"test_n/strong-in": 92.0, "test_wrong/strong-in": 8.0, "test_failed/strong-in": 3.0}
+FOUND = {"art-in": 0.69, "art-k": 0.72, "strong-in": 0.5, "strong-k": -0.02, "random-in": 0.9, "strong-spearman": 0.1}
+
+
+def test_a_golden_row_of_attributions():
+    table = board(STANDARD, attributed("pgd", FOUND, **SETTINGS, **COUNTS))
+    first = table.iloc[0]
+    assert [c for c in table if c.startswith("test/")] == [
+        *("test/robust", "test/clean", "test/art-in", "test/art-k", "test/strong-in", "test/strong-k"),
+        *("test/strong-spearman", "test/random-in", "test/pgd10-8"),
+    ]
+    assert first["test/art-in"] == pytest.approx(0.69) and first["half:test/art-in"] == pytest.approx(
+        0.0248414, abs=1e-6
+    )
+    counts = [first[f"{kind}:test/art-in"] for kind in ("n", "wrong", "dropped", "failed")]
+    assert counts == [90, 8, 2, 0] and first["failed:test/strong-in"] == 3
+    assert "n:test/strong-spearman" not in table and "n:test/robust" not in table
+    assert first["images:test"] == 360
+    ranking = tables.ranking(table)
+    assert ranking.caption == "Accuracy, IN and K on test in per cent: mean over seeds ± half of its 95 % interval"
+    labels = ["Clean", "IN (ART)", "K (ART)", "IN (strong)", "K (strong)", "PGD-10 8/255"]
+    assert [c.label for c in ranking.columns][5:] == labels
+    texts = [e.text for e in ranking.rows[0]][6:10]
+    assert texts == ["69.0 ± 2.5", "72.0 ± 2.5", "50.0 ± 2.5", "−2.0 ± 2.5"]
+    assert [e.text for e in ranking.rows[1]][6:10] == [words.NONE] * 4  # standard was not measured so
+    assert tables.ranking(board(STANDARD)).caption.startswith("Accuracy on test in per cent:")
+    head = leaderboard.text(table).splitlines()[2]
+    assert "clean  IN (ART)  K (ART)  IN (strong)  K (strong)  PGD-10 8" in head
+
+
+def test_the_guide_explains_attributions():
+    rows = attributed("pgd", FOUND, **SETTINGS, **COUNTS) + attributed("art", FOUND, **SETTINGS, **COUNTS)
+    for row in rows[:3]:
+        row["test_n/art-in"], row["test_dropped/art-in"] = 85.0, 7.0
+    runs = pd.DataFrame(rows)
+    said = dict(words.reading(runs, leaderboard.table(runs)))["Attributions"]
+    assert "most important pixels (k = 100), the share that stay" in said and "Kendall's tau-b" in said
+    assert "by at most 8/255 in 50 steps of eps / 8" in said and "at 10 points of the path" in said
+    assert "ART: protocol of Singh et al. (2020)" in said and "RAR" not in said
+    assert "classified correctly: 85 to 92 a run (8 are not)." in said
+    assert "is dropped (2 to 7 a run)." in said and "as failed (3 a run)." in said
+    assert said.endswith("forgive small shifts) and the control: random signs in place of those of the attack.")
+    assert "Attributions" not in dict(words.reading(family(), leaderboard.table(family())))
+
+
+def test_the_guide_says_no_more_of_attributions_than_is_known():
+    runs = pd.DataFrame(attributed("pgd", {"rar-k": 0.5}))
+    said = dict(words.reading(runs, leaderboard.table(runs)))["Attributions"]
+    assert "k = " not in said and "steps of" not in said and "a run" not in said and "CSV" not in said
+
+
+@pytest.mark.parametrize(
+    ("attack", "control", "doubted"),
+    [
+        (0.50, 0.80, False),  # the attack does more
+        (0.80, 0.80, True),
+        (0.80, 0.50, True),
+        (0.795, 0.80, True),  # hardly more
+        (1.00, 1.00, False),  # nothing lowers it: stable, perhaps
+        (0.985, 0.995, False),
+        (1.00, 0.95, True),  # stable under the attack alone: that one fails
+    ],
+)
+def test_an_attack_has_to_do_better_than_random_signs(attack, control, doubted):
+    cells = [attributed("sat", {"strong-in": 0.2, "random-in": 0.7}), attributed("pgd", {"strong-in": attack})]
+    cells[1] = [row | {"test/random-in": control} for row in cells[1]]
+    found = words.doubts(words.finished(board(*cells)))
+    assert len(found) == doubted
+    if doubted:
+        assert found[0].startswith("Random signs lower IN (strong) about as much as the attack does in: pgd. ")
+        assert found[0].endswith("trust no such figure there before a stronger attack was tried.")
+
+
+def test_random_signs_are_held_against_the_strongest_attack_on_the_same_map():
+    control = {"random-in": 0.6, "random-k": 0.6, "random-gradient-k": 0.6, "random-spearman": 0.1}
+    art = {"art-in": 0.7, "art-k": 0.7, "strong-gradient-k": 0.3, "art-spearman": 0.9}
+    (doubt,) = words.doubts(words.finished(board(attributed("pgd", control | art))))
+    assert doubt.startswith("Random signs lower IN (ART) and K (ART) about")
+    strong = {"strong-in": 0.3, "strong-k": 0.3}
+    assert words.doubts(words.finished(board(attributed("pgd", control | art | strong)))) == []
+    assert words.doubts(words.finished(board(attributed("pgd", control)))) == []
+
+
+def test_many_dropped_images_are_called_out():
+    few, many = COUNTS, COUNTS | {"test_n/art-in": 88.0, "test_dropped/art-in": 12.0}
+    rows = [attributed("pgd", FOUND, **few), attributed("art", FOUND, **many)]
+    (doubt,) = words.doubts(words.finished(board(*rows)))
+    assert doubt.startswith("Of the images attacked for IN (ART), many are dropped in: art (12.0 %).")
+    assert "IN and K speak for the rest only" in doubt
+    failed = {k: v for k, v in COUNTS.items() if "strong" in k} | {"test_dropped/strong-in": 50.0}  # these count as 1
+    assert words.doubts(words.finished(board(attributed("art", FOUND, **failed)))) == []
+
+
+def test_a_score_below_zero_can_be_ranked_by(tmp_path):
+    goal = {"goal": "val/strong-k", "test_stderr/strong-k": 0.01}
+    rows = [row | goal for row in attributed("standard", {"strong-k": -0.3}) + attributed("pgd", {"strong-k": -0.1})]
+    runs = pd.DataFrame(rows)
+    table = leaderboard.table(runs)
+    said = "".join(words.headline(table))
+    assert said == "pgd is best: −10.0 ± 2.5 % K (strong), 20.0 ± 2.3 points above standard."
+    assert words.percent(-0.0001) == "0.0"
+    assert "the same for all cells" not in dict(words.reading(runs, table))["Mean ± interval"]
+    md, _, page = (file.read_text() for file in reports.write(runs, tmp_path, "x"))
+    assert Page(page).open == [] and '<h2 id="spread">K\N{NO-BREAK SPACE}(strong) on test</h2>' in page
+    assert ">−40 %</text>" in page and ">0 %</text>" in page and "K, accuracy" not in page
+    assert "| K (strong) |" in md and "−10.0 ± 2.5" in md
+
+
+def test_the_heading_of_the_plot_names_an_accuracy_as_such(tmp_path):
+    page = reports.write(family(), tmp_path, "x")[2].read_text()
+    assert '<h2 id="spread">Robust accuracy on test</h2>' in page
+
+
 # ---- published figures
 
 CIFAR = {
@@ -297,8 +512,9 @@ def test_published_figures_are_all_there():
         "CIFAR-100": 40,
         "ablation of alpha^10": 54,
         "ablation of eps0": 30,
+        "main": 64,
     }
-    methods = "standard noise sat pgd pgd_noise pgd_sat trades trades_noise trades_sat"
+    methods = "standard noise sat pgd pgd_noise pgd_sat trades trades_noise trades_sat ig_norm ig_sum_norm art"
     assert set(table["method"]) == set(methods.split())
     assert not table.duplicated(["table", "data", "method", "saliency", "teacher", "settings", "score"]).any()
     assert table["value"].between(0, 100).all()
@@ -329,6 +545,81 @@ def test_boxes_need_no_teacher():
     tiny = CIFAR | {"data": "tiny-imagenet", "maps.saliency": "box", "maps.teacher": "standard"}
     assert published.lookup(tiny | {"data.size": "32"}, "test/pgd5-3")["value"] == 0.77
     assert published.lookup(tiny | {"data.size": "64"}, "test/pgd5-3") is None
+
+
+ART = {
+    "data": "cifar10",
+    "method": "art",
+    "measure.step": "0.00784313725",
+    "attribution.eps": "0.0313725490",
+    "attribution.k": "100",
+    "data.limit": "0",
+}
+
+
+def test_the_main_table_of_singh_et_al_is_as_printed():
+    table = published.figures()
+    main = table[table["paper"] == "Singh et al. 2020"]
+    printed = main.pivot(index=["data", "method"], columns="score", values="value")
+    printed = printed[["test/art-in", "test/art-k", "test/clean", "test/pgd40-8"]]
+    assert len(printed) == 16 and printed.notna().all(axis=None)
+    assert list(printed.loc["cifar10", "art"]) == [92.90, 91.76, 89.84, 37.58]
+    assert list(printed.loc["svhn", "pgd"]) == [39.67, 55.56, 92.84, 50.12]
+    assert list(printed.loc["gtsrb", "ig_norm"]) == [74.81, 75.55, 97.02, 75.24]
+    assert list(printed.loc["flower17", "standard"]) == [38.22, 56.43, 93.91, 0.0]
+    assert printed.sum().round(2).to_dict() == {
+        "test/art-in": 1089.21,
+        "test/art-k": 1185.58,
+        "test/clean": 1492.75,
+        "test/pgd40-8": 693.99,
+    }
+    assert (main["note"] != "").all()  # beside which net
+
+
+@pytest.mark.parametrize(
+    ("change", "score", "value"),
+    [
+        ({}, "test/art-in", 92.90),
+        ({}, "test/art-k", 91.76),
+        ({}, "test/clean", 89.84),
+        ({}, "test/pgd40-8", 37.58),
+        ({"measure.step": "0.0"}, "test/pgd40-8", None),  # 2.5 * eps / steps is another step
+        ({}, "test/rar-in", None),
+        ({}, "test/strong-in", None),
+        ({}, "test/art-gradient-in", None),
+        ({"attribution.k": "50"}, "test/art-in", None),
+        ({"attribution.k": None}, "test/art-in", None),
+        ({"attribution.k": "None"}, "test/art-in", None),
+        ({"attribution.eps": "0.0156862745"}, "test/art-k", None),
+        ({"attribution.eps": None}, "test/art-k", None),
+        ({"attribution.k": None, "attribution.eps": None}, "test/clean", 89.84),
+        ({"data.limit": "500"}, "test/clean", None),
+        ({"method": "standard"}, "test/clean", 95.26),
+        ({"method": "standard"}, "test/pgd40-8", 0.0),
+        ({"method": "pgd"}, "test/clean", None),
+        ({"method": "pgd", "method.steps": "7"}, "test/clean", None),
+        ({"method": "pgd", "method.steps": "10"}, "test/clean", 87.32),
+        ({"method": "pgd", "method.steps": "10"}, "test/art-in", 69.00),
+        ({"method": "pgd", "method.steps": "10", "data": "svhn"}, "test/art-in", None),
+        ({"method": "pgd", "method.steps": "7", "data": "svhn"}, "test/art-in", 39.67),
+        ({"method": "ig_sum_norm", "data": "gtsrb"}, "test/art-k", 76.84),
+        ({"method": "ig_sum_norm"}, "test/art-k", None),
+        ({"data": "flower17"}, "test/art-in", None),
+        ({"data": "flower17", "attribution.k": "1000"}, "test/art-in", 79.84),
+    ],
+)
+def test_attributions_meet_only_figures_of_the_same_protocol(change, score, value):
+    params = {path: text for path, text in (ART | change).items() if text is not None}
+    found = published.lookup(params, score)
+    assert (found and found["value"]) == value
+
+
+def test_ours_beside_the_net_of_theirs():
+    about = {f"param:{path}": value for path, value in ART.items()}
+    there = tables.beside(board(attributed("art", {"art-in": 0.9, "art-k": 0.9}, **about)))
+    assert [e.text for e in there.rows[1]][:6] == ["art", "IN (ART)", "90.0 ± 2.5", "92.9", "−2.9", "no"]
+    assert there.rows[1][-1].text.startswith("on WRN-28-10") and there.columns[-1].label == "Note"
+    assert "eps and k; steps, points and images may differ" in there.remark
 
 
 def test_ours_beside_theirs():
@@ -470,6 +761,13 @@ def test_nowhere_to_write_is_a_mistake(tmp_path):
 def test_scales_hold_their_values(values):
     low, high, ticks = plots._scale(values)
     assert 0 <= low <= min(values) and max(values) <= high <= 1 + 1e-9
+    assert 2 <= len(ticks) <= 6 and (ticks[0], ticks[-1]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("values", [[-1.0], [0.0], [1.0], [-0.3], [-1.0, 1.0], [-0.2, 0.9], [-0.021, -0.02], [-1.2, 0]])
+def test_scales_of_correlations_go_below_zero(values):
+    low, high, ticks = plots._scale(values, -1.0)
+    assert -1 <= low <= max(min(values), -1) + 1e-9 and max(values) <= high + 1e-9 and high <= 1
     assert 2 <= len(ticks) <= 6 and (ticks[0], ticks[-1]) == pytest.approx((low, high))
 
 
