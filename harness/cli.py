@@ -27,7 +27,7 @@ def parser(program: str, description: str, *, single: bool) -> argparse.Argument
     p.add_argument("--quiet", action="store_true", help="print only the result")
     if single:
         p.add_argument("--cell", help="a cell of the space, or `all` (default: the first that is no control)")
-        p.add_argument("--test", action="store_true", help="also measure on the test images")
+        p.add_argument("--test", action="store_true", help="measure on the test images")
     return p
 
 

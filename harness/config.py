@@ -86,10 +86,11 @@ class Maps:
 
 @dataclass(frozen=True)
 class Measure:
-    """How robust accuracy is measured: PGD at every eps of the grid, in `steps` steps of `step`.
+    """What is measured, and how robust accuracy is: by PGD at every eps of the grid, in `steps` steps of `step`.
 
-    step 0 stands for 2.5 * eps / steps (Madry's convention). watch: validate every so many epochs, on `images`
-    validation images (0: all); the end of a trial is always measured on all of them.
+    suites: of `harness.evaluate`, joined by commas; `standard` is clean and robust accuracy. step 0 stands for
+    2.5 * eps / steps (Madry's convention). watch: validate every so many epochs, on `images` validation images (0:
+    all); the end of a trial is always measured on all of them.
     """
 
     eps: tuple[float, ...] = (8 / 255,)
@@ -98,6 +99,32 @@ class Measure:
     restarts: int = 1
     watch: int = 1
     images: int = 0
+    suites: tuple[str, ...] = ("standard",)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How attributional robustness is measured by the suites that do; see `harness.attribution`.
+
+    The attack moves a pixel by at most eps, in `steps` steps of `step` (0: eps / 8, which is 1/255 at 8/255), against
+    the k most important pixels. images: how many, classified correctly, are attacked (0: all). restarts, maps: of the
+    protocol `strong`. points: places at which an attack looks on the way from black (what it finds is scored with a
+    hundred). beta: sharpness of the softplus that stands for ReLU while it looks.
+    """
+
+    eps: float = 8 / 255
+    k: int = 100
+    steps: int = 50
+    step: float = 0.0
+    images: int = 0
+    restarts: int = 2
+    points: int = 10
+    maps: tuple[str, ...] = ("integrated_gradients",)
+    beta: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise Mistake(f"attribution.beta must be positive, not {self.beta!r}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +141,7 @@ class Trial:
     optim: Optim = field(default_factory=Optim)
     maps: Maps = field(default_factory=Maps)
     measure: Measure = field(default_factory=Measure)
+    attribution: Attribution = field(default_factory=Attribution)
     seed: int = 0
 
     @property
@@ -122,12 +150,19 @@ class Trial:
         text = json.dumps({"protocol": PROTOCOL, **self.flat()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def measures_attribution(self) -> bool:
+        """Whether one of its suites attacks attributions."""
+        return any(suite.startswith("attribution") for suite in self.measure.suites)
+
     def flat(self) -> dict[str, object]:
-        """Every setting under its dotted path; maps only where the method reads them."""
+        """Every setting under its dotted path; maps and attribution only where something reads them."""
         flat: dict[str, object] = {"method": methods.name(self.method), "data": self.data.name}
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             if part.name == "maps" and not methods.reads_maps(self.method):
+                continue
+            if part.name == "attribution" and not self.measures_attribution:
                 continue
             if dataclasses.is_dataclass(value):
                 flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -240,7 +275,7 @@ def _spoken(kind: object) -> str:
 
 
 _AT_LEAST = {
-    **dict.fromkeys(("epochs", "steps", "restarts", "watch"), 1),
+    **dict.fromkeys(("epochs", "steps", "restarts", "watch", "k", "points"), 1),
     **dict.fromkeys(("eps", "step", "beta", "limit", "size", "pad", "clip", "split", "weight_decay", "images"), 0),
     **{"batch": 2, "teacher_seed": -1},
 }

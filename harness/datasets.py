@@ -40,6 +40,10 @@ class Split:
         """The first n images, or all of them where n is 0."""
         return self._each(lambda t: t[:n]) if n else self
 
+    def at(self, index: Tensor) -> "Split":
+        """The images of these numbers."""
+        return self._each(lambda t: t[index])
+
     def to(self, device: str | torch.device) -> "Split":
         return self._each(lambda t: t.to(device))
 

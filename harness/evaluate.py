@@ -1,132 +1,123 @@
-"""Measurement: every metric gives one number per image, so that errors, paired tests and worst cases follow.
+"""Measure a trained net: every metric gives one number per image, so that errors, paired tests and worst cases follow.
 
-`evaluate(model, split, measure, name="val")` gives a list of `Score`.
+    python -m harness.evaluate --trial 1973b1de3595 --suite attribution        # one that was run, by its key
+    python -m harness.evaluate --space attribution --cell art --suite attribution,attribution-legacy --test
+    python -m harness.evaluate --trial 1973b1de3595 --suite attribution --set attribution.images=200
+
+What is measured goes beside the trial's own results, and is not measured again.
 """
 
-from collections.abc import Callable
+import dataclasses
+import hashlib
+import json
+import sys
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import attacks
+from harness import attacks, suites
+from harness import attribution as attributions
 from harness.batch import Batch
-from harness.config import Measure, Trial
-from harness.datasets import Split
+from harness.config import Attribution, Measure, Trial, build
+from harness.datasets import Data, Split
+from harness.errors import Mistake, exit_status, unknown
+from harness.place import Place, read_json, write, write_json
 from harness.randomness import exact, seeded
-
-CHUNK = 256  # images at once; part of the protocol, since a random start depends on it
-
-Metric = Callable[[nn.Module, Batch], Tensor]
+from harness.suites import CHUNK, Measurement, Suite
 
 
 @dataclass(frozen=True)
 class Score:
-    """A number and what it rests on. name: `split/metric[-strength]`, strength in 255ths; per_example: (n,) float32."""
+    """A number and what it rests on. name: `split/metric[-strength]`, strength in 255ths.
+
+    n: images counted. counts: of an attribution, the images not attacked because they were `wrong`, `dropped` because
+    no step kept the prediction, `failed` because none lowered the measure. per_example: float32, one value per image
+    of the split, NaN where it is not counted.
+    """
 
     name: str
     mean: float
     stderr: float
     n: int
     protocol: dict[str, object] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     per_example: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, name: str, values: Tensor, protocol: dict[str, object]) -> "Score":
-        values = values.double()
-        stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-        return cls(name, float(values.mean()), stderr, len(values), protocol, values.float().cpu().numpy())
+    def of(cls, name: str, values: Tensor, protocol: dict[str, object], counts: dict[str, int] | None = None):
+        """The score of one value per image (N,); those that are NaN are not counted."""
+        counted = values[~values.isnan()].double()
+        stderr = float(counted.std() / len(counted) ** 0.5) if len(counted) > 1 else float("nan")
+        images = values.float().cpu().numpy()
+        return cls(name, float(counted.mean()), stderr, len(counted), protocol, counts or {}, images)
+
+    def record(self) -> dict[str, object]:
+        """All but the numbers per image, as JSON keeps it."""
+        return {name: value for name, value in vars(self).items() if name != "per_example"}
 
 
-def accuracy(model: nn.Module, batch: Batch) -> Tensor:
-    """1 where the prediction is the label, else 0. (B,)"""
-    with torch.no_grad():
-        return (model(batch.x).argmax(1) == batch.y).float()
-
-
-def attacked(attack: Callable[..., Tensor], restarts: int = 1) -> Metric:
-    """The metric "still right after the attack": 1 where no restart changes the prediction."""
-
-    def metric(model: nn.Module, batch: Batch) -> Tensor:
-        right = accuracy(model, batch)
-        for _ in range(restarts):
-            left = right.nonzero().squeeze(1)  # what is broken already needs no further attack
-            if len(left):
-                z = attack(model, batch.x[left], batch.y[left])
-                right[left] = accuracy(model, Batch(z, batch.y[left]))
-        return right
-
-    return metric
-
-
-def step_of(measure: Measure, eps: float) -> float:
-    """The attack's step at this eps."""
-    return measure.step or 2.5 * eps / measure.steps
-
-
-def pgd_name(measure: Measure, eps: float) -> str:
-    """Such as `pgd10-8`, or `pgd10x3-8` for three restarts."""
-    restarts = f"x{measure.restarts}" if measure.restarts > 1 else ""
-    return f"pgd{measure.steps}{restarts}-{strength(eps)}"
-
-
-def strength(eps: float) -> str:
-    """eps in 255ths."""
-    return f"{eps * 255:.6g}"
-
-
-def robust_suite(measure: Measure) -> dict[str, tuple[Metric, dict[str, object]]]:
-    """Clean accuracy, and accuracy under PGD at every eps of the grid: name -> metric and its protocol."""
-    suite: dict[str, tuple[Metric, dict[str, object]]] = {"clean": (accuracy, {})}
-    for eps in measure.eps:
-        settings = {"eps": eps, "step": step_of(measure, eps), "steps": measure.steps}
-
-        def attack(model, x, y, settings=settings):
-            return attacks.pgd(model, x, y, **settings)
-
-        protocol = {**settings, "restarts": measure.restarts, "norm": "linf", "start": "uniform", "chunk": CHUNK}
-        suite[pgd_name(measure, eps)] = (attacked(attack, measure.restarts), protocol)
-    return suite
-
-
-def full_suite(measure: Measure) -> dict[str, tuple[Metric, dict[str, object]]]:
-    """The robust suite and FGSM at every eps of the grid."""
-    suite = robust_suite(measure)
-    for eps in measure.eps:
-
-        def attack(model, x, y, eps=eps):
-            return attacks.fgsm(model, x, y, eps=eps)
-
-        suite[f"fgsm-{strength(eps)}"] = (attacked(attack), {"eps": eps, "norm": "linf"})
-    return suite
+def check(trial: Trial, data: Data) -> None:
+    """Raise `Mistake` where the trial asks for a measurement that its data does not allow, before it is trained."""
+    suites.named(trial.measure.suites)
+    if trial.measures_attribution:
+        attributions.check(trial.attribution, len(data.classes), *data.train.x.shape[-2:])
 
 
 def evaluate(
     model: nn.Module,
     split: Split,
     measure: Measure,
+    attribution: Attribution | None = None,
     *,
     name: str,
-    suite: Callable[[Measure], dict[str, tuple[Metric, dict[str, object]]]] = full_suite,
+    suite: Suite | None = None,
     seed: int = 0,
 ) -> list[Score]:
-    """Every score of the suite on a split, and `robust`: the mean over the eps grid of the accuracies under PGD.
+    """Every score of the suite (by default those that `measure` names) on a split.
 
-    `robust` is the area under the accuracy-eps curve on the grid: it tells weak methods apart where a single large eps
-    gives 0 for all. The model is in evaluation mode within and as before after. Each metric has its own seed.
+    Where PGD was measured at every eps of the grid, `robust` is their mean: the area under the accuracy-eps curve on
+    the grid tells weak methods apart where a single large eps gives 0 for all. The model is in evaluation mode within
+    and as before after. Each measurement has its own seed.
     """
+    suite = suite or suites.named(measure.suites)
     scores = []
     with attacks.frozen(model), exact():
-        for metric_name, (metric, protocol) in suite(measure).items():
-            with seeded(seed, metric_name):
-                values = [metric(model, batch) for batch in chunks(split)]
-            scores.append(Score.of(f"{name}/{metric_name}", torch.cat(values), protocol))
+        for key, measurement in suite(measure, attribution or Attribution()).items():
+            with seeded(seed, key):
+                scores += _scores(model, split, key, measurement, name)
     by_name = {s.name: s for s in scores}
-    grid = [by_name[f"{name}/{pgd_name(measure, eps)}"] for eps in measure.eps]
-    mean = torch.from_numpy(np.mean([s.per_example for s in grid], axis=0))
-    robust = Score.of(f"{name}/robust", mean, {"mean of": [s.name for s in grid], **{"step": measure.step}})
-    return [*scores, robust]
+    grid = [by_name.get(f"{name}/{suites.pgd_name(measure, eps)}") for eps in measure.eps]
+    if all(grid):
+        mean = torch.from_numpy(np.mean([s.per_example for s in grid], axis=0))
+        protocol = {"mean of": [s.name for s in grid], "step": measure.step}
+        scores.append(Score.of(f"{name}/robust", mean, protocol))
+    return scores
+
+
+def _scores(model: nn.Module, split: Split, key: str, measurement: Measurement, name: str) -> list[Score]:
+    chosen, counts = split, {}
+    if measurement.images is not None:
+        right = torch.cat([suites.accuracy(model, batch) for batch in chunks(split)]).nonzero().squeeze(1)
+        index = right[: measurement.images or None]
+        seen = int(index[-1]) + 1 if len(index) else len(split)
+        chosen, counts = split.at(index), {"wrong": seen - len(index)}
+    parts = [measurement.metric(model, batch) for batch in chunks(chosen)]
+    parts = [part if isinstance(part, dict) else {key: part} for part in parts]
+    scores = []
+    for score in parts[0] if parts else ():
+        values = torch.cat([part[score] for part in parts])
+        if measurement.images is None:
+            scores.append(Score.of(f"{name}/{score}", values, measurement.protocol))
+            continue
+        everywhere = torch.full((len(split),), torch.nan, device=values.device)
+        everywhere[index] = values.float()
+        if measurement.likeness:
+            counts |= {"dropped": int(values.isnan().sum()), "failed": int((values >= 1).sum())}
+        scores.append(Score.of(f"{name}/{score}", everywhere, measurement.protocol, dict(counts)))
+    return scores
 
 
 def image_passes(trial: Trial, val: int, test: int) -> dict[str, int]:
@@ -142,3 +133,83 @@ def chunks(split: Split):
     """The split's images in [0, 1] as batches in order."""
     for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
         yield Batch(x.to(memory_format=torch.channels_last).float().div_(255), y)
+
+
+def line(score: Score) -> str:
+    """A score for a terminal: per cent, where it is a share or a likeness, with what was not counted."""
+    counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
+    unit = 1 if score.name.endswith(("_left", "_right", "_slack")) else 100
+    figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
+    return f"{score.name:<24} {figure:<20} n = {score.n}{f' ({counts})' if counts else ''}"
+
+
+def recorded(key: str, place: Place) -> Trial:
+    """The trial of that key under `place.out`. Raises `Mistake` where there is none, or it is of another version."""
+    record = read_json(place.trial(key) / "trial.json")
+    if record is None:
+        raise unknown("trial", key, [p.name for p in (place.out / "trials").glob("*") if p.is_dir()])
+    trial = build(record["settings"])
+    if trial.key != key:
+        raise Mistake(f"trial {key} was run by another version of this harness, whose protocol differed; run it again")
+    return trial
+
+
+def measure(trial: Trial, asked: Trial, place: Place, *, split: str) -> list[Score]:
+    """The scores that `asked` asks for of the net that `trial` trains, on `val` or `test`; kept beside its results.
+
+    A measurement on test is recorded as a touch before the first image is looked at.
+    """
+    from harness import datasets
+    from harness import trial as trials
+
+    data = datasets.load(trial.data, place)
+    check(asked, data)
+    settings = {path: value for path, value in asked.flat().items() if path.startswith(("measure.", "attribution."))}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    file = place.trial(trial.key) / f"evaluation-{split}-{digest}.json"
+    model, result = trials.trained(trial, place)
+    if (stored := read_json(file)) is not None:
+        return [Score(**s) for s in stored["scores"]]
+    if split == "test":
+        trials.touched(result, place)
+    began = time.perf_counter()
+    scores = evaluate(model, getattr(data, split).to(place.device), asked.measure, asked.attribution, name=split)
+    images = {s.name: s.per_example for s in scores}
+    write(file.with_suffix(".npz"), lambda temporary: np.savez_compressed(temporary, **images))
+    record = {"settings": settings, "seconds": time.perf_counter() - began, "machine": trials.machine(place.device)}
+    write_json(file, {**record, "checksums": data.checksums, "scores": [s.record() for s in scores]})
+    return scores
+
+
+def main() -> int:
+    from harness import cli
+
+    p = cli.parser("harness.evaluate", __doc__, single=True)
+    p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
+    p.add_argument(
+        "--suite", default="standard", help=f"one or several of {', '.join(suites.SUITES)} (default standard)"
+    )
+    p.add_argument("--split", choices=("val", "test"), default="val", help="the images (default val)")
+    args = p.parse_args()
+    place, overrides = cli.place(args), cli.overrides(args)
+    how = {path: value for path, value in overrides.items() if path.startswith(("measure.", "attribution."))}
+    what = {path: value for path, value in overrides.items() if path not in how}
+    if args.trial and what:
+        raise Mistake(f"{next(iter(what))} is settled by --trial; only measure.* and attribution.* can be set")
+    if args.trial:
+        trial = recorded(args.trial, place)
+    else:
+        cell = cli.chosen(cli.space(args.space).cells(what), args.cell)
+        trial = dataclasses.replace(cell.trial, seed=args.seed)
+    asked = build({**trial.flat(), "measure.suites": args.suite, **how})
+    if not args.quiet:
+        print(f"trial {trial.key} ({args.suite}) on {place.device}", flush=True)
+    for score in measure(trial, asked, place, split="test" if args.test else "val"):
+        print(line(score))
+    return 0
+
+
+if __name__ == "__main__":
+    from harness.evaluate import main  # this file's second self, the one that `harness.trial` imports
+
+    sys.exit(exit_status(main))

@@ -4,7 +4,8 @@ What a saliency of `harness.saliency` gives is detached. Training for stable att
 gradient with its graph, of a net with curvature: `harness.models.softened` where the net is made of ReLUs.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,14 @@ def gradient(values: Tensor, x: Tensor, *, graph: bool = False, again: bool = Fa
     return g
 
 
+def of(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """The gradient of function(z).sum() at z, of z's shape; with a graph back to z where z asks for gradients."""
+    graph = z.requires_grad
+    with torch.enable_grad():
+        at = z if graph else z.detach().requires_grad_(True)
+        return gradient(function(at), at, graph=graph)
+
+
 def check_classes(logits: Tensor) -> None:
     """Raise `Mistake` where there is no wrong class to compare the label with."""
     if logits.dim() != 2 or logits.shape[1] < 2:
@@ -76,3 +85,20 @@ def check_curvature(model: nn.Module, x: Tensor, y: Tensor) -> None:
             f"the gradient of {name} changes, but its derivative is 0 everywhere: attributions of such a net cannot be"
             " attacked by gradients; build it of ReLUs, which are replaced by softplus, or of smooth activations"
         )
+
+
+@contextlib.contextmanager
+def untracked(model: nn.Module) -> Iterator[None]:
+    """Within: batch normalisation in training mode uses the statistics of the batch and lets no running ones move.
+
+    Unlike `harness.attacks.frozen` it changes neither a mode nor what asks for a gradient, so it may stand around a
+    part of a loss: running statistics are for evaluation, where no interpolated image and no softplus is seen.
+    """
+    tracking = [m for m in model.modules() if m.training and getattr(m, "track_running_stats", False)]
+    try:
+        for m in tracking:
+            m.track_running_stats = False
+        yield
+    finally:
+        for m in tracking:
+            m.track_running_stats = True

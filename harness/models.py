@@ -193,18 +193,29 @@ _RELUS = {F.relu, torch.relu, Tensor.relu} | _IN_PLACE
 
 
 class _Rectifier(TorchFunctionMode):
-    def __init__(self, rectifier: Callable[[Tensor], Tensor]):
+    def __init__(self, rectifier: Callable[[Tensor], Tensor], affine: bool = False):
         super().__init__()
-        self.rectifier = rectifier
+        self.rectifier, self.affine = rectifier, affine
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is F.batch_norm and self.affine:
+            return _affine_norm(*args, **kwargs)
         if func not in _RELUS:
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         if func in _IN_PLACE or kwargs.get("inplace"):
             return x.copy_(self.rectifier(x.clone()))  # a caller may go on with x and drop what is returned
         return self.rectifier(x)
+
+
+def _affine_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
+    """Batch normalisation; by running statistics it is a product and a sum, cheaper by half to differentiate twice."""
+    if training:
+        return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
 
 
 @contextlib.contextmanager
@@ -222,8 +233,20 @@ class Softened(nn.Module):
         self.model, self.beta = model, beta
 
     def forward(self, x: Tensor) -> Tensor:
-        with rectified_by(lambda t: F.softplus(t, self.beta)):
+        with self._smooth():
             return self.model(x)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last convolutional features of x, as `Net.maps`."""
+        with self._smooth():
+            return self.model.maps(x)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.model.head
+
+    def _smooth(self) -> contextlib.AbstractContextManager[None]:
+        return _Rectifier(lambda t: F.softplus(t, self.beta), affine=True)
 
 
 def softened(model: nn.Module, beta: float = 50.0) -> Softened:

@@ -119,7 +119,7 @@ def cam(model: Net, x: Tensor, y: Tensor) -> Tensor:
     (B, 1, H, W), of both signs; its mean, before it is enlarged, is the logit without the bias.
     """
     features, weight = _features_and_weight(model, x, y)
-    return _enlarged((weight * features).sum(1, keepdim=True), x)
+    return enlarged((weight * features).sum(1, keepdim=True), x)
 
 
 def gradcam(model: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def gradcam(model: Net, x: Tensor, y: Tensor) -> Tensor:
     """
     features, weight = _features_and_weight(model, x, y)
     places = features[0, 0].numel()
-    return _enlarged((weight / places * features).sum(1, keepdim=True).relu(), x)
+    return enlarged((weight / places * features).sum(1, keepdim=True).relu(), x)
 
 
 def gradcam_pp(model: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -141,11 +141,15 @@ def gradcam_pp(model: Net, x: Tensor, y: Tensor) -> Tensor:
     small beside g^2 on large feature maps; it is kept. The factor exp(S) is left out: it is positive and one
     number per image, so that every way to binarise the map cancels it, but in float32 it overflows at S = 89.
     """
-    features, weight = _features_and_weight(model, x, y)
+    return enlarged(plus_plus(*_features_and_weight(model, x, y)), x)
+
+
+def plus_plus(features: Tensor, weight: Tensor) -> Tensor:
+    """Grad-CAM++ of features (B, D, h, w) behind a global average and weights (B, D, 1, 1): (B, 1, h, w)."""
     places = features[0, 0].numel()
     g = weight / places  # the same at every place, behind a global average
     alpha = g**2 / (2 * g**2 + features.sum((2, 3), keepdim=True) * g**3 + 1e-7)
-    return _enlarged((places * alpha * g.relu() * features).sum(1, keepdim=True), x)
+    return (places * alpha * g.relu() * features).sum(1, keepdim=True)
 
 
 def guided_gradcam_pp(model: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -166,7 +170,8 @@ def _features_and_weight(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor
         return model.maps(x), model.head.weight.detach()[y][:, :, None, None]
 
 
-def _enlarged(m: Tensor, x: Tensor) -> Tensor:
+def enlarged(m: Tensor, x: Tensor) -> Tensor:
+    """A map (B, 1, h, w) of features, brought to the height and width of x."""
     if m[0].numel() == 1:  # interpolation would round, and binarising make a map of the rounding errors
         return m.expand(-1, -1, *x.shape[-2:]).contiguous()
     return F.interpolate(m, x.shape[-2:], mode="bilinear", align_corners=False)

@@ -6,6 +6,7 @@ with the value and the epoch of that rung; only trials run to their full length 
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,11 @@ class Study:
             for name in (*self.goals, *self.floor):
                 if name not in means:
                     raise Mistake(f"no score {name!r} was measured; there are: {', '.join(sorted(means))}")
+            missing = [goal for goal in self.goals if not math.isfinite(means[goal])]
+            if missing:  # no image was classified correctly, so none could be attacked
+                proposal.set_user_attr("reason", f"no image counts for {missing[0]}")
+                self._optuna.tell(proposal, state=TrialState.FAIL)
+                return
             for name, least in self.floor.items():
                 proposal.set_constraint(name, least - means[name])
             self._optuna.tell(proposal, [means[goal] for goal in self.goals])

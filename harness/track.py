@@ -224,6 +224,7 @@ def _summary(result: Result) -> dict[str, float]:
     for score in result.scores:
         split, _, name = score.name.partition("/")
         summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/{name}": score.n}
+        summary |= {f"{split}_{what}/{name}": count for what, count in score.counts.items()}
     return summary | {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
 
 

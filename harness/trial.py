@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import datasets, evaluate, maps, models, train
+from harness import datasets, evaluate, maps, models, suites, train
 from harness.batch import Batches
 from harness.config import Trial
 from harness.datasets import Data
@@ -58,6 +58,7 @@ def run(trial: Trial, place: Place, *, report: Callable[[Row], None] = ignore, t
     for a loss that is not finite.
     """
     data = datasets.load(trial.data, place)
+    evaluate.check(trial, data)
     folder = place.trial(trial.key)
     with locked(folder / "lock"):
         result = _stored(trial, folder, data)
@@ -117,7 +118,7 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
     def watch(net: nn.Module, done: int) -> Row:
         if done % trial.measure.watch and done != trial.epochs:
             return {}
-        scores = evaluate.evaluate(net, watched, trial.measure, name="curve", suite=evaluate.robust_suite)
+        scores = evaluate.evaluate(net, watched, trial.measure, name="curve", suite=suites.robust_suite)
         return {s.name: s.mean for s in scores}
 
     net, rows = train.fit(
@@ -132,7 +133,7 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
         report=report,
     )
     train.save_weights(folder / "weights.pt", net.state_dict())
-    scores, took = _timed(lambda: evaluate.evaluate(net, val, trial.measure, name="val"))
+    scores, took = _timed(lambda: evaluate.evaluate(net, val, trial.measure, trial.attribution, name="val"))
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
     result = Result(trial, scores, rows, seconds, data.checksums, machine(place.device))
     _store(result, folder, "val")
@@ -144,13 +145,19 @@ def _test(result: Result, place: Place, data: Data) -> Result:
     """Measure on the test images; the touch is recorded before the first of them is looked at."""
     folder = place.trial(result.trial.key)
     model = _trained_model(result.trial, data, place)
-    result = dataclasses.replace(result, touches=result.touches + 1)
-    _store(result, folder)
-    split = data.test.to(place.device)
-    scores, took = _timed(lambda: evaluate.evaluate(model, split, result.trial.measure, name="test"))
+    result = touched(result, place)
+    split, trial = data.test.to(place.device), result.trial
+    scores, took = _timed(lambda: evaluate.evaluate(model, split, trial.measure, trial.attribution, name="test"))
     seconds = {**result.seconds, "test": took}
     result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds)
     _store(result, folder, "test")
+    return result
+
+
+def touched(result: Result, place: Place) -> Result:
+    """Record one more measurement on the test images."""
+    result = dataclasses.replace(result, touches=result.touches + 1)
+    _store(result, place.trial(result.trial.key))
     return result
 
 
@@ -167,7 +174,7 @@ def _store(result: Result, folder: Path, part: str = "") -> None:
         write(folder / f"{part}.npz", lambda temporary: np.savez_compressed(temporary, **images))
     record = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     record["trial"] = result.trial.flat()
-    record["scores"] = [{k: v for k, v in vars(s).items() if k != "per_example"} for s in result.scores]
+    record["scores"] = [s.record() for s in result.scores]
     write_json(folder / "result.json", record)
 
 
@@ -224,7 +231,7 @@ def main() -> int:
             print(f"{cell.name}: trial {trial.key} on {place.device}, {trial.epochs} epochs", flush=True)
         result = run(trial, place, report=ignore if arguments.quiet else _print_row, test=arguments.test)
         for score in result.scores:
-            print(f"  {score.name:<18} {100 * score.mean:6.2f} ± {100 * score.stderr:.2f} %   n = {score.n}")
+            print(f"  {evaluate.line(score)}")
     return 0
 
 

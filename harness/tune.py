@@ -97,13 +97,15 @@ def main() -> int:
 
 def _check_data(planned: Plan, place) -> None:
     """Decode the data once, before any worker needs it, and see that it has what the cells ask for."""
-    from harness import datasets, maps, models
+    from harness import datasets, evaluate, maps, models
     from harness.errors import unknown
 
     for cell in planned.studies.values():
         if cell.trial.model not in models.MODELS:
             raise unknown("model", cell.trial.model, models.MODELS)
-        maps.check(cell.trial, datasets.load(cell.trial.data, place))
+        data = datasets.load(cell.trial.data, place)
+        maps.check(cell.trial, data)
+        evaluate.check(cell.trial, data)
 
 
 def _dry_run(planned: Plan, place) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness import attacks, evaluate
+from harness import attacks, evaluate, suites
 from harness.config import Measure
 from harness.datasets import Split
 from harness.evaluate import Score
@@ -81,7 +81,7 @@ def test_more_restarts_are_never_weaker_image_by_image(linear):
 def test_a_metric_does_not_move_when_another_is_added_or_generators_have_run(linear):
     model, split, *_ = linear
     measure = Measure(eps=(9 / 255,), steps=1, step=4 / 255)
-    alone = {s.name: s for s in evaluate.evaluate(model, split, measure, name="val", suite=evaluate.robust_suite)}
+    alone = {s.name: s for s in evaluate.evaluate(model, split, measure, name="val", suite=suites.robust_suite)}
     torch.rand(5)
     together = {
         s.name: s
@@ -110,7 +110,7 @@ def test_attack_gets_only_images_that_are_still_right(linear):
         return attacks.fgsm(model, x, y, eps=20 / 255)
 
     (batch,) = evaluate.chunks(split.head(200))
-    evaluate.attacked(attack, restarts=2)(model, batch)
+    suites.attacked(attack, restarts=2)(model, batch)
     assert seen[0] == int((margin[:200] > 0).sum()) and seen[1] < seen[0]
 
 
