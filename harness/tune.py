@@ -131,14 +131,15 @@ def _dry_run(planned: Plan, place) -> str:
 
 def _cost(planned: Plan, place) -> str:
     """Device time at most, from a training step of each method; teachers and their maps are not in it."""
-    from harness import bench, datasets, evaluate, maps
+    from harness import datasets, evaluate, maps
+    from harness.bench.epochs import epoch_seconds
 
     known: dict[object, float] = {}
 
     def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
         kind = (trial.method, trial.model, trial.batch, shape)
         if kind not in known:
-            known[kind] = bench.epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
+            known[kind] = epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
         return known[kind]
 
     training = measuring = 0.0

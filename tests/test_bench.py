@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import methods
-from harness import bench, models
+from harness import models
 from harness.batch import Batch
+from harness.bench import epochs as bench
 from harness.config import build
 from methods.noise import uniform_noise
 

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from interleaved runs, since absolute times belong to the machine and the hour."""
