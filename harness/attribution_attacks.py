@@ -23,7 +23,7 @@ from harness import gradients, metrics, saliency
 from harness.attacks import Start, ascend
 from harness.errors import Mistake
 from harness.gradients import Scalar, true_logit
-from harness.models import softened
+from harness.models import Net, Softened, softened
 
 Objective = Callable[[Tensor], Callable[[Tensor], Tensor]]
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -35,7 +35,7 @@ PIXELS = {"cpu": 80 * 1024, "cuda": 2000 * 1024}
 
 def at_once(x: Tensor) -> int:
     """How many images of x's size a graph holds at once on x's device."""
-    return max(1, PIXELS.get(x.device.type, PIXELS["cuda"]) // x[0, 0].numel())
+    return max(1, PIXELS.get(x.device.type, PIXELS["cuda"]) // (x.shape[-2] * x.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class IntegratedGradients:
     def __call__(self, net: nn.Module, z: Tensor, y: Tensor) -> Tensor:
         nodes, weights = self._rule(z)
         scalar = gradients.SCALARS[self.of]
-        together = max(1, (self.chunk or at_once(z)) // len(z))
+        together = max(1, (self.chunk or at_once(z)) // max(1, len(z)))
         parts = list(zip(nodes.split(together), weights.split(together), strict=True))
         if len(parts) > 1 and z.requires_grad:
             mean = _InTurn.apply(z, net, y, scalar, parts)
@@ -93,7 +93,7 @@ def _weighted(net: nn.Module, z: Tensor, y: Tensor, scalar: Scalar, nodes: Tenso
     """The weighted sum of the gradients at every node times z, of z's shape."""
     way = (nodes.view(-1, 1, 1, 1, 1) * z).flatten(0, 1).contiguous(memory_format=torch.channels_last)
     g = gradients.of(lambda at: scalar(net(at), y.repeat(len(nodes))), way)
-    return (weights.view(-1, 1, 1, 1, 1) * g.unflatten(0, (len(nodes), -1))).sum(0)
+    return (weights.view(-1, 1, 1, 1, 1) * g.unflatten(0, (len(nodes), len(z)))).sum(0)
 
 
 class _InTurn(torch.autograd.Function):
@@ -139,7 +139,7 @@ class SmoothGrad:
         spread = self.sigma * (flat.amax(1) - flat.amin(1)).view(-1, 1, 1, 1)
         noisy = (z + spread * draws).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         g = gradients.of(lambda at: true_logit(net(at), y.repeat(self.n)), noisy)
-        return g.unflatten(0, (self.n, -1)).mean(0)
+        return g.unflatten(0, (self.n, len(z))).mean(0)
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,9 @@ class GradCAMPlusPlus:
     images = 1
 
     def __call__(self, net: nn.Module, z: Tensor, y: Tensor) -> Tensor:
-        if not hasattr(net, "maps"):
-            raise Mistake(f"class activation maps need a Net of harness.models, not {type(net).__name__}")
+        explained = net.model if isinstance(net, Softened) else net
+        if not isinstance(explained, Net):
+            raise Mistake(f"class activation maps need a Net of harness.models, not {type(explained).__name__}")
         weight = net.head.weight.detach()[y][:, :, None, None]
         return saliency.enlarged(saliency.plus_plus(net.maps(z), weight), z)
 
@@ -176,7 +177,7 @@ def top_k(k: int) -> Objective:
 
 
 def mass_centre(clean: Tensor) -> Callable[[Tensor], Tensor]:
-    """Move the centre of mass of the map away from where it is in the clean one."""
+    """Move the centre of mass of the map away from where it is in the clean one; from x itself no way leads there."""
     centre = metrics.mass_centre(clean)
     return lambda s: (metrics.mass_centre(s) - centre).square().sum(1)
 

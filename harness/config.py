@@ -275,8 +275,10 @@ def _spoken(kind: object) -> str:
 
 
 _AT_LEAST = {
-    **dict.fromkeys(("epochs", "steps", "restarts", "watch", "k", "points"), 1),
-    **dict.fromkeys(("eps", "step", "beta", "limit", "size", "pad", "clip", "split", "weight_decay", "images"), 0),
+    **dict.fromkeys(("epochs", "steps", "restarts", "watch", "k", "topk", "points", "coarse"), 1),
+    **dict.fromkeys(
+        ("eps", "step", "beta", "weight", "limit", "size", "pad", "clip", "split", "weight_decay", "images"), 0
+    ),
     **{"batch": 2, "teacher_seed": -1},
 }
 _SHARES = ("alpha10", "flip", "quantile")  # in [0, 1], ends included
@@ -288,6 +290,8 @@ def _check(trial: Trial) -> None:
     for path, value in trial.flat().items():
         leaf = path.rpartition(".")[2]
         values = value if isinstance(value, tuple) else (value,)
+        if value is None:
+            continue
         if leaf in _AT_LEAST and (not values or min(values) < _AT_LEAST[leaf]):
             raise Mistake(f"{path} must be at least {_AT_LEAST[leaf]}, not {value!r}")
         if leaf == "eps" and max(values) > 1:

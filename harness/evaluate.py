@@ -102,7 +102,7 @@ def _scores(model: nn.Module, split: Split, key: str, measurement: Measurement, 
     if measurement.images is not None:
         right = torch.cat([suites.accuracy(model, batch) for batch in chunks(split)]).nonzero().squeeze(1)
         index = right[: measurement.images or None]
-        seen = int(index[-1]) + 1 if len(index) else len(split)
+        seen = int(index[-1]) + 1 if len(index) < len(right) else len(split)
         chosen, counts = split.at(index), {"wrong": seen - len(index)}
     parts = [measurement.metric(model, batch) for batch in chunks(chosen)]
     parts = [part if isinstance(part, dict) else {key: part} for part in parts]
@@ -124,9 +124,14 @@ def image_passes(trial: Trial, val: int, test: int) -> dict[str, int]:
     """How many images a trial sends forward and back to be measured: while it trains and at its end, and on test."""
     measure = trial.measure
     robust = 1 + len(measure.eps) * measure.restarts * (measure.steps + 1)
-    full = robust + 2 * len(measure.eps)
+    standard = robust + 2 * len(measure.eps) if "standard" in measure.suites else 0
     watched = min(val, measure.images or val) * -(-trial.epochs // measure.watch)
-    return {"val": watched * robust + val * full, "test": test * full}
+    each = sum(attributions.passes(name, trial.attribution) for name in measure.suites)
+    attacked = {part: min(n, trial.attribution.images or n) * each for part, n in (("val", val), ("test", test))}
+    return {
+        "val": watched * robust + val * standard + attacked["val"],
+        "test": test * standard + attacked["test"],
+    }
 
 
 def chunks(split: Split):

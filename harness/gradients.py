@@ -40,6 +40,8 @@ def gradient(values: Tensor, x: Tensor, *, graph: bool = False, again: bool = Fa
     graph: keep it differentiable. again: another gradient of the same values' graph will follow. Zero where the values
     do not depend on x.
     """
+    if not values.requires_grad:
+        return torch.zeros_like(x)
     (g,) = torch.autograd.grad(
         values.sum(), x, create_graph=graph, retain_graph=graph or again, allow_unused=True, materialize_grads=True
     )
@@ -51,7 +53,8 @@ def of(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     graph = z.requires_grad
     with torch.enable_grad():
         at = z if graph else z.detach().requires_grad_(True)
-        return gradient(function(at), at, graph=graph)
+        g = gradient(function(at), at, graph=graph)
+        return g + 0 * at if graph else g  # of a linear function, too, there is a graph: its gradient is 0
 
 
 def check_classes(logits: Tensor) -> None:
@@ -102,3 +105,15 @@ def untracked(model: nn.Module) -> Iterator[None]:
     finally:
         for m in tracking:
             m.track_running_stats = True
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within: the net is in evaluation mode, and learns from its gradients all the same. After: as it was."""
+    modes = [(m, m.training) for m in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode

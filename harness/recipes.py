@@ -8,6 +8,9 @@ PIXEL = 1 / 255
 
 _COMMON = {"optim.name": "sgd", "optim.momentum": 0.9, "optim.schedule": "cosine"}
 
+# Integrated gradients in training, short of the published 50 places: a trial is to last a minute.
+_COARSE = {"method.points": 10, "method.coarse": 5}
+
 # Mangla et al. (2020): Adam with torch's defaults, no schedule, 100 epochs; measured by PGD with 5 steps of 2/255.
 _SAT = {
     "model": "resnet10",
@@ -33,6 +36,9 @@ RECIPES: dict[str, dict[str, object]] = {
         "measure.watch": 6,
         "method.eps": 48 * PIXEL,
         "method.step": 16 * PIXEL,
+        **_COARSE,
+        "attribution.eps": 16 * PIXEL,
+        "attribution.k": 10,
     },
     "shapes": {
         **_COMMON,
@@ -45,6 +51,7 @@ RECIPES: dict[str, dict[str, object]] = {
         "measure.eps": tuple(e * PIXEL for e in (2, 4, 8)),
         "measure.watch": 4,
         "maps.saliency": "mask",
+        **_COARSE,
     },
     "cifar10": {
         **_SAT,

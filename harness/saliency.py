@@ -146,7 +146,7 @@ def gradcam_pp(model: Net, x: Tensor, y: Tensor) -> Tensor:
 
 def plus_plus(features: Tensor, weight: Tensor) -> Tensor:
     """Grad-CAM++ of features (B, D, h, w) behind a global average and weights (B, D, 1, 1): (B, 1, h, w)."""
-    places = features[0, 0].numel()
+    places = features.shape[2:].numel()
     g = weight / places  # the same at every place, behind a global average
     alpha = g**2 / (2 * g**2 + features.sum((2, 3), keepdim=True) * g**3 + 1e-7)
     return (places * alpha * g.relu() * features).sum(1, keepdim=True)
@@ -172,7 +172,7 @@ def _features_and_weight(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor
 
 def enlarged(m: Tensor, x: Tensor) -> Tensor:
     """A map (B, 1, h, w) of features, brought to the height and width of x."""
-    if m[0].numel() == 1:  # interpolation would round, and binarising make a map of the rounding errors
+    if m.shape[1:].numel() == 1:  # interpolation would round, and binarising make a map of the rounding errors
         return m.expand(-1, -1, *x.shape[-2:]).contiguous()
     return F.interpolate(m, x.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -106,9 +106,11 @@ def attribution_suite(measure: Measure, attribution: Attribution) -> dict[str, M
         for name, control in (("strong", False), ("random", True)):
             protocol = attributions.strong(attribution, explain, control)
             suite[name + short] = _attribution(name + short, protocol, attribution)
-    about = {"eps": attribution.eps}
-    suite["bound"] = Measurement(attributions.bound(attribution), about, attribution.images)
-    suite["completeness"] = Measurement(attributions.completeness(attribution), about, attribution.images)
+    ascent = {name: getattr(attribution, name) for name in ("eps", "steps", "beta")}
+    ascent |= {"step": attributions.step_of(attribution), "start": "uniform", "norm": "linf", "chunk": CHUNK}
+    suite["bound"] = Measurement(attributions.bound(attribution), ascent, attribution.images)
+    pgd = {**attributions.pgd_settings(attribution), "start": "uniform", "norm": "linf", "chunk": CHUNK}
+    suite["completeness"] = Measurement(attributions.completeness(attribution), pgd, attribution.images)
     return suite
 
 

@@ -1,13 +1,17 @@
 """Measurement, with a linear model of known margins as the oracle."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from harness import attacks, evaluate, suites
+from harness import attacks, evaluate, suites, trial
 from harness.config import Measure
 from harness.datasets import Split
+from harness.errors import Mistake
 from harness.evaluate import Score
 
 
@@ -117,3 +121,72 @@ def test_attack_gets_only_images_that_are_still_right(linear):
 def test_stderr_of_one_image_is_unknown():
     score = Score.of("val/clean", torch.ones(1), {})
     assert score.mean == 1.0 and np.isnan(score.stderr)
+
+
+def evaluated(monkeypatch, place, *words):
+    """The exit status of `python -m harness.evaluate` with these words."""
+    from harness.errors import exit_status
+
+    argv = ["evaluate", *words, "--out", str(place.out), "--data-root", str(place.data), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", argv)
+    return exit_status(evaluate.main)
+
+
+FEW = [f"attribution.{setting}" for setting in ("images=5", "steps=2", "points=3", "restarts=1")]
+FEW = [word for setting in FEW for word in ("--set", setting)]
+
+
+def test_the_command_measures_a_recorded_trial_once(monkeypatch, capsys, place, quick):
+    run = quick(method="standard", data__limit=300, epochs=4)
+    trial.run(run, place)
+    words = ("--trial", run.key, "--suite", "attribution,attribution-legacy", *FEW)
+    assert evaluated(monkeypatch, place, *words) == 0
+    said = capsys.readouterr().out
+    for score in ("strong-in", "strong-k", "random-in", "art-in", "rar-lens_recall", "bound_slack", "completeness"):
+        assert re.search(rf"^val/{score} .* n = 5", said, re.M), score
+    (file,) = place.trial(run.key).glob("evaluation-val-*.json")
+    stamp = file.stat().st_mtime_ns
+    stored = json.loads(file.read_text())
+    assert stored["settings"]["attribution.images"] == 5 and stored["checksums"]
+    with np.load(file.with_suffix(".npz")) as images:
+        assert (~np.isnan(images["val/strong-in"])).sum() == 5
+    assert evaluated(monkeypatch, place, *words) == 0
+    assert capsys.readouterr().out == said and file.stat().st_mtime_ns == stamp
+    assert trial.run(run, place).touches == 0
+
+
+def test_a_measurement_on_test_is_a_touch(monkeypatch, capsys, place, quick):
+    run = quick(method="standard")
+    trial.run(run, place)
+    for _ in range(2):
+        assert evaluated(monkeypatch, place, "--trial", run.key, "--test") == 0
+    assert "test/robust" in capsys.readouterr().out
+    assert trial.run(run, place).touches == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trial", "KEY", "--suite", "atribution"), "did you mean 'attribution'?"),
+        (("--trial", "fff"), "trial 'fff' is not known; "),
+        (("--trial", "KEY", "--set", "epochs=3"), "epochs is settled by --trial"),
+        (("--trial", "KEY", "--suite", "attribution", "--set", "attribution.k=65"), "at most the 8 x 8 pixels"),
+        (("--trial", "KEY", "--suite", "attribution", "--set", "attribution.eps=-1/255"), "must be at least 0"),
+        (("--trial", "KEY", "--suite", "attribution", "--set", "attribution.maps=gradcampp"), "'gradcam_pp'?"),
+        (("--trial", "KEY", "--suite", "attribution", "--set", "attribution.beta=0"), "must be positive"),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, capsys, shared_place, quick, words, said):
+    run = quick(method="standard", epochs=1)
+    trial.run(run, shared_place)
+    words = [run.key if word == "KEY" else word for word in words]
+    assert evaluated(monkeypatch, shared_place, *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+
+
+def test_what_its_data_does_not_allow_is_refused_before_a_trial_is_trained(place, quick):
+    run = quick(method="standard", measure__suites="attribution", attribution__k=100)
+    with pytest.raises(Mistake, match="at most the 8 x 8 pixels of a map, not 100"):
+        trial.run(run, place)
+    assert not (place.trial(run.key) / "weights.pt").exists()

@@ -1,0 +1,31 @@
+"""Which training gives both robust predictions and stable attributions? ART, IG-NORM and their baselines.
+
+Every method at equal budget. Goals: robust accuracy, and IN and K under the strong protocol, on 64 images; nets less
+than half right do not count, since one that has learnt nothing has stable attributions. All of a cell's front is
+repeated. Tuned: eps, the weight of the second term, the learning rate.
+"""
+
+from harness.space import Space, times, within
+
+SPACE = Space(
+    base={
+        "normalise": True,
+        "measure.suites": "standard,attribution,attribution-legacy",
+        "attribution.images": 64,
+        "attribution.restarts": 1,
+    },
+    compare={
+        "standard": {"method": "standard"},
+        "pgd": {"method": "pgd"},
+        "trades": {"method": "trades"},
+        "ig-norm": {"method": "ig_norm"},
+        "ig-sum-norm": {"method": "ig_sum_norm"},
+        "art": {"method": "art"},
+    },
+    search={"method.eps": times(0.5, 1), "method.weight": within(10), "optim.lr": within(3)},
+    goal=("val/robust", "val/strong-in", "val/strong-k"),
+    floor={"val/clean": 0.5},
+    controls=("standard",),
+    trials=3,
+    seeds=2,
+)

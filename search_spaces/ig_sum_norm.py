@@ -1,0 +1,19 @@
+"""IG-SUM-NORM: how much weight on the integrated gradients' norm, over which eps?
+
+Compared: with standard and PGD training. Tuned: eps, weight, learning rate. The goal is robust accuracy; IN and K are
+measured beside it, on 64 images.
+"""
+
+from harness.space import Space, times, within
+
+SPACE = Space(
+    base={
+        "normalise": True,
+        "measure.suites": "standard,attribution",
+        "attribution.images": 64,
+        "attribution.restarts": 1,
+    },
+    compare={"standard": {"method": "standard"}, "pgd": {"method": "pgd"}, "ig-sum-norm": {"method": "ig_sum_norm"}},
+    search={"method.eps": times(0.5, 1), "method.weight": within(10), "optim.lr": within(3)},
+    controls=("standard",),
+)
