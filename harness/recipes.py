@@ -9,7 +9,7 @@ PIXEL = 1 / 255
 _COMMON = {"optim.name": "sgd", "optim.momentum": 0.9, "optim.schedule": "cosine"}
 
 # Integrated gradients in training, short of the published 50 places: a trial is to last a minute.
-_COARSE = {"method.points": 10, "method.coarse": 5}
+_COARSE = {"method.points": 5, "method.coarse": 5}
 
 # Mangla et al. (2020): Adam with torch's defaults, no schedule, 100 epochs; measured by PGD with 5 steps of 2/255.
 _SAT = {

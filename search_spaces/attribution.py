@@ -10,7 +10,7 @@ from harness.space import Space, times, within
 SPACE = Space(
     base={
         "normalise": True,
-        "measure.suites": "standard,attribution,attribution-legacy",
+        "measure.suites": "standard,attribution",
         "attribution.images": 64,
         "attribution.restarts": 1,
     },
