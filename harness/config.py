@@ -175,7 +175,7 @@ class Trial:
 def build(settings: Mapping[str, object]) -> Trial:
     """A trial from dotted paths: the data set's recipe, then `settings` over it.
 
-    Raises `Mistake` for a path that does not exist or a value of another type.
+    Raises `Mistake` for a path that does not exist, a value of another type, or a setting that nothing would read.
     """
     settings = dict(settings)
     method = methods.make(_checked("method", settings.pop("method", "standard"), str))
@@ -186,6 +186,9 @@ def build(settings: Mapping[str, object]) -> Trial:
             trial = _replaced(trial, path, value)
     for path, value in settings.items():
         trial = _replaced(trial, path, value)
+    unread = [path for path in settings if path.startswith("attribution.")]
+    if unread and not trial.measures_attribution:
+        raise Mistake(f"{unread[0]} has no effect: add attribution to measure.suites, such as standard,attribution")
     _check(trial)
     return trial
 

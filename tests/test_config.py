@@ -103,3 +103,18 @@ def test_a_trial_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         build({}).epochs = 3
     assert {f.name for f in dataclasses.fields(Trial)} >= {"method", "data", "optim", "maps", "seed"}
+
+
+def test_attribution_belongs_to_a_trial_that_measures_it():
+    plain, measured = build({}), build({"measure.suites": "standard,attribution"})
+    assert not [path for path in plain.flat() if path.startswith("attribution")]
+    assert measured.flat()["attribution.k"] == 10 and measured.key != plain.key
+    assert build({"measure.suites": "attribution", "attribution.maps": "gradient,smoothgrad"}).attribution.maps == (
+        "gradient",
+        "smoothgrad",
+    )
+    with pytest.raises(Mistake, match=r"^attribution\.k has no effect: add attribution to measure\.suites"):
+        build({"attribution.k": 5})
+    for path, value in (("k", 0), ("points", 0), ("steps", 0), ("restarts", 0), ("eps", -0.1), ("images", -1)):
+        with pytest.raises(Mistake, match=rf"^attribution\.{path} must be at least"):
+            build({"measure.suites": "attribution", f"attribution.{path}": value})
