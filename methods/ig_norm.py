@@ -62,9 +62,9 @@ class IGNorm:
     running statistics follow the images of the cross-entropy only.
 
     The net is taken as it is. The gradient in its weights is exact, up to where a ReLU or the sign of an attribution
-    flips. Second-order parts are in float32. Cost: 1 pass, and 3 to 5 for each point: steps * (points // coarse) of
-    them in the attack, whose graphs are held for one step, and `points` in the loss, whose graphs are held one at a
-    time.
+    flips. Second-order parts are in float32. Cost: 1 pass, 3 or 4 for each of the steps * (points // coarse) points of
+    the attack, whose graphs are held for one step, and 4 to 6 for each of the `points` of the loss, whose graphs are
+    held one at a time.
     """
 
     eps: float = 8 / 255

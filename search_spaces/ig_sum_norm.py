@@ -14,6 +14,6 @@ SPACE = Space(
         "attribution.restarts": 1,
     },
     compare={"standard": {"method": "standard"}, "pgd": {"method": "pgd"}, "ig-sum-norm": {"method": "ig_sum_norm"}},
-    search={"method.eps": times(0.5, 1), "method.weight": within(10), "optim.lr": within(3)},
+    search={"method.eps": times(0.5, 1), "method.weight": within(3), "optim.lr": within(3)},
     controls=("standard",),
 )
