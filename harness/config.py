@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Union, get_args, get_origin, get_type_hints
@@ -175,7 +175,7 @@ class Trial:
 def build(settings: Mapping[str, object]) -> Trial:
     """A trial from dotted paths: the data set's recipe, then `settings` over it.
 
-    Raises `Mistake` for a path that does not exist, a value of another type, or a setting that nothing would read.
+    Raises `Mistake` for a path that does not exist or a value of another type.
     """
     settings = dict(settings)
     method = methods.make(_checked("method", settings.pop("method", "standard"), str))
@@ -186,11 +186,15 @@ def build(settings: Mapping[str, object]) -> Trial:
             trial = _replaced(trial, path, value)
     for path, value in settings.items():
         trial = _replaced(trial, path, value)
-    unread = [path for path in settings if path.startswith("attribution.")]
-    if unread and not trial.measures_attribution:
-        raise Mistake(f"{unread[0]} has no effect: add attribution to measure.suites, such as standard,attribution")
     _check(trial)
     return trial
+
+
+def check_read(trial: Trial, paths: Iterable[str]) -> None:
+    """Raise `Mistake` for the first of these settings of attributions, if the trial measures none."""
+    unread = [path for path in paths if path.startswith("attribution.")]
+    if unread and not trial.measures_attribution:
+        raise Mistake(f"{unread[0]} has no effect: name a suite that attacks attributions, such as attribution")
 
 
 def has(trial: Trial, path: str) -> bool:

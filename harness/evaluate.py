@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness import attacks, suites
 from harness import attribution as attributions
 from harness.batch import Batch
-from harness.config import Attribution, Measure, Trial, build
+from harness.config import Attribution, Measure, Trial, build, check_read
 from harness.datasets import Data, Split
 from harness.errors import Mistake, exit_status, unknown
 from harness.place import Place, read_json, write, write_json
@@ -207,6 +207,7 @@ def main() -> int:
         cell = cli.chosen(cli.space(args.space).cells(what), args.cell)
         trial = dataclasses.replace(cell.trial, seed=args.seed)
     asked = build({**trial.flat(), "measure.suites": args.suite, **how})
+    check_read(asked, how)
     if not args.quiet:
         print(f"trial {trial.key} ({args.suite}) on {place.device}", flush=True)
     for score in measure(trial, asked, place, split="test" if args.test else "val"):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.config import Trial, build, has
+from harness.config import Trial, build, check_read, has
 from harness.errors import Mistake, one_line
 
 
@@ -188,6 +188,7 @@ class Space:
             unused -= set(fitting)
             settings |= fitting
             trial = build(settings)
+            check_read(trial, overrides)
             search = {p: d for p, d in self.search.items() if has(trial, p) and p not in overrides}
             search = {p: d.at(trial.flat()[p]) for p, d in search.items()}
             _check(name, trial, settings, search)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import methods
-from harness.config import Trial, build
+from harness.config import Trial, build, check_read
 from harness.errors import Mistake
 from harness.recipes import RECIPES
 
@@ -113,8 +113,9 @@ def test_attribution_belongs_to_a_trial_that_measures_it():
         "gradient",
         "smoothgrad",
     )
-    with pytest.raises(Mistake, match=r"^attribution\.k has no effect: add attribution to measure\.suites"):
-        build({"attribution.k": 5})
+    check_read(measured, ["attribution.k"])
+    with pytest.raises(Mistake, match=r"^attribution\.k has no effect: name a suite"):
+        check_read(plain, ["epochs", "attribution.k"])
     for path, value in (("k", 0), ("points", 0), ("steps", 0), ("restarts", 0), ("eps", -0.1), ("images", -1)):
         with pytest.raises(Mistake, match=rf"^attribution\.{path} must be at least"):
             build({"measure.suites": "attribution", f"attribution.{path}": value})
