@@ -7,6 +7,7 @@
 What is measured goes beside the trial's own results, and is not measured again.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -186,7 +187,7 @@ def measure(trial: Trial, asked: Trial, place: Place, *, split: str) -> list[Sco
     return scores
 
 
-def main() -> int:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     from harness import cli
 
     p = cli.parser("harness.evaluate", __doc__, single=True)
@@ -195,7 +196,13 @@ def main() -> int:
         "--suite", default="standard", help=f"one or several of {', '.join(suites.SUITES)} (default standard)"
     )
     p.add_argument("--split", choices=("val", "test"), default="val", help="the images (default val)")
-    args = p.parse_args()
+    return p.parse_args(words)
+
+
+def main() -> int:
+    from harness import cli
+
+    args = arguments()
     place, overrides = cli.place(args), cli.overrides(args)
     how = {path: value for path, value in overrides.items() if path.startswith(("measure.", "attribution."))}
     what = {path: value for path, value in overrides.items() if path not in how}

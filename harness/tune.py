@@ -119,11 +119,12 @@ def _dry_run(planned: Plan, place) -> str:
         for path, value in cell.published().items():
             lines.append(f"    {path:<16} {spoken(path, cell.search[path])}; published {spoken(path, value)}")
     cells = len(planned.studies)
+    least = "at least " if len(planned.space.goals) > 1 else ""  # all of a front is repeated
     lines += [
         "",
         f"{cells} cells x {planned.trials} trials = {cells * planned.trials} trials,"
         f" goal {', '.join(planned.space.goals)};"
-        f" then {planned.seeds} seeds of each winner = {cells * planned.seeds} trials, tested once each",
+        f" then {planned.seeds} seeds of each winner = {least}{cells * planned.seeds} trials, tested once each",
         _cost(planned, place),
     ]
     return "\n".join(lines)

@@ -5,9 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 import methods
-from harness import cli, models, saliency, tune
+from harness import cli, evaluate, models, saliency, suites, tune
 from harness.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -20,11 +21,15 @@ def arguments(command):
     return module, words
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "harness.t" in c and "--list" not in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if re.search(r"harness\.(t|e)", c) and "--list" not in c])
 def test_every_command_is_a_valid_one(command):
     module, words = arguments(command)
     if module == "harness.tune":
         assert tune.plan(tune.arguments(words)).studies
+    elif module == "harness.evaluate":
+        args = evaluate.arguments(words)
+        assert suites.named(args.suite.split(","))
+        assert cli.chosen(cli.space(args.space).cells({"data": args.data} if args.data else {}), args.cell)
     else:
         args = cli.parser(module, "", single=True).parse_args(words)
         cells = cli.space(args.space).cells(cli.overrides(args))
@@ -44,6 +49,15 @@ def test_the_commands_of_the_first_block_are_in_the_makefile():
 def test_every_name_is_listed(names):
     for name in names:
         assert f"`{name}`" in TEXT or name == "tiny-imagenet", name
+
+
+def test_its_code_runs():
+    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    net, target = models.build("small", 3, 5), torch.rand(8, 8)
+    x = torch.rand(2, 3, 8, 8)
+    names = {"net": net, "x": x, "y": net.eval()(x).argmax(1), "target": target}
+    exec(code, names)
+    assert names["found"].z.shape == x.shape and names["found"].kept.all()
 
 
 def test_what_it_says_of_a_mistake_is_what_is_said():
