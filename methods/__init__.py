@@ -4,7 +4,8 @@ A method turns a model and a batch into named loss terms; their sum is minimised
 
     def loss(self, model, batch) -> dict[str, Tensor]
 
-Its defaults are the published values. A method that trains on maps says so by `reads_maps = True`.
+Its defaults are the published values. A method that trains on maps says so by `reads_maps = True`, one that
+differentiates gradients by `second_order = True`.
 """
 
 import dataclasses
@@ -53,3 +54,8 @@ def name(method: Method) -> str:
 def reads_maps(method: Method) -> bool:
     """Whether the method trains on `batch.s`."""
     return getattr(method, "reads_maps", False)
+
+
+def second_order(method: Method) -> bool:
+    """Whether the method differentiates gradients, and so costs ten to a hundred training steps of `standard`."""
+    return getattr(method, "second_order", False)

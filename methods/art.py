@@ -6,7 +6,7 @@ it near, by its cosine, and keep the gradient of the best wrong logit away: a tr
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,8 @@ class ART:
     Cost: 5 or 6 passes for each step of the attack, 1 for the cross-entropy and 5 to 9 for the triplets (`pair`: on
     twice the images, whose gradients' graph is held).
     """
+
+    second_order: ClassVar[bool] = True
 
     eps: float = 8 / 255
     step: float = 5 / 255

@@ -7,7 +7,7 @@ the other; their sum is the difference of the two losses. The sum of their sizes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class IGNorm:
     the attack, whose graphs are held for one step, and 4 to 6 for each of the `points` of the loss, whose graphs are
     held one at a time.
     """
+
+    second_order: ClassVar[bool] = True
 
     eps: float = 8 / 255
     step: float = 2 / 255

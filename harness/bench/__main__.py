@@ -33,7 +33,7 @@ def main() -> int:
     p.add_argument("what", choices=BENCHMARKS)
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     p.add_argument("--data", help="whose recipe to use (default cifar10 of `epochs`, digits of `attribution`)")
-    p.add_argument("--methods", help="of `epochs`: only these, joined by commas; standard and pgd are always timed")
+    p.add_argument("--methods", help="of `epochs`: which, joined by commas (default: all of first order)")
     p.add_argument("--size", type=int, default=32, help="of the random images of `epochs`")
     p.add_argument("--channels", type=int, default=3, help="of the random images of `epochs`")
     p.add_argument("--steps", type=int, default=3, help="of `epochs`: training steps per method and round")

@@ -97,9 +97,11 @@ def epochs(
 ) -> dict[str, dict]:
     """Expected seconds of a training step of every method, and its ratio to `standard` and to `pgd`, by round.
 
-    chosen: only these methods, and the two yardsticks.
+    chosen: only these methods, and the two yardsticks; by default all but those of second order.
     """
-    wanted = methods.names() if chosen is None else dict.fromkeys(["standard", "pgd", *chosen])
+    if chosen is None:
+        chosen = [name for name in methods.names() if not methods.second_order(methods.make(name))]
+    wanted = dict.fromkeys(["standard", "pgd", *chosen])
     trials = {name: _for(name, base) for name in wanted}
     trials[PUBLISHED] = dataclasses.replace(trials["pgd"], method=PublishedPGD(**vars(trials["pgd"].method)))
     runs, shares = {}, {}
