@@ -13,7 +13,7 @@ from harness.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^\s*(?:ray job submit .* -- )?(python -m [^#\n]+)", TEXT, re.M)
+COMMANDS = re.findall(r"^\s*(?:ray job submit .* -- )?(python -m [^#\n]+)", re.sub(r"\\\n\s*", "", TEXT), re.M)
 
 
 def arguments(command):
