@@ -146,7 +146,7 @@ def line(score: Score) -> str:
     counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
     unit = 1 if score.name.endswith(("_left", "_right", "_slack")) else 100
     figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
-    return f"{score.name:<24} {figure:<20} n = {score.n}{f' ({counts})' if counts else ''}"
+    return f"{score.name:<26} {figure:<20} n = {score.n}{f' ({counts})' if counts else ''}"
 
 
 def recorded(key: str, place: Place) -> Trial:
@@ -193,9 +193,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     p = cli.parser("harness.evaluate", __doc__, single=True)
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
     p.add_argument(
-        "--suite", default="standard", help=f"one or several of {', '.join(suites.SUITES)} (default standard)"
+        "--suite", default="standard", help=f"some of {', '.join(suites.SUITES)}, joined by commas (default standard)"
     )
-    p.add_argument("--split", choices=("val", "test"), default="val", help="the images (default val)")
     return p.parse_args(words)
 
 
