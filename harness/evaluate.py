@@ -9,10 +9,12 @@ What is measured goes beside the trial's own results, and is not measured again.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,11 +86,15 @@ def evaluate(
     and as before after. Each measurement has its own seed.
     """
     suite = suite or suites.named(measure.suites)
+    # Which images are classified correctly: asked by every measurement of attributions, found once.
+    right = functools.cache(
+        lambda: torch.cat([suites.accuracy(model, batch) for batch in chunks(split)]).nonzero().squeeze(1)
+    )
     scores = []
     with attacks.frozen(model), exact():
         for key, measurement in suite(measure, attribution or Attribution()).items():
             with seeded(seed, key):
-                scores += _scores(model, split, key, measurement, name)
+                scores += _scores(model, split, right, key, measurement, name)
     by_name = {s.name: s for s in scores}
     grid = [by_name.get(f"{name}/{suites.pgd_name(measure, eps)}") for eps in measure.eps]
     if all(grid):
@@ -98,12 +104,13 @@ def evaluate(
     return scores
 
 
-def _scores(model: nn.Module, split: Split, key: str, measurement: Measurement, name: str) -> list[Score]:
+def _scores(
+    model: nn.Module, split: Split, right: Callable[[], Tensor], key: str, measurement: Measurement, name: str
+) -> list[Score]:
     chosen, counts = split, {}
     if measurement.images is not None:
-        right = torch.cat([suites.accuracy(model, batch) for batch in chunks(split)]).nonzero().squeeze(1)
-        index = right[: measurement.images or None]
-        seen = int(index[-1]) + 1 if len(index) < len(right) else len(split)
+        index = right()[: measurement.images or None]
+        seen = int(index[-1]) + 1 if len(index) < len(right()) else len(split)
         chosen, counts = split.at(index), {"wrong": seen - len(index)}
     parts = [measurement.metric(model, batch) for batch in chunks(chosen)]
     parts = [part if isinstance(part, dict) else {key: part} for part in parts]

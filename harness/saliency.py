@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness import gradients
 from harness.attacks import frozen
 from harness.errors import Mistake, unknown
+from harness.gradients import true_logit
 from harness.models import Net, rectified_by
 
 Saliency = Callable[..., Tensor]
@@ -33,10 +35,7 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    x = _leaf(x)
-    with torch.enable_grad():
-        (g,) = torch.autograd.grad(model(x).gather(1, y[:, None]).sum(), x)
-    return g
+    return gradients.of(lambda at: true_logit(model(at), y), x.detach())
 
 
 def _leaf(x: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import attacks
 from harness.batch import Batch
 from harness.errors import Mistake
 from harness.gradients import check_classes, evaluating, gradient, true_logit, untracked, wrong_logit
 from harness.models import softened
+from methods._ascent import perturbed
 
 
 def normalisation(model: nn.Module) -> tuple[Tensor, Tensor] | tuple[float, float]:
@@ -116,12 +116,7 @@ class ART:
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """The image near x whose true gradient is least, and whose wrong gradient most, like it."""
-        with (
-            attacks.frozen(model, train=self.crafting == "train"),
-            torch.autocast(batch.x.device.type, enabled=False),
-        ):
-            objective = self.objective(model, batch)
-            return attacks.ascend(objective, batch.x, eps=self.eps, step=self.step, steps=self.steps)
+        return perturbed(self, model, batch)
 
     def attributional(self, model: nn.Module, batch: Batch, z: Tensor) -> Tensor:
         """The mean triplet loss of x', and of x where they are mined in pairs. ()"""

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from harness import attacks
 from harness.batch import Batch
 from harness.gradients import check_classes, gradient, true_logit, untracked
+from methods._ascent import perturbed
 
 FLOOR = 1e-10
 
@@ -85,12 +85,7 @@ class IGNorm:
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """The image near x that maximises the objective."""
-        with (
-            attacks.frozen(model, train=self.crafting == "train"),
-            torch.autocast(batch.x.device.type, enabled=False),
-        ):
-            objective = self.objective(model, batch)
-            return attacks.ascend(objective, batch.x, eps=self.eps, step=self.step, steps=self.steps)
+        return perturbed(self, model, batch)
 
     def terms(self, model: nn.Module, batch: Batch, z: Tensor, learnt: Tensor) -> dict[str, Tensor]:
         """The loss where the perturbed image is z and the cross-entropy is that of `learnt`."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from harness import attacks
 from harness.batch import Batch
 from methods.ig_norm import IGNorm
 
@@ -20,7 +20,8 @@ class IGSumNorm(IGNorm):
     def objective(self, model: nn.Module, batch: Batch) -> Callable[[Tensor], Tensor]:
         """What x' maximises: the whole loss per image, with the coarser integral. (B, C, H, W) -> (B,)"""
         norm = super().objective(model, batch)
-        return lambda z: self.weight * norm(z) + F.cross_entropy(model(z), batch.y, reduction="none")
+        ce = attacks.cross_entropy(model, batch.y)
+        return lambda z: self.weight * norm(z) + ce(z)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         z = self.perturb(model, batch)

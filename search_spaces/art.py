@@ -7,14 +7,10 @@ measured beside it, on 64 images.
 """
 
 from harness.space import Space, choice, times, within
+from search_spaces._attribution import BASE
 
 SPACE = Space(
-    base={
-        "normalise": True,
-        "measure.suites": "standard,attribution",
-        "attribution.images": 64,
-        "attribution.restarts": 1,
-    },
+    base=BASE,
     compare={
         "standard": {"method": "standard"},
         "pgd": {"method": "pgd"},

@@ -6,14 +6,10 @@ repeated. Tuned: eps, the weight of the second term, the learning rate.
 """
 
 from harness.space import Space, times, within
+from search_spaces._attribution import BASE
 
 SPACE = Space(
-    base={
-        "normalise": True,
-        "measure.suites": "standard,attribution",
-        "attribution.images": 64,
-        "attribution.restarts": 1,
-    },
+    base=BASE,
     compare={
         "standard": {"method": "standard"},
         "pgd": {"method": "pgd"},

@@ -5,14 +5,10 @@ measured beside it, on 64 images.
 """
 
 from harness.space import Space, times, within
+from search_spaces._attribution import BASE
 
 SPACE = Space(
-    base={
-        "normalise": True,
-        "measure.suites": "standard,attribution",
-        "attribution.images": 64,
-        "attribution.restarts": 1,
-    },
+    base=BASE,
     compare={"standard": {"method": "standard"}, "pgd": {"method": "pgd"}, "ig-sum-norm": {"method": "ig_sum_norm"}},
     search={"method.eps": times(0.5, 1), "method.weight": within(3), "optim.lr": within(3)},
     controls=("standard",),
