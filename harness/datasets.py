@@ -25,7 +25,7 @@ _COLUMNS = ("x", "y", "boxes", "masks")
 class Split:
     """x (N, C, H, W) uint8; y (N,) int64.
 
-    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8 in {0, 1}.
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 ground, 1 object, 255 not known.
     """
 
     x: Tensor
@@ -44,6 +44,18 @@ class Split:
         """The images of these numbers."""
         return self._each(lambda t: t[index])
 
+    def cropped(self, side: int) -> "Split":
+        """The centres, side x side, of images at least as large; views of them, no copies.
+
+        A box is clipped to the centre; of one that lies wholly outside, the edge nearest to it stays, a pixel wide.
+        """
+        top, left = ((n - side) // 2 for n in self.x.shape[-2:])
+        rows, cols = slice(top, top + side), slice(left, left + side)
+        shift = torch.tensor([left, top, left, top], dtype=torch.int16)
+        boxes = None if self.boxes is None else (self.boxes - shift.to(self.boxes.device)).clamp(0, side - 1)
+        masks = None if self.masks is None else self.masks[:, rows, cols]
+        return Split(self.x[:, :, rows, cols], self.y, boxes, masks)
+
     def to(self, device: str | torch.device) -> "Split":
         return self._each(lambda t: t.to(device))
 
@@ -54,7 +66,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts of a data set. checksums: of each part's images and labels, before any limit."""
+    """The three parts of a data set. checksums: of each part's images and labels, before any limit or crop.
+
+    Where `data.crop` is set, the training images are larger than those of val and test: `Batches` crops them.
+    """
 
     train: Split
     val: Split
@@ -82,7 +97,23 @@ def load(source: Source, place: Place) -> Data:
             _decode(reader, source, folder)
     meta = read_json(folder / "meta.json")
     splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
+    if source.crop:
+        _check_crop(source, splits["train"].x.shape[-2:])
+        splits |= {name: splits[name].cropped(source.crop) for name in ("val", "test")}
     return Data(**splits, classes=tuple(meta["classes"]), checksums=meta["checksums"])
+
+
+def test_order(n: int) -> np.ndarray:
+    """In which order the n test images of a data set stand here: the numbers (n,) that they have in its files.
+
+    Files often lie sorted by class, and a limit takes the first images: so they are shuffled, always in the same way.
+    """
+    return np.random.default_rng(0).permutation(n)
+
+
+def _check_crop(source: Source, size: tuple[int, int]) -> None:
+    if source.crop > min(size):
+        raise Mistake(f"data.crop {source.crop} is larger than the images of {source.name!r} ({size[1]}x{size[0]})")
 
 
 def _decode(reader: readers.Reader, source: Source, folder: Path) -> None:
@@ -94,8 +125,7 @@ def _decode(reader: readers.Reader, source: Source, folder: Path) -> None:
     held = max(1, round(source.val * len(order)))
     if held >= len(order):
         raise Mistake(f"data {source.name!r} has {len(order)} training images: too few to hold some out")
-    # Files often lie sorted by class, and a limit takes the first images: so test is shuffled too.
-    tested = np.random.default_rng(0).permutation(len(raw.test.y))
+    tested = test_order(len(raw.test.y))
     parts = {"train": (raw.train, order[held:]), "val": (raw.train, order[:held]), "test": (raw.test, tested)}
     checksums = {}
     try:

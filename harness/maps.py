@@ -103,13 +103,14 @@ def _from_data(name: str, train: Split, seed: int = 0) -> Tensor:
     if name == "random":
         with seeded("random maps", seed):
             return (torch.randint(2, (n, c, height, width), dtype=torch.int8) * 2 - 1) * MAP_UNIT
-    if name == "mask":
-        inside = train.masks.bool()
+    if name == "mask":  # where neither is known, the map is 0: it says nothing
+        inside, outside = train.masks == 1, train.masks == 0
     else:
         x1, y1, x2, y2 = (train.boxes[:, i, None, None] for i in range(4))
         rows, cols = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
         inside = (rows >= y1) & (rows <= y2) & (cols >= x1) & (cols <= x2)
-    return (inside.to(torch.int8) * 2 - 1)[:, None] * MAP_UNIT
+        outside = ~inside
+    return (inside.to(torch.int8) - outside.to(torch.int8))[:, None] * MAP_UNIT
 
 
 def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

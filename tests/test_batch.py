@@ -70,6 +70,39 @@ def test_flip_mirrors_about_half_exactly():
     assert 160 < mirrored.sum() < 240
 
 
+def test_random_squares_are_cut_from_image_and_map_alike():
+    x, y = numbered(300, size=8)
+    maps = (x.to(torch.int16) % 127 + 1).to(torch.int8)
+    for settings in (Augment(), Augment(flip=True), Augment(pad=1, flip=True)):
+        (batch,) = Batches(x, y, (maps,), batch=300, augment=settings, crop=5).epoch(0, 1)
+        pixels = (batch.x * 255).round().to(torch.int16)
+        assert pixels.shape == batch.s.shape == (300, 1, 5, 5)
+        expected = torch.where(pixels == 0, 0, pixels % 127 + 1)
+        assert torch.equal((batch.s * MAP_UNIT).round().to(torch.int16), expected)
+        border = torch.nn.functional.pad(x, [settings.pad] * 4)
+        windows = border.unfold(2, 5, 1).unfold(3, 5, 1)[batch.y]  # (N, 1, places, places, 5, 5)
+        found = (windows == pixels.to(torch.uint8)[:, :, None, None]).all((4, 5))
+        found |= (windows.flip(5) == pixels.to(torch.uint8)[:, :, None, None]).all((4, 5)) & settings.flip
+        assert found.any((1, 2, 3)).all(), "each is a window of its own image"
+        assert found.any(0).all(), "every place is taken"
+
+
+def test_a_crop_as_large_as_the_image_is_the_image():
+    x, y = numbered()
+    (batch,) = Batches(x, y, batch=10, crop=6).epoch(0, 1)
+    assert torch.equal(batch.x, x[batch.y].float() / 255)
+
+
+def test_without_a_crop_the_draws_are_those_of_crop_and_mirror_alone():
+    torch.manual_seed(3)
+    rows, cols = augment.draw(Augment(pad=2, flip=True), 50, 6, 7, torch.device("cpu"))
+    torch.manual_seed(3)
+    mirrored = torch.rand(50, 1) < 0.5
+    down, right = torch.randint(5, (50, 1)), torch.randint(5, (50, 1))
+    assert torch.equal(rows, torch.arange(6) + down)
+    assert torch.equal(cols, torch.where(mirrored, 6 - torch.arange(7), torch.arange(7)) + right)
+
+
 def test_two_maps_take_turns_by_epoch_and_live_maps_see_the_augmented_batch():
     x, y = numbered()
     ones, minus = (torch.full_like(x, v, dtype=torch.int8) for v in (MAP_UNIT, -MAP_UNIT))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import readers
+from harness import datasets, readers
 from harness.config import Source
-from harness.datasets import checksum, load
+from harness.datasets import Split, checksum, load
 from harness.errors import Mistake
 from harness.readers import Part, Raw, Reader
 
@@ -91,6 +91,55 @@ def test_a_limited_test_part_is_not_of_one_class_where_files_are_sorted(place, r
     order = np.argsort(sorted_.test.y, kind="stable")
     reading(replace(sorted_, test=sorted_.test.take(order)))
     assert len(load(Source("mine", limit=40), place).test.y.unique()) == 4
+
+
+def test_the_test_images_stand_in_the_order_that_is_told(place, reading):
+    reading(raw())
+    order = datasets.test_order(7)
+    assert sorted(order) == list(range(7)) and order.tolist() == datasets.test_order(7).tolist()
+    assert numbers(load(Source("mine", limit=3), place).test) == [20 + n for n in order[:3]]
+
+
+def test_only_what_is_measured_is_cropped_when_it_is_read(place, reading):
+    given, rng = raw(side=9), np.random.default_rng(0)
+    masks, x = (rng.choice(some, (27, 9, 9)).astype(np.uint8) for some in ((0, 1, 255), np.arange(256)))
+    train, test = replace(given.train, x=x[:20, None], masks=masks[:20]), replace(given.test, x=x[20:, None])
+    read = reading(replace(given, train=train, test=replace(test, masks=masks[20:])))
+    whole, data = load(Source("mine"), place), load(Source("mine", crop=4), place)
+    assert read == [0] and data.checksums == whole.checksums
+    assert torch.equal(data.train.x, whole.train.x) and torch.equal(data.train.masks, whole.train.masks)
+    for name in ("val", "test"):
+        cut, uncut = getattr(data, name), getattr(whole, name)
+        assert torch.equal(cut.x, uncut.x[:, :, 2:6, 2:6]) and torch.equal(cut.masks, uncut.masks[:, 2:6, 2:6])
+        assert torch.equal(cut.y, uncut.y) and set(cut.masks.unique().tolist()) == {0, 1, 255}
+
+
+def test_a_crop_that_does_not_fit_is_a_mistake(place, reading):
+    reading(raw())
+    assert load(Source("mine", crop=4), place).test.x.shape == (7, 1, 4, 4)
+    with pytest.raises(Mistake, match=r"data.crop 5 is larger than the images of 'mine' \(4x4\)"):
+        load(Source("mine", crop=5), place)
+
+
+def test_a_cropped_box_holds_the_pixels_that_were_in_it():
+    side, crop, rng = 12, 5, np.random.default_rng(0)
+    low, high = np.sort(rng.integers(0, side, (2, 400, 2)), axis=0)
+    at = np.arange(side)
+    inside = [(at >= low[:, i, None]) & (at <= high[:, i, None]) for i in (0, 1)]
+    masks = torch.from_numpy(inside[1][:, :, None] & inside[0][:, None, :])
+    boxes = torch.from_numpy(np.hstack([low, high]).astype(np.int16))
+    cut = Split(masks[:, None], torch.zeros(400, dtype=torch.int64), boxes, masks).cropped(crop)
+    assert cut.boxes.dtype == torch.int16 and cut.boxes.min() == 0 and cut.boxes.max() == crop - 1
+    rest = cut.masks.flatten(1).any(1)
+    assert 0 < rest.sum() < 400
+    for box, mask in zip(cut.boxes[rest].tolist(), cut.masks[rest], strict=True):
+        rows, cols = mask.any(1).nonzero(), mask.any(0).nonzero()
+        assert box == [int(cols.min()), int(rows.min()), int(cols.max()), int(rows.max())]
+    for box, old in zip(cut.boxes[~rest].tolist(), (boxes[~rest] - 3).tolist(), strict=True):
+        for axis in (0, 1):
+            if old[2 + axis] < 0 or old[axis] >= crop:
+                edge = 0 if old[2 + axis] < 0 else crop - 1
+                assert box[axis] == box[2 + axis] == edge, "a pixel wide, at the nearest edge"
 
 
 def test_the_checksum_changes_with_a_pixel_a_label_or_the_order():

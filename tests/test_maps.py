@@ -100,6 +100,9 @@ def test_boxes_and_masks_become_maps():
     assert torch.equal(box, torch.tensor([[-1.0, 1, 1, -1, -1]] * 4))
     mask = maps._from_data("mask", split)[0, 0] / MAP_UNIT
     assert torch.equal(mask, masks[0].float() * 2 - 1)
+    masks[0, 1] = 255
+    unknown = maps._from_data("mask", split)[0, 0]
+    assert not unknown[1].any() and torch.equal(unknown[[0, 2, 3]], mask[[0, 2, 3]].to(torch.int8) * MAP_UNIT)
     random = maps._from_data("random", split)
     assert random.shape == split.x.shape and set(random.unique().tolist()) == {-MAP_UNIT, MAP_UNIT}
     assert torch.equal(random, maps._from_data("random", split))

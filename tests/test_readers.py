@@ -547,6 +547,12 @@ def gtsrb_sizes(root):
     Image.fromarray(noise(1, 9, 9)[0]).save(root / "gtsrb/gtsrb/GTSRB/Training/00001/00000_00000.ppm")
 
 
+def svhn_pages(root):
+    (root / "svhn").mkdir()
+    for part in ("train", "test"):
+        (root / f"svhn/{part}_32x32.mat").write_text("<!DOCTYPE html><html><body>Not Found</body></html>")
+
+
 BAD = {
     "typo": ("digts", lambda root: None, ["'digts'", "did you mean 'digits'?"]),
     "typo of a folder": ("mien", folder, ["'mien'", "did you mean 'mine'?"]),
@@ -588,6 +594,7 @@ BAD = {
     "broken jpeg": ("tiny", tiny_edit(b"\xff\xd8\xff", "train/n01/images/n01_1.JPEG"), ["n01_1.JPEG", "decode"]),
     "class without folder": ("tiny", tiny_edit(b"n01\nn02\nn03\n", "wnids.txt"), ["n03", "No such file"]),
     "cifar damaged": ("cifar10", lambda root: cifar(root, 10), ["cifar10'", "corrupted", "download=True"]),
+    "svhn pages": ("svhn", svhn_pages, ["svhn'", "corrupted", "download=True"]),
     "gtsrb without test": ("gtsrb", no_gtsrb_test, ["gtsrb'", "download=True"]),
     "gtsrb sizes": ("gtsrb", gtsrb_sizes, ["image 1 of GTSRB", "--set data.size=32"]),
 }

@@ -2,20 +2,23 @@
 
     find("digits", root).read(0) -> Raw(train, test, classes)
 
-`embedded` needs no files; `parquet`, `wordnet` and `archives` each know one layout of a folder.
+`embedded` needs no files; each of the other modules knows one layout of a folder.
 """
 
 from pathlib import Path
 
 from harness.errors import Mistake, unknown
-from harness.readers import archives, parquet, wordnet
+from harness.readers import archives, cub, flowers, parquet, wordnet
 from harness.readers.embedded import EMBEDDED
 from harness.readers.parts import Part, Raw, Reader
 
 __all__ = ["Part", "Raw", "Reader", "find"]
 
 # In this order: a folder that holds parquet files is read from them, whatever else is there.
-LAYOUTS = (parquet, wordnet, archives)
+LAYOUTS = (parquet, wordnet, cub, flowers, archives)
+
+# Data sets that are known by name, and the module that says what their folder may hold.
+NAMED = {name: module for module in (archives, cub, flowers) for name in module.SETS}
 
 
 def find(name: str, root: Path) -> Reader:
@@ -32,7 +35,7 @@ def find(name: str, root: Path) -> Reader:
 def _folder(name: str, root: Path) -> Reader:
     folder = root / name
     if not name.strip(".") or Path(name).name != name or not folder.is_dir():
-        if name not in archives.SETS:
+        if name not in NAMED:
             raise _unknown(name, root)
         raise Mistake(f"data {name!r}: there is no folder {str(folder)!r}; {_may_hold(name, folder)}")
     for layout in LAYOUTS:
@@ -45,15 +48,12 @@ def _folder(name: str, root: Path) -> Reader:
 def _unknown(name: str, root: Path) -> Mistake:
     """A `Mistake` with the nearest name of what is embedded, read by torchvision, or lies under the root."""
     if not root.is_dir():
-        mistake = unknown("data", name, {*EMBEDDED, *archives.SETS})
+        mistake = unknown("data", name, {*EMBEDDED, *NAMED})
         return Mistake(f"{mistake} (the data root {str(root)!r} does not exist)")
     there = [p.name for p in root.iterdir() if any(layout.holds(p) for layout in LAYOUTS)]
-    return unknown("data", name, {*EMBEDDED, *archives.SETS, *there})
+    return unknown("data", name, {*EMBEDDED, *NAMED, *there})
 
 
 def _may_hold(name: str, folder: Path) -> str:
     layouts = f"it may hold {parquet.LAYOUT}, or {wordnet.LAYOUT}"
-    if name not in archives.SETS:
-        return layouts
-    own, command = archives.layout(name), archives.fetch(name, folder)
-    return f"{layouts}, or {own}; torchvision fetches these by: {command}"
+    return f"{layouts}, or {NAMED[name].layout(name, folder)}" if name in NAMED else layouts

@@ -37,9 +37,10 @@ def holds(folder: Path) -> bool:
     return folder.name in SETS and any((folder / mark).exists() for mark in SETS[folder.name].marks)
 
 
-def layout(name: str) -> str:
-    """What torchvision keeps in a folder of this data set, in words."""
-    return f"torchvision's own files ({', '.join(SETS[name].marks)})"
+def layout(name: str, folder: Path) -> str:
+    """What torchvision keeps in a folder of this data set, in words, and how to get it."""
+    files = f"torchvision's own files ({', '.join(SETS[name].marks)})"
+    return f"{files}; torchvision fetches these by: {fetch(name, folder)}"
 
 
 def fetch(name: str, folder: Path) -> str:

@@ -1,7 +1,7 @@
 """From encoded images to arrays of bytes: decoding, resizing, boxes and masks that follow."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import Mistake, one_line
-from harness.readers.parts import Part
+from harness.readers.parts import UNKNOWN, Part
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, inclusive
 
@@ -18,18 +18,27 @@ _AT_ONCE = 512  # encoded images held in memory
 _LARGE = 4096  # bytes of an encoded image from which on a second thread saves more than handing over costs
 
 
+def not_black(x: np.ndarray) -> np.ndarray:
+    """The pixels (C, H, W) of a mask as (H, W) uint8: 0 where they are black, else 1."""
+    return (x > 0).any(0).astype(np.uint8)
+
+
 class Encoded(NamedTuple):
-    """An image as it lies on disk, and what belongs to it. where: its name. mask: an image, 0 is ground."""
+    """An image as it lies on disk, and what belongs to it.
+
+    where: its name. mask: an image, whose pixels (C, H, W) uint8 `reads` turns into a mask (H, W) in {0, 1, 255}.
+    """
 
     where: str
     image: bytes
     y: int
     box: Box | None = None
     mask: bytes | None = None
+    reads: Callable[[np.ndarray], np.ndarray] = not_black
 
 
 class Sample(NamedTuple):
-    """x (C, H, W) uint8, C 1 for grey and 3 for colour; mask (H, W) uint8 in {0, 1}."""
+    """x (C, H, W) uint8, C 1 for grey and 3 for colour; mask (H, W) uint8 in {0, 1, 255}."""
 
     where: str
     x: np.ndarray
@@ -48,14 +57,14 @@ def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
 
 
 def _decode(encoded: Encoded, size: int) -> Sample:
-    where, data, y, box, mask = encoded
+    where, data, y, box, mask, reads = encoded
     try:
         with Image.open(io.BytesIO(data)) as image:
             x = pixels(image, size)
             box = box and scaled(box, *image.size, size)
         if mask is not None:
             with Image.open(io.BytesIO(mask)) as image:
-                mask = (pixels(image, size, Image.Resampling.NEAREST) > 0).any(0).astype(np.uint8)
+                mask = reads(pixels(image, size, Image.Resampling.NEAREST))
             if mask.shape != x.shape[1:]:
                 raise ValueError("its mask has another size")
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
@@ -100,7 +109,8 @@ def boxes_around(masks: np.ndarray) -> np.ndarray:
 
 
 def stack(samples: Iterable[Sample], n: int) -> Part:
-    """n samples as one part; grey images get three equal channels where one has colour.
+    """n samples as one part; grey images get three equal channels where one has colour, and where some images have a
+    mask, those of the others are unknown throughout.
 
     Raises `Mistake` where their sizes differ.
     """
@@ -119,6 +129,8 @@ def stack(samples: Iterable[Sample], n: int) -> Part:
         if sample.box:
             columns["boxes"][i] = sample.box
         if sample.mask is not None:
+            if "masks" not in columns:
+                columns["masks"] = np.full((n, *x.shape[2:]), UNKNOWN, np.uint8)
             columns["masks"][i] = sample.mask
     return Part(**columns)
 
@@ -127,6 +139,4 @@ def _columns(first: Sample, n: int) -> dict[str, np.ndarray]:
     columns = {"x": np.empty((n, *first.x.shape), np.uint8), "y": np.empty(n, np.int64)}
     if first.box:
         columns["boxes"] = np.empty((n, 4), np.int16)
-    if first.mask is not None:
-        columns["masks"] = np.empty((n, *first.mask.shape), np.uint8)
     return columns

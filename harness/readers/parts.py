@@ -1,4 +1,4 @@
-"""What a reader gives: both parts of a data set as arrays of bytes, and a stamp of its files."""
+"""What a reader gives: both parts of a data set as arrays of bytes, and a stamp of its files; how it reads a file."""
 
 import hashlib
 import os
@@ -10,12 +10,14 @@ import numpy as np
 
 from harness.errors import Mistake
 
+UNKNOWN = 255  # of a mask's pixel: neither object nor ground
+
 
 @dataclass(frozen=True)
 class Part:
     """x (N, C, H, W) uint8; y (N,) int64.
 
-    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8 in {0, 1}.
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 ground, 1 object, 255 not known.
     """
 
     x: np.ndarray
@@ -57,3 +59,23 @@ def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:
             raise Mistake(f"cannot read {path!r}: {error.strerror}") from None
         digest.update(f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return f"{version}-{digest.hexdigest()}"
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file. Raises `Mistake` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
+
+
+def lines(path: Path, fields: int = 1, separator: str | None = "\t") -> list[list[str]]:
+    """The fields, at least so many, of each line of a text file that is not empty; None: parted by blanks."""
+    try:
+        found = [line.strip().split(separator) for line in contents(path).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise Mistake(f"{str(path)!r} is not text") from None
+    for line in found:
+        if len(line) < fields:
+            raise Mistake(f"{str(path)!r} has a line {line[0][:40]!r} with fewer than {fields} fields")
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import Mistake
 from harness.readers.images import Box, Encoded, decoded, stack
-from harness.readers.parts import Part, Raw, Reader, stamp
+from harness.readers.parts import Part, Raw, Reader, contents, lines, stamp
 
 LAYOUT = "Tiny-ImageNet's folders with wnids.txt"
 
@@ -33,12 +33,12 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _read(folder: Path, size: int) -> Raw:
     """The training images, and as test part those of `val`: the images of `test` have no labels."""
-    wnids = sorted({line[0] for line in _lines(folder / "wnids.txt")})
+    wnids = sorted({line[0] for line in lines(folder / "wnids.txt")})
     known = folder / "words.txt"
-    words = {wnid: name for wnid, name, *_ in _lines(known, 2)} if known.is_file() else {}
+    words = {wnid: name for wnid, name, *_ in lines(known, 2)} if known.is_file() else {}
     train = [image for y, wnid in enumerate(wnids) for image in _class(folder / "train" / wnid, y)]
     labels = {wnid: y for y, wnid in enumerate(wnids)}
-    test = [_annotated(folder, line, labels) for line in _lines(folder / _VAL, 2)]
+    test = [_annotated(folder, line, labels) for line in lines(folder / _VAL, 2)]
     parts = [_part(images, folder, size) for images in (train, test)]
     return Raw(*parts, classes=tuple(words.get(wnid, wnid) for wnid in wnids))
 
@@ -48,8 +48,8 @@ Listed = tuple[Path, int, Box | None]  # an image, its label, its box
 
 def _class(folder: Path, y: int) -> list[Listed]:
     boxes_file = folder / f"{folder.name}{_BOXES}"
-    lines = _lines(boxes_file) if boxes_file.is_file() else []
-    boxes = {line[0]: _box(line[1:], boxes_file) for line in lines}
+    listed = lines(boxes_file) if boxes_file.is_file() else []
+    boxes = {line[0]: _box(line[1:], boxes_file) for line in listed}
     try:
         images = sorted(p for p in (folder / "images").iterdir() if p.suffix.lower() in _IMAGES)
     except OSError as error:
@@ -70,7 +70,7 @@ def _part(images: list[Listed], folder: Path, size: int) -> Part:
     bare = [path for path, _, box in images if box is None]
     if 0 < len(bare) < len(images):
         raise Mistake(f"{str(bare[0])!r} has no box, though other images have")
-    encoded = (Encoded(repr(str(path)), _bytes(path), y, box) for path, y, box in images)
+    encoded = (Encoded(repr(str(path)), contents(path), y, box) for path, y, box in images)
     return stack(decoded(encoded, size), len(images))
 
 
@@ -80,22 +80,3 @@ def _box(fields: list[str], path: Path) -> Box:
     except ValueError:
         raise Mistake(f"{str(path)!r}: {' '.join(fields)!r} is not a box x1 y1 x2 y2") from None
     return x1, y1, x2, y2
-
-
-def _lines(path: Path, fields: int = 1) -> list[list[str]]:
-    """The tab-separated fields, at least so many, of each line that is not empty."""
-    try:
-        lines = [line.strip().split("\t") for line in _bytes(path).decode().splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise Mistake(f"{str(path)!r} is not text") from None
-    for line in lines:
-        if len(line) < fields:
-            raise Mistake(f"{str(path)!r} has a line {line[0][:40]!r} with fewer than {fields} fields")
-    return lines
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
