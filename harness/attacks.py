@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.randomness import Draws
+
 Norm = Literal["linf", "l2"]
 Start = Literal["uniform", "gauss", "none"]
 
@@ -52,16 +54,18 @@ def ascend(
     steps: int,
     start: Start = "uniform",
     norm: Norm = "linf",
+    draws: Draws | None = None,
 ) -> Tensor:
     """Projected gradient ascent on a function of one value per image (Madry et al., 2018).
 
     objective: (B, C, H, W) -> (B,). start: uniform in the ball; `gauss`, 0.001 times a standard normal (TRADES); or x
-    itself. Returns the last iterate, detached. Errors: none of its own; eps 0 returns x.
+    itself. draws: where the start's random numbers come from, the global generator where there are none. Returns the
+    last iterate, detached. Errors: none of its own; eps 0 returns x.
     """
     x = x.detach()
     if eps == 0:
         return x.clone()
-    z = clip(_start(x, eps, start, norm), x, eps, norm)
+    z = clip(_start(x, eps, start, norm, draws), x, eps, norm)
     for _ in range(steps):
         z.requires_grad_(True)
         with torch.enable_grad():
@@ -88,16 +92,23 @@ def _l2(d: Tensor) -> Tensor:
     return d.flatten(1).norm(dim=1).view(-1, *[1] * (d.dim() - 1))
 
 
-def _start(x: Tensor, eps: float, start: Start, norm: Norm) -> Tensor:
+def _start(x: Tensor, eps: float, start: Start, norm: Norm, draws: Draws | None) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
+        return draws.uniform(*shape).to(x) if draws else torch.rand(len(x), *shape, device=x.device, dtype=x.dtype)
+
+    def normal() -> Tensor:
+        return draws.normal(*x.shape[1:]).to(x) if draws else torch.randn_like(x)
+
     if start == "none":
         return x.clone()
     if start == "gauss":
-        return x + 0.001 * torch.randn_like(x)
+        return x + 0.001 * normal()
     if norm == "linf":
-        return x + torch.empty_like(x).uniform_(-eps, eps)
-    direction = torch.randn_like(x)
-    radius = torch.rand(len(x), device=x.device, dtype=x.dtype) ** (1 / x[0].numel())  # uniform in volume
-    return x + direction * (eps * radius.view(-1, *[1] * (x.dim() - 1)) / _l2(direction))
+        return x + eps * (2 * uniform(*x.shape[1:]) - 1)
+    direction = normal()
+    each = [1] * (x.dim() - 1)
+    radius = uniform(*each) ** (1 / x[0].numel())  # uniform in volume
+    return x + direction * (eps * radius / _l2(direction))
 
 
 def cross_entropy(model: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
@@ -125,9 +136,46 @@ def pgd(
     steps: int,
     start: Start = "uniform",
     norm: Norm = "linf",
+    draws: Draws | None = None,
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy (Madry et al., 2018)."""
-    return ascend(cross_entropy(model, y), x, eps=eps, step=step, steps=steps, start=start, norm=norm)
+    return ascend(cross_entropy(model, y), x, eps=eps, step=step, steps=steps, start=start, norm=norm, draws=draws)
+
+
+def pgd_until_broken(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    start: Start = "uniform",
+    norm: Norm = "linf",
+    draws: Draws | None = None,
+) -> Tensor:
+    """PGD that leaves each image at the first iterate, the start included, that is not classified as y.
+
+    For measuring, not for training: it breaks all that `pgd` breaks and what that passes by on its way, and a step
+    costs only for the images that are left.
+    """
+    found = x.detach().clone()
+    left = torch.arange(len(x), device=x.device)
+    z = x.detach()
+    z = clip(_start(z, eps, start, norm, draws), z, eps, norm) if eps else z
+    for _ in range(steps):
+        z = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = model(z)
+            (g,) = torch.autograd.grad(F.cross_entropy(logits, y[left], reduction="sum"), z)
+        found[left] = z.detach()
+        on = (logits.argmax(1) == y[left]).nonzero().squeeze(1)
+        left = left[on]
+        if not len(left):
+            return found
+        z = clip(z.detach()[on] + step * _direction(g[on], norm), x[left], eps, norm)
+    found[left] = z.detach()
+    return found
 
 
 def pgd_kl(model: nn.Module, x: Tensor, *, eps: float, step: float, steps: int, start: Start = "gauss") -> Tensor:

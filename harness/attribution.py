@@ -31,7 +31,6 @@ from harness.config import Attribution
 from harness.errors import Mistake, unknown
 from harness.gradients import true_logit
 from harness.models import softened
-from harness.randomness import seeded
 
 Metrics = Callable[[nn.Module, Batch], dict[str, Tensor]]  # score name -> one number per image (B,)
 
@@ -124,7 +123,7 @@ def likenesses(k: int) -> dict[str, Criterion]:
 def measured(name: str, protocol: Protocol, settings: Attribution) -> Metrics:
     """The metrics of a protocol, `name-in` and so on: every likeness of every image, NaN where the image is dropped.
 
-    Of several images found each measure takes its worst. Every start has a seed of its own, so that more of them, or
+    Of several images found each measure takes its worst. Every start has draws of its own, so that more of them, or
     another objective, only add to what is found.
     """
 
@@ -132,24 +131,23 @@ def measured(name: str, protocol: Protocol, settings: Attribution) -> Metrics:
         clean = _importance(protocol.scored, model, batch.x, batch.y)
         worst = {measure: torch.full_like(clean[:, 0, 0], torch.inf) for measure in likenesses(settings.k)}
         kept = torch.zeros_like(batch.y, dtype=torch.bool)
-        base = int(torch.randint(2**31, ()))
         for start in range(protocol.restarts):
             for number, objective in enumerate(protocol.objectives):
-                with seeded(base, start, number):
-                    found = attacks.attack(
-                        model,
-                        batch.x,
-                        batch.y,
-                        explain=protocol.attacked,
-                        objective=objective,
-                        criteria=protocol.criteria,
-                        eps=settings.eps,
-                        step=step_of(settings),
-                        steps=settings.steps,
-                        start=protocol.start,
-                        beta=settings.beta,
-                        see_last=protocol.see_last,
-                    )
+                found = attacks.attack(
+                    model,
+                    batch.x,
+                    batch.y,
+                    explain=protocol.attacked,
+                    objective=objective,
+                    criteria=protocol.criteria,
+                    eps=settings.eps,
+                    step=step_of(settings),
+                    steps=settings.steps,
+                    start=protocol.start,
+                    beta=settings.beta,
+                    see_last=protocol.see_last,
+                    draws=batch.draws.of(start, number) if batch.draws else None,
+                )
                 for each in found.values():
                     there = _importance(protocol.scored, model, each.z, batch.y)
                     moved = (each.z != batch.x).flatten(1).any(1)[:, None, None]
@@ -188,7 +186,8 @@ def bound(settings: Attribution) -> Metrics:
         def change(z: Tensor) -> Tensor:
             return (explain(surrogate, z, batch.y) - start).square().sum((1, 2, 3))
 
-        z = ascend(change, batch.x, eps=settings.eps, step=step_of(settings), steps=settings.steps)
+        ball = {"eps": settings.eps, "step": step_of(settings), "steps": settings.steps}
+        z = ascend(change, batch.x, **ball, draws=batch.draws)
         before, after = explain(model, batch.x, batch.y), explain(model, z, batch.y)
         left = _largest(after - before)
         right = 2 * torch.maximum(_largest(before - batch.x), _largest(after - z)) + settings.eps
@@ -211,7 +210,7 @@ def completeness(settings: Attribution) -> Metrics:
 
     def metric(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         explain = IntegratedGradients(SCORED, "trapezoid")
-        z = pgd(model, batch.x, batch.y, **pgd_settings(settings))
+        z = pgd(model, batch.x, batch.y, **pgd_settings(settings), draws=batch.draws)
         with torch.no_grad():
             before, after = (true_logit(model(at), batch.y) for at in (batch.x, z))
         left = (after - before).abs()

@@ -24,6 +24,7 @@ from harness.attacks import Start, ascend
 from harness.errors import Mistake
 from harness.gradients import Scalar, true_logit
 from harness.models import Net, Softened, softened
+from harness.randomness import Draws
 
 Objective = Callable[[Tensor], Callable[[Tensor], Tensor]]
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -217,20 +218,23 @@ def attack(
     start: Start = "uniform",
     beta: float = 50.0,
     see_last: bool = True,
+    draws: Draws | None = None,
 ) -> dict[str, Found]:
     """The images within eps of x, of the same prediction y, whose maps are least like that of x: one per criterion.
 
     see_last: whether the image after the last step is looked at, too (Singh et al. do not). beta: sharpness of the
-    surrogate's softplus. Images are attacked a few at a time, so that a graph holds no more than `at_once`. Raises
-    `Mistake` for a net whose gradient cannot be differentiated.
+    surrogate's softplus. draws: as in `attacks.ascend`. Images are attacked a few at a time, so that a graph holds no
+    more than `at_once`. Raises `Mistake` for a net whose gradient cannot be differentiated.
     """
     if len(x):
         gradients.check_curvature(softened(model, beta), x, y)
     parts = []
     together = max(1, at_once(x) // explain.images)
-    for z, label in zip(x.split(together), y.split(together), strict=True):
-        watch = _Watch(model, explain, objective, criteria, z, label, beta)
-        last = ascend(watch, z, eps=eps, step=step, steps=steps, start=start)
+    for first in range(0, max(1, len(x)), together):
+        some = slice(first, first + together)
+        own = draws.at(some) if draws else None
+        watch = _Watch(model, explain, objective, criteria, x[some], y[some], beta, own)
+        last = ascend(watch, x[some], eps=eps, step=step, steps=steps, start=start, draws=own)
         if see_last or eps == 0:
             watch.look(last)
         parts.append(watch.found)
@@ -240,9 +244,9 @@ def attack(
 class _Watch:
     """The objective of an ascent, which remembers the best of the images that it was asked about."""
 
-    def __init__(self, model, explain, objective, criteria, x: Tensor, y: Tensor, beta: float):
+    def __init__(self, model, explain, objective, criteria, x: Tensor, y: Tensor, beta: float, draws: Draws | None):
         self.model, self.surrogate, self.explain = model, softened(model, beta), explain
-        self.y, self.criteria = y, criteria
+        self.y, self.criteria, self.draws = y, criteria, draws
         self.clean = self._importance(x).detach()
         self.objective = objective(self.clean)
         none = torch.zeros_like(y, dtype=torch.bool)
@@ -251,7 +255,8 @@ class _Watch:
     def __call__(self, z: Tensor) -> Tensor:
         if self.objective is None:
             self.look(z)
-            return (z * torch.randn_like(z)).sum((1, 2, 3))
+            signs = self.draws.normal(*z.shape[1:]).to(z) if self.draws else torch.randn_like(z)
+            return (z * signs).sum((1, 2, 3))
         s = self._importance(z)
         self.look(z, s)
         return self.objective(s)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness import augment as augmentation
 from harness.config import Augment
+from harness.randomness import Draws
 
 MAP_UNIT = 127  # maps are kept as int8; this value stands for 1.0
 
@@ -16,7 +17,8 @@ MAP_UNIT = 127  # maps are kept as int8; this value stands for 1.0
 class Batch:
     """x (B, C, H, W) in [0, 1]; y (B,) labels; s (B, C or 1, H, W) map in [-1, 1], or None.
 
-    epoch counts from 0 and grows within the epoch: 2.5 is the middle of the third of `epochs`.
+    epoch counts from 0 and grows within the epoch: 2.5 is the middle of the third of `epochs`. Of an evaluation: draws,
+    the images' own random numbers, and their boxes and masks where the data has them (as in `datasets.Split`).
     """
 
     x: Tensor
@@ -24,6 +26,9 @@ class Batch:
     s: Tensor | None = None
     epoch: float = 0.0
     epochs: int = 1
+    draws: Draws | None = None
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -35,6 +40,7 @@ class Batches:
 
     x (N, C, H, W) uint8 and y (N,) int64 on the device. maps: none; or one or two int8 tensors (N, C or 1, H, W), of
     which a coin takes one each epoch; or a function (x, y) -> s that explains the augmented batch.
+    crop: side of the random squares that are cut out of image and map (0: whole images).
     """
 
     x: Tensor
@@ -42,6 +48,7 @@ class Batches:
     maps: tuple[Tensor | Callable[[Tensor, Tensor], Tensor], ...] = ()
     batch: int = 128
     augment: Augment = field(default_factory=Augment)
+    crop: int = 0
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch)
@@ -54,7 +61,7 @@ class Batches:
         for i, index in enumerate(order.split(self.batch)):
             if len(index) < 2:
                 continue
-            drawn = augmentation.draw(self.augment, len(index), *self.x.shape[-2:], device)
+            drawn = augmentation.draw(self.augment, len(index), *self.x.shape[-2:], device, self.crop)
             x = augmentation.apply(self.augment, drawn, self.x[index]).float().div_(255)
             y = self.y[index]
             if maps is None:

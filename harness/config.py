@@ -18,7 +18,8 @@ import methods
 from harness.errors import Mistake, nearest, unknown
 from harness.recipes import recipe
 
-PROTOCOL = 1  # goes into every key: raise it when the same settings would give other numbers
+ATTRIBUTIONS = frozenset({"attribution", "attribution-legacy", "paper-art", "full"})  # suites that attack attributions
+PROTOCOL = 2  # goes into every key: raise it when the same settings would give other numbers
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Source:
     """Which data, and how it is split.
 
     val: share of the training images held out for validation. split: seed of that split. limit: keep only so many
-    images of each part (0: all). size: resize to this height and width (0: as stored).
+    images of each part (0: all). size: resize to this height and width (0: as stored). crop: train on random squares
+    of this side, measure on the central one (0: on whole images).
     """
 
     name: str = "digits"
@@ -34,6 +36,7 @@ class Source:
     split: int = 0
     limit: int = 0
     size: int = 0
+    crop: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Trial:
     @property
     def measures_attribution(self) -> bool:
         """Whether one of its suites attacks attributions."""
-        return any(suite.startswith("attribution") for suite in self.measure.suites)
+        return not ATTRIBUTIONS.isdisjoint(self.measure.suites)
 
     def flat(self) -> dict[str, object]:
         """Every setting under its dotted path; maps and attribution only where something reads them."""
@@ -284,7 +287,7 @@ def _spoken(kind: object) -> str:
 _AT_LEAST = {
     **dict.fromkeys(("epochs", "steps", "restarts", "watch", "k", "topk", "points", "coarse"), 1),
     **dict.fromkeys(
-        ("eps", "step", "beta", "weight", "limit", "size", "pad", "clip", "split", "weight_decay", "images"), 0
+        ("eps", "step", "beta", "weight", "limit", "size", "crop", "pad", "clip", "split", "weight_decay", "images"), 0
     ),
     **{"batch": 2, "teacher_seed": -1},
 }

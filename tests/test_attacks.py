@@ -8,8 +8,9 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from harness.attacks import ascend, clip, cross_entropy, divergence, fgsm, frozen, pgd, pgd_kl
+from harness.attacks import ascend, clip, cross_entropy, divergence, fgsm, frozen, pgd, pgd_kl, pgd_until_broken
 from harness.models import build
+from harness.randomness import Draws
 
 ATTACKS = {
     "fgsm": (fgsm, "linf"),
@@ -23,6 +24,10 @@ for norm in ("linf", "l2"):
             ),
             norm,
         )
+    ATTACKS[f"pgd_until_broken {norm}"] = (
+        lambda model, x, y, *, eps, norm=norm: pgd_until_broken(model, x, y, eps=eps, step=eps / 2, steps=3, norm=norm),
+        norm,
+    )
 
 
 class Linear(nn.Module):
@@ -221,6 +226,43 @@ def test_gauss_start_has_the_published_size():
     x = torch.full((500, 1, 4, 4), 0.5)
     start = ascend(lambda z: z.sum((1, 2, 3)), x, eps=0.1, step=0, steps=0, start="gauss")
     assert (start - x).std().item() == pytest.approx(0.001, rel=0.05)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_stopping_at_what_is_broken_breaks_all_that_the_whole_way_does(norm):
+    class Wavy(nn.Module):
+        """Stripes of two classes: a long step may lead across one, and back to the class it came from."""
+
+        def forward(self, x):
+            wave = (9 * x.flatten(1).sum(1)).sin()
+            return torch.stack([0 * wave, wave], 1)
+
+    model, x = Wavy(), torch.rand(200, 1, 3, 3)
+    y = model(x).argmax(1)
+    eps = 0.05 if norm == "linf" else 0.15
+    how = {"eps": eps, "step": eps, "steps": 3, "norm": norm}
+    draws = Draws(torch.arange(len(x)))
+    whole = pgd(model, x, y, **how, draws=draws.of(1))
+    stopped = pgd_until_broken(model, x, y, **how, draws=draws.of(1))
+    broken, all_way = (model(z).argmax(1) != y for z in (stopped, whole))
+    assert (broken | ~all_way).all() and 20 < all_way.sum() < broken.sum()
+    assert torch.equal(stopped[~broken], whole[~broken])  # the same way, where nothing stops it
+
+
+def test_what_is_broken_costs_no_further_step(linear):
+    model, x, y, margin = linear
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return model(x)
+
+    step = 0.01
+    border = margin / model.w.abs().sum().detach()  # how far each is from it
+    with frozen(model):
+        pgd_until_broken(Counting(), x, y, eps=0.1, step=step, steps=5, start="none")
+    assert seen == [len(x), *(int((border > k * step).sum()) for k in range(4))]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from harness import attribution as protocols
 from harness import attribution_attacks as attacks
-from harness import evaluate, metrics, suites
+from harness import measuring, metrics, suites
 from harness.attacks import frozen
 from harness.attribution import art, bound, completeness, likenesses, measured, rar, strong
 from harness.batch import Batch
@@ -24,6 +24,7 @@ from harness.config import Attribution, Measure, build
 from harness.datasets import Split
 from harness.errors import Mistake
 from harness.models import Net
+from harness.randomness import Draws
 
 BRIEF = Attribution(eps=16 / 255, k=10, steps=4, points=3, restarts=1)
 ALL = {
@@ -75,7 +76,7 @@ def quick(monkeypatch):
 
 def values(name, net, batch, settings=BRIEF, seed=7) -> dict[str, Tensor]:
     """Every measure of a protocol, by its own name."""
-    torch.manual_seed(seed)
+    batch = replace(batch, draws=Draws(torch.arange(len(batch)), (seed,)))
     found = measured("x", ALL[name](settings) if isinstance(name, str) else name, settings)(net, batch)
     return {key.removeprefix("x-"): v for key, v in found.items()}
 
@@ -218,7 +219,7 @@ def test_art_agrees_with_the_published_protocol_within_the_spread_of_its_random_
         assert len(counted) >= 22
         spread = counted.std(0) / len(counted) ** 0.5
         assert (np.abs(counted.mean(0)) < SPREAD * spread).all(), points
-        assert (spread < 0.02).all() and (np.nanmean(expected, 0) < 0.97).all()  # so that this says something
+        assert (spread < 0.025).all() and (np.nanmean(expected, 0) < 0.97).all()  # so that this says something
 
 
 # What is measured
@@ -329,12 +330,12 @@ def test_more_restarts_never_find_less_image_by_image(pixels, control, right, qu
 
 def test_more_restarts_never_find_less_in_any_batch_of_an_evaluation(digits, quick, monkeypatch):
     net, split = digits
-    monkeypatch.setattr(evaluate, "CHUNK", 9)
+    monkeypatch.setattr(measuring, "IMAGES", 9)
     found = []
     for restarts in (1, 2):
         settings = replace(BRIEF, restarts=restarts, steps=2, images=20)
         measure = Measure(suites=("attribution",))
-        scores = evaluate.evaluate(net, split.head(40), measure, settings, name="val")
+        scores = measuring.evaluate(net, split.head(40), measure, settings, name="val")
         found.append({s.name: s.per_example[~np.isnan(s.per_example)] for s in scores})
     for name in ("val/strong-in", "val/strong-k", "val/random-in", "val/random-k"):
         assert len(found[0][name]) == 20 and (found[1][name] <= found[0][name]).all()
@@ -347,13 +348,17 @@ def test_another_objective_only_adds_to_what_is_found(right, quick):
     assert all((two[m] <= one[m]).all() for m in one) and (two["k"] < one["k"]).any()
 
 
-def test_measuring_draws_one_number_however_long_it_lasts(right, quick):
+def test_neither_the_batch_nor_the_generator_moves_what_an_image_gets(right, quick):
     net, batch = right
-    drawn = []
-    for name, settings in (("art", BRIEF), ("strong", replace(BRIEF, restarts=2, steps=6)), ("random", BRIEF)):
-        values(name, net, batch, settings)
-        drawn.append(torch.rand(3))
-    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    for name in ALL:
+        whole = values(name, net, batch)
+        torch.rand(3)
+        draws = Draws(torch.arange(24), (7,))
+        some = slice(5, 9)
+        part = Batch(batch.x[some], batch.y[some], draws=draws.at(some))
+        found = measured("x", ALL[name](BRIEF), BRIEF)(net, part)
+        for measure, there in whole.items():
+            np.testing.assert_allclose(found[f"x-{measure}"], there[some], atol=1e-5, err_msg=measure)
 
 
 @pytest.mark.parametrize("explain", attacks.EXPLAIN)
@@ -551,7 +556,7 @@ LEGACY = Measure(suites=("attribution-legacy",))
 
 
 def scores(net, split, measure=LEGACY, settings=BRIEF, **more):
-    return {s.name: s for s in evaluate.evaluate(net, split, measure, settings, name="val", **more)}
+    return {s.name: s for s in measuring.evaluate(net, split, measure, settings, name="val", **more)}
 
 
 @pytest.fixture
@@ -584,12 +589,13 @@ def test_every_measure_of_every_map_is_a_score(tens):
 def test_a_score_counts_the_images_that_are_classified_correctly(tens):
     net, split, correct = tens
     for name, score in scores(net, split).items():
-        assert score.n == 25 and len(score.per_example) == 30, name
-        assert np.array_equal(~np.isnan(score.per_example), correct.numpy())
-        assert score.mean == pytest.approx(np.nanmean(score.per_example))
-        assert score.stderr == pytest.approx(np.nanstd(score.per_example, ddof=1) / 5)
+        counted = ~np.isnan(score.per_example)
+        dropped = 25 - int(counted.sum())
+        assert len(counted) == 30 and not counted[~correct.numpy()].any() and (dropped == 0 or "art-" in name)
+        assert score.n == 25 - dropped and score.mean == pytest.approx(np.nanmean(score.per_example))
+        assert score.stderr == pytest.approx(np.nanstd(score.per_example, ddof=1) / score.n**0.5)
         failed = int((score.per_example == 1).sum())
-        assert score.counts == {"wrong": 5, "dropped": 0, "failed": failed}
+        assert score.counts == {"wrong": 5, "dropped": dropped, "failed": failed}
 
 
 def test_only_the_first_so_many_are_measured(tens):
@@ -598,7 +604,7 @@ def test_only_the_first_so_many_are_measured(tens):
     index = correct.nonzero().squeeze(1)[:7]
     alone = scores(net, split.at(index))
     for name, score in first.items():
-        assert score.n == 7 and score.counts["wrong"] == 3  # among those that were looked at
+        assert score.n == 7 - score.counts["dropped"] and score.counts["wrong"] == 3  # among those that were looked at
         assert np.isnan(np.delete(score.per_example, index)).all()
         np.testing.assert_allclose(score.per_example[index], alone[name].per_example, atol=1e-6)
 
@@ -624,7 +630,7 @@ def test_where_nothing_is_classified_correctly_there_is_no_number(tens):
         assert np.isnan(score.mean) and np.isnan(score.stderr) and score.n == 0
         assert score.per_example.shape == (5,) and np.isnan(score.per_example).all()
         assert score.counts["wrong"] == 5
-        assert evaluate.line(score)
+        assert measuring.line(score)
 
 
 def test_a_suite_moves_no_other_number(tens):
