@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from harness.errors import unknown
+from harness.errors import Mistake, unknown
 
 
 class Net(nn.Module):
@@ -54,12 +54,13 @@ class Small(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList([conv(channels, 24), conv(24, 48, stride=2), conv(48, 64)])
         self.norms = nn.ModuleList([nn.BatchNorm2d(c.out_channels) for c in self.convs])
+        self.ends = nn.ModuleList([nn.Identity() for _ in self.convs])  # where a hook finds what a ReLU gives
 
     def forward(self, x: Tensor) -> Tensor:
         while x.shape[-1] > 32:
             x = F.avg_pool2d(x, 2)
-        for layer, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(norm(layer(x)))
+        for layer, norm, end in zip(self.convs, self.norms, self.ends, strict=True):
+            x = end(F.relu(norm(layer(x))))
         return x
 
 
@@ -186,6 +187,27 @@ def build(name: str, channels: int, classes: int) -> Net:
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return MODELS[name](channels, classes).to(memory_format=torch.channels_last)
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs mark the stages of a net, from its input to the last, which is all of its features.
+
+    Before that come the first block of every stage but the first (of a VGG every pooling, of `small` every layer).
+    Raises `Mistake` for a net of another kind.
+    """
+    if not isinstance(model, Net):
+        raise Mistake(f"only a Net of harness.models has stages, not {type(model).__name__}")
+    features = model.features
+    if isinstance(features, Small):
+        marks = list(features.ends[:-1])
+    elif isinstance(features, (ResNet, WideResNet)):
+        marks = [b for b in features.blocks if b.conv1.stride == (2, 2)]
+        if isinstance(features, ResNet) and marks[-1] is features.blocks[-1]:
+            marks.pop()  # its output is that of the features
+    else:
+        groups = [m[0] for m in features if isinstance(m, nn.Sequential)]
+        marks = groups[1:] or [m for m in features if isinstance(m, nn.MaxPool2d)]
+    return [*marks, features]
 
 
 _IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}

@@ -54,7 +54,7 @@ def test_same_seed_same_loss(name, net, batch):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", [n for n in methods.names() if n not in ("standard", "noise", "sat")])
+@pytest.mark.parametrize("name", [n for n in methods.names() if n not in ("standard", "noise", "sat", "adl")])
 def test_perturbed_images_stay_in_the_ball_and_the_box(name, net, batch):
     method = methods.make(name, **({"start": False} if name == "pgd_sat" else {}))
     for _ in range(4):  # both sides of the coin
