@@ -1,10 +1,10 @@
-# make tune | test | bench | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
+# make tune | test | bench | peers | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= --space sat
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: tune test bench lint clean
+.PHONY: tune test bench peers lint clean
 
 tune: .venv/installed
 	$(BIN)/python -m harness.tune $(RUN)
@@ -15,6 +15,11 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m harness.bench epochs
 	$(BIN)/python -m harness.bench sweep
+
+# Other libraries, for benchmarks and as oracles of tests; their own pins are older than ours.
+peers: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+		torchattacks foolbox eagerpy adversarial-robustness-toolbox
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -11,6 +11,28 @@ from harness.train import Row
 LOG_EVERY = 15.0  # seconds between two lines where nothing can be redrawn
 
 
+class Counter:
+    """What a person watches while a net is measured: which of how many measurements comes next."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self.began, self.shown = time.monotonic(), -LOG_EVERY
+
+    def __call__(self, done: int, of: int, key: str) -> None:
+        now = time.monotonic()
+        if not self.live and now - self.shown < LOG_EVERY:
+            return
+        self.shown = now
+        text = f"measuring {done + 1} of {of}: {key} ({now - self.began:.0f} s)"
+        print(f"\r{text}\033[K" if self.live else text, end="" if self.live else "\n", file=self.stream, flush=True)
+
+    def finish(self) -> None:
+        """Take the line away."""
+        if self.live:
+            print("\r\033[K", end="", file=self.stream, flush=True)
+
+
 class Display:
     """A `Listener` that counts jobs and shows the best validated goal so far.
 

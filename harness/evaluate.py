@@ -1,159 +1,51 @@
-"""Measure a trained net: every metric gives one number per image, so that errors, paired tests and worst cases follow.
+"""Measure any net: one that was trained here, by its key or as a cell of a space, or somebody else's.
 
-    python -m harness.evaluate --trial 1973b1de3595 --suite attribution        # one that was run, by its key
-    python -m harness.evaluate --space attribution --cell art --suite attribution,attribution-legacy --test
-    python -m harness.evaluate --trial 1973b1de3595 --suite attribution --set attribution.images=200
+    python -m harness.evaluate --trial 1973b1de3595 --suite full --test          # one that was run, by its key
+    python -m harness.evaluate --space attribution --cell art --suite attribution,attribution-legacy
+    python -m harness.evaluate --model resnet18 --weights FILE --data cifar10 --suite autoattack --test --images 1000
+    python -m harness.evaluate --model package.module:callable --data cifar10 --suite paper-sat --test
 
-What is measured goes beside the trial's own results, and is not measured again.
+What is measured is kept and not measured again; an evaluation that was interrupted goes on where it was. Beside the
+scores stands what speaks against them.
 """
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from harness import attacks, suites
-from harness import attribution as attributions
-from harness.batch import Batch
-from harness.config import Attribution, Measure, Trial, build, check_read
-from harness.datasets import Data, Split
+from harness import cli, datasets, foreign, generation, measuring, suites
+from harness import trial as trials
+from harness.checks import Check
+from harness.config import Trial, build, check_read
+from harness.datasets import Data
+from harness.display import Counter
+from harness.doubts import doubt
 from harness.errors import Mistake, exit_status, unknown
-from harness.place import Place, read_json, write, write_json
-from harness.randomness import exact, seeded
-from harness.suites import CHUNK, Measurement, Suite
+from harness.measuring import Watch, line, silent
+from harness.place import Place, locked, read_json, write, write_json
+from harness.scores import Ledger, Score, save_images
 
 
 @dataclass(frozen=True)
-class Score:
-    """A number and what it rests on. name: `split/metric[-strength]`, strength in 255ths.
+class Target:
+    """What is measured. about: how to find it again. folder: where its measurements go.
 
-    n: images counted. counts: of an attribution, the images not attacked because they were `wrong`, `dropped` because
-    no step kept the prediction, `failed` because none lowered the measure. per_example: float32, one value per image
-    of the split, NaN where it is not counted.
+    touch() records that its test images are looked at.
     """
 
-    name: str
-    mean: float
-    stderr: float
-    n: int
-    protocol: dict[str, object] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    per_example: np.ndarray | None = field(default=None, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, name: str, values: Tensor, protocol: dict[str, object], counts: dict[str, int] | None = None):
-        """The score of one value per image (N,); those that are NaN are not counted."""
-        counted = values[~values.isnan()].double()
-        stderr = float(counted.std() / len(counted) ** 0.5) if len(counted) > 1 else float("nan")
-        images = values.float().cpu().numpy()
-        return cls(name, float(counted.mean()), stderr, len(counted), protocol, counts or {}, images)
-
-    def record(self) -> dict[str, object]:
-        """All but the numbers per image, as JSON keeps it."""
-        return {name: value for name, value in vars(self).items() if name != "per_example"}
-
-
-def check(trial: Trial, data: Data) -> None:
-    """Raise `Mistake` where the trial asks for a measurement that its data does not allow, before it is trained."""
-    suites.named(trial.measure.suites)
-    if trial.measures_attribution:
-        attributions.check(trial.attribution, len(data.classes), *data.train.x.shape[-2:])
-
-
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    measure: Measure,
-    attribution: Attribution | None = None,
-    *,
-    name: str,
-    suite: Suite | None = None,
-    seed: int = 0,
-) -> list[Score]:
-    """Every score of the suite (by default those that `measure` names) on a split.
-
-    Where PGD was measured at every eps of the grid, `robust` is their mean: the area under the accuracy-eps curve on
-    the grid tells weak methods apart where a single large eps gives 0 for all. The model is in evaluation mode within
-    and as before after. Each measurement has its own seed.
-    """
-    suite = suite or suites.named(measure.suites)
-    # Which images are classified correctly: asked by every measurement of attributions, found once.
-    right = functools.cache(
-        lambda: torch.cat([suites.accuracy(model, batch) for batch in chunks(split)]).nonzero().squeeze(1)
-    )
-    scores = []
-    with attacks.frozen(model), exact():
-        for key, measurement in suite(measure, attribution or Attribution()).items():
-            with seeded(seed, key):
-                scores += _scores(model, split, right, key, measurement, name)
-    by_name = {s.name: s for s in scores}
-    grid = [by_name.get(f"{name}/{suites.pgd_name(measure, eps)}") for eps in measure.eps]
-    if all(grid):
-        mean = torch.from_numpy(np.mean([s.per_example for s in grid], axis=0))
-        protocol = {"mean of": [s.name for s in grid], "step": measure.step}
-        scores.append(Score.of(f"{name}/robust", mean, protocol))
-    return scores
-
-
-def _scores(
-    model: nn.Module, split: Split, right: Callable[[], Tensor], key: str, measurement: Measurement, name: str
-) -> list[Score]:
-    chosen, counts = split, {}
-    if measurement.images is not None:
-        index = right()[: measurement.images or None]
-        seen = int(index[-1]) + 1 if len(index) < len(right()) else len(split)
-        chosen, counts = split.at(index), {"wrong": seen - len(index)}
-    parts = [measurement.metric(model, batch) for batch in chunks(chosen)]
-    parts = [part if isinstance(part, dict) else {key: part} for part in parts]
-    scores = []
-    for score in parts[0] if parts else ():
-        values = torch.cat([part[score] for part in parts])
-        if measurement.images is None:
-            scores.append(Score.of(f"{name}/{score}", values, measurement.protocol))
-            continue
-        everywhere = torch.full((len(split),), torch.nan, device=values.device)
-        everywhere[index] = values.float()
-        if measurement.likeness:
-            counts |= {"dropped": int(values.isnan().sum()), "failed": int((values >= 1).sum())}
-        scores.append(Score.of(f"{name}/{score}", everywhere, measurement.protocol, dict(counts)))
-    return scores
-
-
-def image_passes(trial: Trial, val: int, test: int) -> dict[str, int]:
-    """How many images a trial sends forward and back to be measured: while it trains and at its end, and on test."""
-    measure = trial.measure
-    robust = 1 + len(measure.eps) * measure.restarts * (measure.steps + 1)
-    standard = robust + 2 * len(measure.eps) if "standard" in measure.suites else 0
-    watched = min(val, measure.images or val) * -(-trial.epochs // measure.watch)
-    each = sum(attributions.passes(name, trial.attribution) for name in measure.suites)
-    attacked = {part: min(n, trial.attribution.images or n) * each for part, n in (("val", val), ("test", test))}
-    return {
-        "val": watched * robust + val * standard + attacked["val"],
-        "test": test * standard + attacked["test"],
-    }
-
-
-def chunks(split: Split):
-    """The split's images in [0, 1] as batches in order."""
-    for x, y in zip(split.x.split(CHUNK), split.y.split(CHUNK), strict=True):
-        yield Batch(x.to(memory_format=torch.channels_last).float().div_(255), y)
-
-
-def line(score: Score) -> str:
-    """A score for a terminal: per cent, where it is a share or a likeness, with what was not counted."""
-    counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
-    unit = 1 if score.name.endswith(("_left", "_right", "_slack")) else 100
-    figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
-    return f"{score.name:<26} {figure:<20} n = {score.n}{f' ({counts})' if counts else ''}"
+    model: nn.Module
+    data: Data
+    folder: Path
+    about: dict[str, str]
+    touch: Callable[[], object]
 
 
 def recorded(key: str, place: Place) -> Trial:
@@ -167,68 +59,190 @@ def recorded(key: str, place: Place) -> Trial:
     return trial
 
 
-def measure(trial: Trial, asked: Trial, place: Place, *, split: str) -> list[Score]:
-    """The scores that `asked` asks for of the net that `trial` trains, on `val` or `test`; kept beside its results.
-
-    A measurement on test is recorded as a touch before the first image is looked at.
-    """
-    from harness import datasets
-    from harness import trial as trials
-
+def trained(trial: Trial, asked: Trial, place: Place) -> Target:
+    """The net that a trial trains, after training it where needed."""
     data = datasets.load(trial.data, place)
-    check(asked, data)
-    settings = {path: value for path, value in asked.flat().items() if path.startswith(("measure.", "attribution."))}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    file = place.trial(trial.key) / f"evaluation-{split}-{digest}.json"
+    measuring.check(asked, data)
     model, result = trials.trained(trial, place)
-    if (stored := read_json(file)) is not None:
-        return [Score(**s) for s in stored["scores"]]
-    if split == "test":
-        trials.touched(result, place)
-    began = time.perf_counter()
-    scores = evaluate(model, getattr(data, split).to(place.device), asked.measure, asked.attribution, name=split)
-    images = {s.name: s.per_example for s in scores}
-    write(file.with_suffix(".npz"), lambda temporary: np.savez_compressed(temporary, **images))
-    record = {"settings": settings, "seconds": time.perf_counter() - began, "machine": trials.machine(place.device)}
-    write_json(file, {**record, "checksums": data.checksums, "scores": [s.record() for s in scores]})
-    return scores
+    about = {"trial": trial.key}
+    return Target(model, data, place.trial(trial.key), about, lambda: trials.touched(result, place))
+
+
+def brought(model: str, weights: Path | None, asked: Trial, place: Place) -> Target:
+    """Somebody else's net. Raises `Mistake` where it does not fit the data."""
+    data = datasets.load(asked.data, place)
+    measuring.check(asked, data)
+    net = foreign.load(model, weights, data).to(place.device)
+    about = {"model": model, "data": asked.data.name}
+    if weights:
+        about |= {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    folder = place.out / "evaluations" / _digest({**about, **data.checksums})
+
+    def touch() -> None:
+        counted = read_json(folder / "touches.json") or {"touches": 0}
+        write_json(folder / "touches.json", {"touches": counted["touches"] + 1})
+
+    return Target(net, data, folder, about, touch)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, what speaks against it, and where it is kept: NAME.json, NAME.npz, NAME-attacked.npz."""
+
+    scores: list[Score]
+    checks: list[Check]
+    settings: dict[str, object]
+    file: Path
+
+
+def measure(
+    target: Target,
+    asked: Trial,
+    place: Place,
+    *,
+    split: str,
+    images: int = 0,
+    other: nn.Module | None = None,
+    watch: Watch = silent,
+) -> Evaluation:
+    """What `asked` asks for on `val` or `test`, or the first so many images of it; kept under the target.
+
+    other: a net of another seed, for a check. A measurement on test is recorded as a touch before the first image is
+    looked at.
+    """
+    settings = {path: value for path, value in asked.flat().items() if path.startswith(("measure.", "attribution."))}
+    settings |= {"images": images} if images else {}
+    settings |= {"transfer": True} if other else {}
+    stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
+    file = stem.with_suffix(".json")
+    with locked(target.folder / "lock"):
+        if (stored := read_json(file)) is not None:
+            scores, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
+            return Evaluation(scores, checks, {**target.about, **settings}, file)
+        if split == "test":
+            target.touch()
+        began = time.perf_counter()
+        ledger = Ledger(stem)
+        part = getattr(target.data, split).head(images).to(place.device)
+        val = None if split == "val" else target.data.val.to(place.device)
+        files = None if split == "val" else measuring.published(asked.data.name, part, place.data)
+        how = {"name": split, "val": val, "published": files, "ledger": ledger, "watch": watch}
+        scores = measuring.evaluate(target.model, part, asked.measure, asked.attribution, **how)
+        save_images(stem.with_suffix(".npz"), scores)
+        examples = stem.with_name(f"{stem.name}-attacked.npz")
+        checks = doubt(target.model, part, asked.measure, scores, examples=examples, other=other, expensive=True)
+        record = {**target.about, "settings": settings, "seconds": time.perf_counter() - began}
+        record |= {"machine": trials.machine(place.device), "checksums": target.data.checksums}
+        record |= {"scores": [s.record() for s in scores], "checks": [vars(c) for c in checks]}
+        write_json(file, record)
+        ledger.clear()
+    return Evaluation(scores, checks, {**target.about, **settings}, file)
+
+
+def drawn(target: Target, place: Place, per_class: int) -> Path:
+    """A page of images that the net draws, so many of each class, a row each; see `harness.generation`."""
+    train = target.data.train.to(place.device)
+    there = sorted(train.y.unique().tolist())
+    images = generation.samples(target.model, train, there, per_class)
+    file = target.folder / "samples.png"
+    write(file, lambda temporary: temporary.write_bytes(generation.grid(images)))
+    return file
+
+
+def tracked(found: Evaluation, extra: list[Path], uri: str, place: Place) -> None:
+    """Write it to MLflow's experiment `evaluations`."""
+    from harness import track
+
+    name = f"{found.file.parent.name} {found.file.stem}"
+    tracker = track.Tracker(uri, "evaluations", place, {"harness.sweep": "evaluations", **track.environment()})
+    beside = (found.file, found.file.with_suffix(".npz"), found.file.with_name(f"{found.file.stem}-attacked.npz"))
+    files = [file for file in (*beside, *extra) if file.exists()]
+    tracker.evaluated(name, found.settings, track.summed(found.scores), found.checks, files)
+
+
+def spoken(checks: list[Check]) -> list[str]:
+    """What the checks say, a line for each doubt, then who passed and who could not be asked."""
+    lines = [f"doubt: {c.name}: {c.about}" for c in checks if c.passed is False]
+    for passed, what in ((True, "checks passed"), (None, "not asked")):
+        names = ", ".join(c.name for c in checks if c.passed is passed)
+        lines += [f"{what}: {names}"] if names else []
+    return lines
+
+
+def _digest(of: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    from harness import cli
-
     p = cli.parser("harness.evaluate", __doc__, single=True)
+    p.set_defaults(space=None)
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
+    p.add_argument("--model", help="package.module:callable, or a net of harness.models: somebody else's net")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="its weights, as torch.save wrote them")
     p.add_argument(
         "--suite", default="standard", help=f"some of {', '.join(suites.SUITES)}, joined by commas (default standard)"
     )
+    p.add_argument("--other", metavar="KEY", help="a trial of another seed, to check that its images do not transfer")
+    p.add_argument("--samples", type=int, default=0, metavar="N", help="also let the net draw N images of every class")
+    p.add_argument("--tracking-uri", metavar="URI", help="also write the result to this MLflow store")
+    p.add_argument("--images", type=int, default=0, metavar="N", help="measure on the first N images only (0: all)")
     return p.parse_args(words)
 
 
-def main() -> int:
-    from harness import cli
-
-    args = arguments()
-    place, overrides = cli.place(args), cli.overrides(args)
+def _chosen(args: argparse.Namespace, place: Place) -> tuple[Trial, Trial | None]:
+    """What is asked for, and the trial whose net it is asked of, None where that is not of a trial."""
+    overrides = cli.overrides(args)
     how = {path: value for path, value in overrides.items() if path.startswith(("measure.", "attribution."))}
     what = {path: value for path, value in overrides.items() if path not in how}
-    if args.trial and what:
-        raise Mistake(f"{next(iter(what))} is settled by --trial; only measure.* and attribution.* can be set")
-    if args.trial:
-        trial = recorded(args.trial, place)
+    named = [f"--{n}" for n in ("trial", "space", "model") if getattr(args, n)]
+    if len(named) > 1:
+        raise Mistake(f"{' and '.join(named)} each name what is measured; give one")
+    if args.weights and not args.model:
+        raise Mistake("--weights needs --model: a net of harness.models, or package.module:callable")
+    for name in ("images", "samples"):
+        if getattr(args, name) < 0:
+            raise Mistake(f"--{name} must be at least 0, not {getattr(args, name)}")
+    if args.model:
+        wrong = next((path for path in what if path != "data" and not path.startswith("data.")), None)
+        if wrong:
+            raise Mistake(f"{wrong} is settled by --model; only data, measure.* and attribution.* can be set")
+        trial, asked = None, build({**what, **how, "measure.suites": args.suite})
     else:
-        cell = cli.chosen(cli.space(args.space).cells(what), args.cell)
-        trial = dataclasses.replace(cell.trial, seed=args.seed)
-    asked = build({**trial.flat(), "measure.suites": args.suite, **how})
+        if args.trial and what:
+            raise Mistake(f"{next(iter(what))} is settled by --trial; only measure.* and attribution.* can be set")
+        if args.trial:
+            trial = recorded(args.trial, place)
+        else:
+            cell = cli.chosen(cli.space(args.space or "sat").cells(what), args.cell)
+            trial = dataclasses.replace(cell.trial, seed=args.seed)
+        asked = build({**trial.flat(), "measure.suites": args.suite, **how})
     check_read(asked, how)
+    return asked, trial
+
+
+def main() -> int:
+    args = arguments()
+    place = cli.place(args)
+    asked, trial = _chosen(args, place)
     if not args.quiet:
-        print(f"trial {trial.key} ({args.suite}) on {place.device}", flush=True)
-    for score in measure(trial, asked, place, split="test" if args.test else "val"):
-        print(line(score))
+        print(f"{f'trial {trial.key}' if trial else args.model} ({args.suite}) on {place.device}", flush=True)
+    if trial:
+        target = trained(trial, asked, place)
+    else:
+        target = brought(args.model, args.weights, asked, place)
+    other = trials.trained(recorded(args.other, place), place)[0] if args.other else None
+    progress = silent if args.quiet else Counter()
+    split = "test" if args.test else "val"
+    found = measure(target, asked, place, split=split, images=args.images, other=other, watch=progress)
+    for text in (*map(line, found.scores), *spoken(found.checks)):
+        print(text)
+    pages = [drawn(target, place, args.samples)] if args.samples else []
+    for page in pages:
+        print(f"samples: {page}")
+    if args.tracking_uri:
+        tracked(found, pages, args.tracking_uri, place)
     return 0
 
 
 if __name__ == "__main__":
-    from harness.evaluate import main  # this file's second self, the one that `harness.trial` imports
-
     sys.exit(exit_status(main))

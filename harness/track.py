@@ -15,9 +15,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from harness.checks import Check
 from harness.errors import Mistake, one_line
 from harness.jobs import Job, Outcome
 from harness.place import Place
+from harness.scores import Score
 from harness.train import Row
 from harness.trial import Result
 
@@ -27,6 +29,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # its migrations announc
 
 FLUSH = 5.0  # seconds between two writes of a running trial's curves
 BATCH = 1000  # metrics that one call may hold
+PARAM = 6000  # characters of a parameter
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy", "saliency-harness")
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
@@ -171,6 +174,7 @@ class Tracker:
             metrics += _metrics(_summary(outcome.result), job.trial.epochs)
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
+            tags |= _checked(outcome.result.checks)
         self._log(run, metrics=metrics, tags=tags)
         folder = self._place.trial(job.trial.key)
         if outcome.result:
@@ -180,6 +184,26 @@ class Tracker:
                     self._client.log_artifact(run, str(file))
         self._client.set_terminated(run, _STATUS[outcome.state])
         self._ended.add(job.id)
+
+    @_storing
+    def evaluated(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        checks: list[Check],
+        files: list[Path],
+    ) -> None:
+        """A run of its own for a net that was measured outside a sweep, unless it is there."""
+        if name in self._ended:
+            return
+        tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "complete"}
+        run = self._client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+        texts = {path: _text(value)[:PARAM] for path, value in params.items()}
+        self._log(run, metrics=_metrics(metrics, 0), params=texts, tags=_checked(checks))
+        for file in files:
+            self._client.log_artifact(run, str(file))
+        self._client.set_terminated(run, "FINISHED")
 
     @_storing
     def close(self, status: str = "FINISHED", artifacts: Mapping[str, list[Path]] | None = None) -> None:
@@ -220,12 +244,24 @@ def _metrics(values: Mapping[str, float], step: int) -> list:
 
 def _summary(result: Result) -> dict[str, float]:
     """Every score with its standard error and n, the seconds by phase, the touches of the test images."""
-    summary: dict[str, float] = {"test_touches": result.touches}
-    for score in result.scores:
+    seconds = {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
+    return {"test_touches": result.touches, **summed(result.scores), **seconds}
+
+
+def summed(scores: list[Score]) -> dict[str, float]:
+    """Every score with its standard error, n and counts, under the names that MLflow's pages group by split."""
+    summary: dict[str, float] = {}
+    for score in scores:
         split, _, name = score.name.partition("/")
         summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/{name}": score.n}
         summary |= {f"{split}_{what}/{name}": count for what, count in score.counts.items()}
-    return summary | {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
+    return summary
+
+
+def _checked(checks: list[Check]) -> dict[str, str]:
+    """A tag for every check: its verdict and its sentence."""
+    verdicts = {True: "passed", False: "doubt", None: "not asked"}
+    return {f"harness.check.{c.name}": f"{verdicts[c.passed]}: {c.about}" for c in checks}
 
 
 def _text(value: object) -> str:

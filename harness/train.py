@@ -150,12 +150,20 @@ def _resume(path: Path, model, steps, average) -> list[Row]:
         raise Mistake(f"{str(path)!r} is a checkpoint of another net; remove it and the trial starts again") from None
 
 
-def load_weights(path: Path) -> dict:
-    """What torch saved there, tensors and plain values only. Raises `Mistake` where it is not such a file."""
+def load_weights(path: Path, hint: str = "; remove it and its trial starts again") -> dict:
+    """What torch saved there, tensors and plain values only. Raises `Mistake` where it is no such file."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
     except Exception as error:  # unpickling garbled bytes may raise anything
-        kind = "a damaged zip file" if isinstance(error, zipfile.BadZipFile) else "not a checkpoint"
-        raise Mistake(f"{str(path)!r} is {kind}; remove it and its trial starts again") from None
+        raise Mistake(f"{str(path)!r} is {_instead(path, error)}{hint}") from None
+
+
+def _instead(path: Path, error: Exception) -> str:
+    """What a file is that is no checkpoint."""
+    with open(path, "rb") as file:
+        begins = file.read(512).lstrip().lower()
+    if begins.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not a checkpoint"
+    return "a damaged zip file" if isinstance(error, zipfile.BadZipFile) else "not a checkpoint"

@@ -13,18 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from harness import datasets, evaluate, maps, models, suites, train
+from harness import datasets, maps, measuring, models, suites, train
 from harness.batch import Batches
+from harness.checks import Check
 from harness.config import Trial
-from harness.datasets import Data
+from harness.datasets import Data, Split
+from harness.doubts import doubt
 from harness.errors import Mistake
-from harness.evaluate import Score
-from harness.place import Place, locked, read_json, write, write_json
+from harness.place import Place, locked, read_json, write_json
 from harness.randomness import seeded
+from harness.scores import Ledger, Score, save_images
 from harness.train import Row
 
 
@@ -33,6 +34,7 @@ class Result:
     """What a trial gave. scores: `val/...`, and `test/...` once it was tested, without the numbers per image.
 
     rows: one per epoch. seconds: device time by phase. touches: how often this trial was measured on the test images.
+    checks: what `harness.checks` said of the test scores.
     """
 
     trial: Trial
@@ -42,6 +44,7 @@ class Result:
     checksums: dict[str, str]
     machine: dict[str, str] = field(default_factory=dict)
     touches: int = 0
+    checks: list[Check] = field(default_factory=list)
 
     def score(self, name: str) -> Score | None:
         return next((s for s in self.scores if s.name == name), None)
@@ -58,7 +61,7 @@ def run(trial: Trial, place: Place, *, report: Callable[[Row], None] = ignore, t
     for a loss that is not finite.
     """
     data = datasets.load(trial.data, place)
-    evaluate.check(trial, data)
+    measuring.check(trial, data)
     folder = place.trial(trial.key)
     with locked(folder / "lock"):
         result = _stored(trial, folder, data)
@@ -118,13 +121,13 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
     def watch(net: nn.Module, done: int) -> Row:
         if done % trial.measure.watch and done != trial.epochs:
             return {}
-        scores = evaluate.evaluate(net, watched, trial.measure, name="curve", suite=suites.robust_suite)
+        scores = measuring.evaluate(net, watched, trial.measure, name="curve", suite=suites.robust_suite)
         return {s.name: s.mean for s in scores}
 
     net, rows = train.fit(
         model,
         trial.method,
-        Batches(part.x, part.y, prepared.maps, trial.batch, trial.augment),
+        Batches(part.x, part.y, prepared.maps, trial.batch, trial.augment, trial.data.crop),
         trial.optim,
         trial.epochs,
         seed=trial.seed,
@@ -133,7 +136,7 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
         report=report,
     )
     train.save_weights(folder / "weights.pt", net.state_dict())
-    scores, took = _timed(lambda: evaluate.evaluate(net, val, trial.measure, trial.attribution, name="val"))
+    scores, took = _timed(lambda: _measured(trial, net, val, "val", place, data))
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
     result = Result(trial, scores, rows, seconds, data.checksums, machine(place.device))
     _store(result, folder, "val")
@@ -147,11 +150,22 @@ def _test(result: Result, place: Place, data: Data) -> Result:
     model = _trained_model(result.trial, data, place)
     result = touched(result, place)
     split, trial = data.test.to(place.device), result.trial
-    scores, took = _timed(lambda: evaluate.evaluate(model, split, trial.measure, trial.attribution, name="test"))
+    scores, took = _timed(lambda: _measured(trial, model, split, "test", place, data))
+    checks = doubt(model, split, trial.measure, scores, examples=folder / "attacked.npz")
     seconds = {**result.seconds, "test": took}
-    result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds)
+    result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds, checks=checks)
     _store(result, folder, "test")
     return result
+
+
+def _measured(trial: Trial, net: nn.Module, split: Split, name: str, place: Place, data: Data) -> list[Score]:
+    """The scores of a split, measured where an interrupted evaluation left off."""
+    folder = place.trial(trial.key)
+    how = {"name": name, "ledger": Ledger(folder / f"measuring-{name}")}
+    if name == "test":
+        how["val"] = data.val.to(split.x.device)
+        how["published"] = measuring.published(trial.data.name, split, place.data)
+    return measuring.evaluate(net, split, trial.measure, trial.attribution, **how)
 
 
 def touched(result: Result, place: Place) -> Result:
@@ -170,12 +184,14 @@ def _timed(work: Callable[[], list[Score]]) -> tuple[list[Score], float]:
 def _store(result: Result, folder: Path, part: str = "") -> None:
     """Write result.json, and the numbers per image of one part (`val` or `test`) beside it."""
     if part:
-        images = {s.name: s.per_example for s in result.scores if s.name.startswith(part)}
-        write(folder / f"{part}.npz", lambda temporary: np.savez_compressed(temporary, **images))
+        save_images(folder / f"{part}.npz", (s for s in result.scores if s.name.startswith(part)))
     record = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     record["trial"] = result.trial.flat()
     record["scores"] = [s.record() for s in result.scores]
+    record["checks"] = [vars(c) for c in result.checks]
     write_json(folder / "result.json", record)
+    if part:
+        Ledger(folder / f"measuring-{part}").clear()
 
 
 def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
@@ -185,7 +201,8 @@ def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
         return None
     try:
         scores = [Score(**s) for s in record["scores"]]
-        result = Result(**{**record, "trial": trial, "scores": scores})
+        checks = [Check(**c) for c in record["checks"]]
+        result = Result(**{**record, "trial": trial, "scores": scores, "checks": checks})
     except (KeyError, TypeError):
         raise Mistake(
             f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again"
@@ -231,7 +248,7 @@ def main() -> int:
             print(f"{cell.name}: trial {trial.key} on {place.device}, {trial.epochs} epochs", flush=True)
         result = run(trial, place, report=ignore if arguments.quiet else _print_row, test=arguments.test)
         for score in result.scores:
-            print(f"  {evaluate.line(score)}")
+            print(f"  {measuring.line(score)}")
     return 0
 
 

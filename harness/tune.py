@@ -97,7 +97,7 @@ def main() -> int:
 
 def _check_data(planned: Plan, place) -> None:
     """Decode the data once, before any worker needs it, and see that it has what the cells ask for."""
-    from harness import datasets, evaluate, maps, models
+    from harness import datasets, maps, measuring, models
     from harness.errors import unknown
 
     for cell in planned.studies.values():
@@ -105,7 +105,7 @@ def _check_data(planned: Plan, place) -> None:
             raise unknown("model", cell.trial.model, models.MODELS)
         data = datasets.load(cell.trial.data, place)
         maps.check(cell.trial, data)
-        evaluate.check(cell.trial, data)
+        measuring.check(cell.trial, data)
 
 
 def _dry_run(planned: Plan, place) -> str:
@@ -132,7 +132,7 @@ def _dry_run(planned: Plan, place) -> str:
 
 def _cost(planned: Plan, place) -> str:
     """Device time at most, from a training step of each method; teachers and their maps are not in it."""
-    from harness import datasets, evaluate, maps
+    from harness import datasets, maps, measuring
     from harness.bench.epochs import epoch_seconds
 
     known: dict[object, float] = {}
@@ -143,18 +143,18 @@ def _cost(planned: Plan, place) -> str:
             known[kind] = epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
         return known[kind]
 
-    training = measuring = 0.0
+    training = measured = 0.0
     for cell in planned.studies.values():
         trial, data = cell.trial, datasets.load(cell.trial.data, place)
-        shape = tuple(data.train.x.shape[1:])
+        shape = tuple(data.val.x.shape[1:])  # as cropped
         runs = planned.trials + planned.seeds
         training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
         plain = maps.teacher_trial(trial, "standard")
-        passes = evaluate.image_passes(trial, len(data.val), len(data.test))
-        measuring += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
+        passes = measuring.image_passes(trial, len(data.val), len(data.test))
+        measured += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
     return (
-        f"at most about {(training + measuring) / 60:.1f} minutes of one {place.device} device"
-        f" ({training / 60:.1f} to train, {measuring / 60:.1f} to measure), by one step of each method;"
+        f"at most about {(training + measured) / 60:.1f} minutes of one {place.device} device"
+        f" ({training / 60:.1f} to train, {measured / 60:.1f} to measure), by one step of each method;"
         " teachers and their maps come on top"
     )
 

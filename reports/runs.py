@@ -38,12 +38,12 @@ def experiments(uri: str) -> list[str]:
 def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
 
-    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or
-    `seed`), state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), then
-    `param:<path>` as text, among them `param:search.<path>`, the study's domain in words, then every metric's
-    last value under its own name. A study without any child stands as one row of role `study` and no state,
-    so that no cell is lost. Sorted by order, role, number and time. Raises `Mistake` for an unknown
-    experiment or sweep, one without any study, or a store that cannot be read."""
+    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
+    state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), then `param:<path>` as
+    text, among them `param:search.<path>`, the study's domain in words, `check:<name>`, what a check said of the
+    test scores, then every metric's last value under its own name. A study without any child stands as one row of
+    role `study` and no state, so that no cell is lost. Sorted by order, role, number and time. Raises `Mistake` for
+    an unknown experiment or sweep, one without any study, or a store that cannot be read."""
     with _opened(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage != "active":
@@ -94,6 +94,8 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
     row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
     if run is not parent:
         row |= {f"param:{path}": text for path, text in run.data.params.items()}
+        checks = {tag.removeprefix("harness.check."): text for tag, text in tags.items() if "harness.check." in tag}
+        row |= {f"check:{name}": text for name, text in checks.items()}
         row |= run.data.metrics
     return row
 

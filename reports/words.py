@@ -187,7 +187,19 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
                 "short, teachers and maps come on top.",
             )
         )
-    return pairs + [("Doubt", said) for said in doubts(done)]
+    return pairs + [("Doubt", said) for said in (*doubts(done), *checked(tested))]
+
+
+def checked(tested: pd.DataFrame) -> list[str]:
+    """What checks of the test scores doubt, a sentence for every check and cell."""
+    said = []
+    for column in [c for c in tested.columns if c.startswith("check:")]:
+        for cell, texts in tested.groupby("cell", sort=False)[column]:
+            doubted = [text.removeprefix("doubt: ") for text in texts.dropna() if text.startswith("doubt: ")]
+            if doubted:
+                seeds = f"{len(doubted)} of {len(texts)} seed runs of {cell}"
+                said.append(f"Check {column.removeprefix('check:')}, {seeds}: {doubted[0]}.")
+    return said
 
 
 def doubts(done: pd.DataFrame) -> list[str]:

@@ -5,8 +5,8 @@ import io
 from harness import display
 from harness.config import build
 from harness.display import Display
-from harness.evaluate import Score
 from harness.jobs import Job, Outcome
+from harness.scores import Score
 from harness.trial import Result
 
 

@@ -1,4 +1,4 @@
-"""Measurement, with a linear model of known margins as the oracle."""
+"""The command that measures a net: a trial's, or somebody else's."""
 
 import json
 import re
@@ -8,119 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness import attacks, evaluate, suites, trial
-from harness.config import Measure
-from harness.datasets import Split
+from harness import datasets, evaluate, trial
+from harness.config import Source
 from harness.errors import Mistake
-from harness.evaluate import Score
-
-
-class Linear(nn.Module):
-    """Two classes, logit difference w.x + b."""
-
-    def __init__(self, w, b):
-        super().__init__()
-        self.w, self.b = nn.Parameter(w), nn.Parameter(b)
-
-    def forward(self, x):
-        z = x.flatten(1).to(self.w.dtype) @ self.w + self.b
-        return torch.stack([-z / 2, z / 2], 1)
-
-
-@pytest.fixture
-def linear():
-    torch.manual_seed(2)
-    w = torch.randn(16) / 4
-    x = torch.randint(60, 196, (300, 1, 4, 4), dtype=torch.uint8)  # eps 30/255 never meets the box
-    b = -(x.float().div(255).flatten(1) @ w).median()
-    model = Linear(w, b)
-    z = x.float().div(255).flatten(1) @ w + b
-    y = (z > 0).long()
-    y[:30] = 1 - y[:30]  # some images are wrong from the start
-    margin = torch.where(y == 1, z, -z)
-    return model, Split(x, y), margin, w.abs().sum()
-
-
-def test_robust_accuracy_of_a_linear_model_is_its_share_of_large_margins(linear):
-    model, split, margin, norm = linear
-    measure = Measure(eps=(5 / 255, 20 / 255), steps=5)
-    scores = {s.name: s for s in evaluate.evaluate(model, split, measure, name="val")}
-    assert set(scores) == {"val/clean", "val/pgd5-5", "val/pgd5-20", "val/fgsm-5", "val/fgsm-20", "val/robust"}
-    assert scores["val/clean"].mean == pytest.approx(float((margin > 0).float().mean()))
-    for strength in (5, 20):
-        exact = (margin > strength / 255 * norm).float()
-        for attack in (f"pgd5-{strength}", f"fgsm-{strength}"):
-            assert np.array_equal(scores[f"val/{attack}"].per_example, exact.numpy())
-    mean = (scores["val/pgd5-5"].per_example + scores["val/pgd5-20"].per_example) / 2
-    assert np.allclose(scores["val/robust"].per_example, mean)
-
-
-def test_a_score_carries_n_stderr_and_protocol(linear):
-    model, split, *_ = linear
-    scores = {s.name: s for s in evaluate.evaluate(model, split, Measure(eps=(8 / 255,), restarts=3), name="test")}
-    robust = scores["test/pgd10x3-8"]
-    p = robust.mean
-    assert robust.n == 300
-    assert robust.stderr == pytest.approx((p * (1 - p) / 299) ** 0.5, rel=1e-6)
-    assert robust.protocol["restarts"] == 3 and robust.protocol["steps"] == 10
-    assert robust.protocol["step"] == pytest.approx(2.5 * (8 / 255) / 10)
-
-
-def test_eps_zero_is_clean(linear):
-    model, split, *_ = linear
-    scores = {s.name: s for s in evaluate.evaluate(model, split, Measure(eps=(0.0,)), name="val")}
-    assert np.array_equal(scores["val/pgd10-0"].per_example, scores["val/clean"].per_example)
-
-
-def test_more_restarts_are_never_weaker_image_by_image(linear):
-    model, split, *_ = linear
-    few, many = (
-        evaluate.evaluate(model, split, Measure(eps=(9 / 255,), steps=1, step=4 / 255, restarts=r), name="val")
-        for r in (1, 6)
-    )
-    one, six = ({s.name.split("x")[0]: s for s in scores} for scores in (few, many))
-    assert six["val/pgd1"].mean <= next(s for n, s in one.items() if n.startswith("val/pgd1")).mean
-
-
-def test_a_metric_does_not_move_when_another_is_added_or_generators_have_run(linear):
-    model, split, *_ = linear
-    measure = Measure(eps=(9 / 255,), steps=1, step=4 / 255)
-    alone = {s.name: s for s in evaluate.evaluate(model, split, measure, name="val", suite=suites.robust_suite)}
-    torch.rand(5)
-    together = {
-        s.name: s
-        for s in evaluate.evaluate(model, split, Measure(eps=(3 / 255, 9 / 255), steps=1, step=4 / 255), name="val")
-    }
-    assert np.array_equal(alone["val/pgd1-9"].per_example, together["val/pgd1-9"].per_example)
-
-
-def test_measuring_draws_nothing_from_the_global_generator_and_leaves_the_model_alone(linear):
-    model, split, *_ = linear
-    model.train()
-    torch.manual_seed(4)
-    expected = torch.rand(3)
-    torch.manual_seed(4)
-    evaluate.evaluate(model, split, Measure(), name="val")
-    assert torch.equal(torch.rand(3), expected)
-    assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
-
-
-def test_attack_gets_only_images_that_are_still_right(linear):
-    model, split, margin, _ = linear
-    seen = []
-
-    def attack(model, x, y):
-        seen.append(len(x))
-        return attacks.fgsm(model, x, y, eps=20 / 255)
-
-    (batch,) = evaluate.chunks(split.head(200))
-    suites.attacked(attack, restarts=2)(model, batch)
-    assert seen[0] == int((margin[:200] > 0).sum()) and seen[1] < seen[0]
-
-
-def test_stderr_of_one_image_is_unknown():
-    score = Score.of("val/clean", torch.ones(1), {})
-    assert score.mean == 1.0 and np.isnan(score.stderr)
+from harness.foreign import load
+from harness.models import build
 
 
 def evaluated(monkeypatch, place, *words):
@@ -190,3 +82,124 @@ def test_what_its_data_does_not_allow_is_refused_before_a_trial_is_trained(place
     with pytest.raises(Mistake, match="at most the 8 x 8 pixels of a map, not 100"):
         trial.run(run, place)
     assert not (place.trial(run.key) / "weights.pt").exists()
+
+
+class Sums(nn.Module):
+    """A net of nobody here: its logits are sums of pixels."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(64, classes))
+
+    def forward(self, x):
+        if x.shape[1:] != (1, 8, 8):
+            raise ValueError(f"takes 1x8x8, not {tuple(x.shape[1:])}")
+        return x.flatten(1) @ self.w
+
+
+def fixed():
+    net = Sums()
+    torch.manual_seed(3)
+    nn.init.normal_(net.w)
+    return net
+
+
+def seven():
+    return Sums(7)
+
+
+def three():
+    return 3
+
+
+def broken():
+    raise RuntimeError("no weights today")
+
+
+ME = "tests.test_evaluate"
+
+
+@pytest.fixture
+def here(monkeypatch, request):
+    monkeypatch.syspath_prepend(str(request.config.rootpath))
+
+
+def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, place, here):
+    words = ("--model", f"{ME}:fixed", "--test", "--images", "50", "--set", "measure.eps=8/255")
+    assert evaluated(monkeypatch, place, *words) == 0
+    said = capsys.readouterr().out
+    net = fixed()
+    data = datasets.load(Source(), place)
+    right = (net(data.test.x[:50].float() / 255).argmax(1) == data.test.y[:50]).double().mean()
+    assert re.search(rf"test/clean +{100 * float(right):.2f} .* n = 50", said)
+    (folder,) = (place.out / "evaluations").iterdir()
+    (file,) = folder.glob("evaluation-test-*.json")
+    assert json.loads(file.read_text())["model"] == f"{ME}:fixed"
+    assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
+    assert evaluated(monkeypatch, place, *words) == 0 and capsys.readouterr().out == said
+    assert json.loads((folder / "touches.json").read_text()) == {"touches": 1}
+
+
+def test_the_weights_of_a_trial_measure_the_same_by_file(monkeypatch, capsys, shared_place, quick):
+    run = quick(method="standard", epochs=1)
+    result = trial.run(run, shared_place)
+    weights = shared_place.trial(run.key) / "weights.pt"
+    asked = ("--set", "measure.eps=16/255", "--set", "measure.steps=2", "--set", "data.limit=96")
+    assert evaluated(monkeypatch, shared_place, "--model", "small", "--weights", str(weights), *asked) == 0
+    said = capsys.readouterr().out
+    for score in result.scores:
+        assert re.search(rf"^{score.name} +{100 * score.mean:.2f} ", said, re.M), score
+
+
+def test_weights_are_found_within_a_checkpoint(tmp_path, place):
+    data = datasets.load(Source(), place)
+    state = build("small", 1, 10).state_dict()
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    for saved in ({"epoch": 3, "state_dict": parallel}, {"model": state}):
+        torch.save(saved, tmp_path / "checkpoint.pt")
+        found = load("small", tmp_path / "checkpoint.pt", data).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def _weights(tmp_path, kind):
+    path = tmp_path / "weights.pt"
+    if kind == "page":
+        path.write_text("<!DOCTYPE html><html>404</html>")
+    elif kind == "garbled":
+        path.write_bytes(b"\x80\x02" + bytes(range(256)) * 4)
+    elif kind == "other":
+        torch.save(build("resnet10", 1, 10).state_dict(), path)
+    elif kind == "classes":
+        torch.save(build("small", 1, 7).state_dict(), path)
+    elif kind == "list":
+        torch.save([1, 2], path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--model", "resnet81"), "model 'resnet81' is not known; did you mean 'resnet"),
+        (("--model", "no_such_module:net"), "cannot import 'no_such_module': ModuleNotFoundError"),
+        (("--model", f"{ME}:fixd"), "has no callable 'fixd'; did you mean 'fixed'?"),
+        (("--model", f"{ME}:broken"), "the call failed: RuntimeError: no weights today"),
+        (("--model", f"{ME}:three"), "gave a int, not a torch.nn.Module"),
+        (("--model", f"{ME}:seven"), "has 7 classes, the data 10"),
+        (("--model", f"{ME}:fixed", "--data", "shapes"), "does not take images of 3x32x32: ValueError: takes 1x8x8"),
+        (("--model", "small", "--weights", "PAGE"), "is a web page, not a checkpoint"),
+        (("--model", "small", "--weights", "GARBLED"), "is not a checkpoint"),
+        (("--model", "small", "--weights", "LIST"), "holds no weights"),
+        (("--model", "small", "--weights", "OTHER"), "holds the weights of another net: it lacks 'features."),
+        (("--model", "small", "--weights", "CLASSES"), "'head.bias' is (7,), the net's is (10,)"),
+        (("--model", "small", "--weights", "/nowhere/x.pt"), "cannot read '/nowhere/x.pt'"),
+        (("--weights", "x.pt"), "--weights needs --model"),
+        (("--model", "small", "--set", "epochs=3"), "epochs is settled by --model"),
+        (("--model", "small", "--space", "sat"), "--space and --model each name what is measured"),
+        (("--model", "small", "--images", "-3"), "--images must be at least 0"),
+    ],
+)
+def test_bad_nets_and_weights_are_one_line(monkeypatch, capsys, tmp_path, shared_place, here, words, said):
+    words = [_weights(tmp_path, word.lower()) if word.isupper() else word for word in words]
+    assert evaluated(monkeypatch, shared_place, *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error, error

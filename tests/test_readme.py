@@ -29,7 +29,8 @@ def test_every_command_is_a_valid_one(command):
     elif module == "harness.evaluate":
         args = evaluate.arguments(words)
         assert suites.named(args.suite.split(","))
-        assert cli.chosen(cli.space(args.space).cells({"data": args.data} if args.data else {}), args.cell)
+        if args.space:
+            assert cli.chosen(cli.space(args.space).cells({"data": args.data} if args.data else {}), args.cell)
     else:
         args = cli.parser(module, "", single=True).parse_args(words)
         cells = cli.space(args.space).cells(cli.overrides(args))

@@ -5,8 +5,8 @@ import pytest
 
 from harness import search
 from harness.errors import Mistake
-from harness.evaluate import Score
 from harness.jobs import Outcome
+from harness.scores import Score
 from harness.space import Space, choice, uniform, within
 from harness.trial import Result
 

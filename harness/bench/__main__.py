@@ -5,6 +5,7 @@
     python -m harness.bench sweep                     # a sweep against the same trials run bare
     python -m harness.bench attribution               # IN and K against one image at a time, as published
     python -m harness.bench attribution --data cifar10 --set model=small --set data.limit=8000
+    python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 against other libraries; corruptions
 
 Only ratios are meant to be quoted: absolute times belong to the machine and the hour.
 """
@@ -15,8 +16,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from harness import cli, datasets, evaluate, trial
-from harness.bench import attribution, epochs, sweep
+from harness import cli, corruptions, datasets, measuring, trial
+from harness.bench import attribution, epochs, evaluation, sweep
 from harness.bench.epochs import PUBLISHED
 from harness.config import build
 from harness.errors import Mistake, exit_status
@@ -32,19 +33,19 @@ def main() -> int:
     )
     p.add_argument("what", choices=BENCHMARKS)
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    p.add_argument("--data", help="whose recipe to use (default cifar10 of `epochs`, digits of `attribution`)")
+    p.add_argument("--data", help="whose recipe to use (default cifar10 of `epochs`, else digits)")
     p.add_argument("--methods", help="of `epochs`: which, joined by commas (default: all of first order)")
     p.add_argument("--size", type=int, default=32, help="of the random images of `epochs`")
     p.add_argument("--channels", type=int, default=3, help="of the random images of `epochs`")
     p.add_argument("--steps", type=int, default=3, help="of `epochs`: training steps per method and round")
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--images", type=int, default=8, help="of `attribution`: how many in each round")
+    p.add_argument("--images", type=int, default=8, help="of `attribution`, `evaluation`: in each round")
     p.add_argument("--space", default="noise", help="of `sweep`")
     p.add_argument("--trials", type=int, default=8, help="of `sweep`, per cell")
     p.add_argument("--seeds", type=int, default=3, help="of `sweep`, per cell")
     p.add_argument("--device")
-    p.add_argument("--data-root", type=Path, help="of `attribution` (default $HARNESS_DATA, else ./data)")
-    p.add_argument("--out", type=Path, default=Path("runs"), help="of `attribution`: where its net is or comes")
+    p.add_argument("--data-root", type=Path, help="of `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
+    p.add_argument("--out", type=Path, default=Path("runs"), help="of the same: where its net is or comes")
     p.add_argument("--json", type=Path, help="also write every figure here")
     args = p.parse_args()
     if min(args.steps, args.rounds, args.size, args.channels, args.images) < 1:
@@ -81,15 +82,48 @@ def time_epochs(args: argparse.Namespace) -> dict:
     return {"methods": timed, "maps": columns}
 
 
-def time_attribution(args: argparse.Namespace) -> dict:
+def _trained(args: argparse.Namespace, suite: str) -> tuple:
+    """What is asked for, its data, a net trained for it by the other settings, and the place."""
     args.data = args.data or "digits"
-    run = build({"measure.suites": "attribution-legacy", **cli.overrides(args)})
+    run = build({"measure.suites": suite, **cli.overrides(args)})
     place = cli.place(args)
     data = datasets.load(run.data, place)
-    evaluate.check(run, data)
+    measuring.check(run, data)
     plain = build({p: v for p, v in cli.overrides(args).items() if not p.startswith(("measure.", "attribution."))})
     model, result = trial.trained(plain, place)
     print(f"trial {plain.key}: {result.score('val/clean').mean:.1%} of the validation images right")
+    return run, data, model, place
+
+
+def time_evaluation(args: argparse.Namespace) -> dict:
+    run, data, model, place = _trained(args, "standard")
+    eps, steps = max(run.measure.eps), run.measure.steps
+    split, count = data.test.to(place.device), len(data.classes)
+    how = {"eps": eps, "steps": steps, "images": args.images, "rounds": args.rounds}
+    sides, missing = evaluation.side_by_side(model, split, count, **how)
+    here = sides[evaluation.HERE]
+    figures = {}
+    print(f"PGD-{steps} at {255 * eps:.3g}/255, {args.rounds} rounds of {args.images} images: images/s, ratio of ours")
+    for name, side in sides.items():
+        rate = [args.images / t for t in side.seconds]
+        ratio = [theirs / ours for ours, theirs in zip(here.seconds, side.seconds, strict=True)]
+        only_they, only_we, p = here.against(side)
+        agreed = f"{only_we} images broken here alone, {only_they} there alone (p {p:.2g})"
+        left = f"{side.right.float().mean():.1%} right"
+        print(f"{name:<32} {_figures(rate):<24} {_figures(ratio):<24} {left}; {agreed if side is not here else ''}")
+        figures[name] = {"seconds": side.seconds, "ratio": ratio, "right": float(side.right.float().mean()), "p": p}
+    for name in missing:
+        print(f"{name:<32} not installed; see harness/bench/peers.py")
+    each = evaluation.corruption_seconds(split.head(args.images))
+    standard = sum(sum(each[name]) for name in corruptions.STANDARD) * 10_000 / args.images
+    print(f"\n{'corruption':<20} seconds per 10,000 images and severity; all 15 x 5: {standard / 60:.1f} minutes")
+    for name, seconds in each.items():
+        print(f"{name:<20} {_figures([10_000 / args.images * t for t in seconds])}")
+    return {"pgd": figures, "corruptions": each}
+
+
+def time_attribution(args: argparse.Namespace) -> dict:
+    run, data, model, place = _trained(args, "attribution-legacy")
     sides = attribution.side_by_side(model, data.val.to(place.device), run.attribution, args.images, args.rounds)
     faster = [theirs / ours for ours, theirs in zip(sides.ours, sides.theirs, strict=True)]
     print(f"one image at a time {_figures(sides.theirs, ' s')} an image; here {_figures(sides.ours, ' s')}")
@@ -107,7 +141,12 @@ def _figures(values: list[float], unit: str = "") -> str:
     return f"{statistics.median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
 
 
-BENCHMARKS = {"epochs": time_epochs, "sweep": time_sweep, "attribution": time_attribution}
+BENCHMARKS = {
+    "epochs": time_epochs,
+    "sweep": time_sweep,
+    "attribution": time_attribution,
+    "evaluation": time_evaluation,
+}
 
 if __name__ == "__main__":
     sys.exit(exit_status(main))

@@ -14,10 +14,10 @@ from harness.attacks import clip, frozen
 from harness.batch import Batch
 from harness.config import Attribution
 from harness.datasets import Split
-from harness.evaluate import chunks
+from harness.measurements import accuracy
+from harness.measuring import chunks
 from harness.models import rectified_by
 from harness.randomness import exact, seeded
-from harness.suites import accuracy
 
 PLACES = 100
 

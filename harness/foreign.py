@@ -1,0 +1,108 @@
+"""Somebody else's net: made by a callable or by name, with weights from a file, and asked whether it fits the data."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harness import models
+from harness.attacks import frozen
+from harness.datasets import Data
+from harness.errors import Mistake, nearest, one_line, unknown
+from harness.measuring import batch
+from harness.train import load_weights
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema", "average")  # under which checkpoints keep weights
+
+
+def load(model: str, weights: Path | None, data: Data) -> nn.Module:
+    """The net in evaluation mode, on the CPU.
+
+    model: a name of `harness.models`, or `package.module:callable`, which is called without arguments, or with
+    `classes` where it takes that, and gives a module from images in [0, 1] to logits; normalisation is its own affair.
+    weights: what `torch.save` wrote, a state dict or a checkpoint that holds one; None for a net that has them already.
+    Raises `Mistake` for anything that does not fit.
+    """
+    net = _made(model, data)
+    if weights:
+        _fill(net, weights)
+    _try(net, model, data)
+    return net.eval()
+
+
+def _made(model: str, data: Data) -> nn.Module:
+    if ":" not in model:
+        if model not in models.MODELS:
+            mistake = unknown("model", model, models.MODELS)
+            raise Mistake(f"{mistake} (a net of your own is named as package.module:callable)")
+        return models.build(model, data.channels, len(data.classes))
+    place, _, name = model.partition(":")
+    try:
+        module = importlib.import_module(place)
+    except Exception as error:  # whatever a stranger's module does at import
+        raise Mistake(f"--model {model}: cannot import {place!r}: {one_line(error)}") from None
+    make = getattr(module, name, None)
+    if not callable(make):
+        there = [n for n, thing in vars(module).items() if callable(thing) and not n.startswith("_")]
+        raise Mistake(f"--model {model}: {place!r} has no callable {name!r}; {nearest(name, there)}")
+    try:
+        net = make(classes=len(data.classes)) if _takes_classes(make) else make()
+    except Exception as error:
+        raise Mistake(f"--model {model}: the call failed: {one_line(error)}") from None
+    if not isinstance(net, nn.Module):
+        raise Mistake(f"--model {model} gave a {type(net).__name__}, not a torch.nn.Module")
+    return net
+
+
+def _takes_classes(make: Callable) -> bool:
+    try:
+        return "classes" in inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _fill(net: nn.Module, file: Path) -> None:
+    state = _state(load_weights(file, hint=""), file)
+    own = net.state_dict()
+    missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
+    resized = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if missing or extra:
+        what = f"lacks {min(missing)!r}" if missing else f"has {min(extra)!r}, which the net has not"
+        count = f"{len(missing)} of {len(own)} tensors missing, {len(extra)} too many"
+        raise Mistake(f"{str(file)!r} holds the weights of another net: it {what} ({count})")
+    if resized:
+        name = min(resized)
+        shapes = f"{tuple(state[name].shape)}, the net's is {tuple(own[name].shape)}"
+        raise Mistake(f"{str(file)!r} holds the weights of another net: {name!r} is {shapes}")
+    net.load_state_dict(state)
+
+
+def _state(saved: object, file: Path) -> dict[str, Tensor]:
+    """The weights in what was saved, without the prefix that data parallel training gives them."""
+    for wrapper in _WRAPPERS:
+        if isinstance(saved, Mapping) and isinstance(saved.get(wrapper), Mapping) and saved[wrapper]:
+            saved = saved[wrapper]
+    if not isinstance(saved, Mapping) or not all(isinstance(v, Tensor) for v in saved.values()) or not saved:
+        raise Mistake(f"{str(file)!r} holds no weights (a dict of names and tensors)")
+    whole = all(name.startswith("module.") for name in saved)
+    return {name.removeprefix("module.") if whole else name: value for name, value in saved.items()}
+
+
+def _try(net: nn.Module, model: str, data: Data) -> None:
+    """Raise `Mistake` unless the net gives one logit a class for the data's images."""
+    few = batch(data.test.head(2))
+    size = "x".join(map(str, few.x.shape[1:]))
+    with frozen(net), torch.no_grad():
+        try:
+            logits = net(few.x)
+        except Exception as error:
+            raise Mistake(f"--model {model} does not take images of {size}: {one_line(error)}") from None
+    classes = len(data.classes)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few.x):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise Mistake(f"--model {model} gives {shape} for {len(few.x)} images, not ({len(few.x)}, {classes}) logits")
+    if logits.shape[1] != classes:
+        raise Mistake(f"--model {model} has {logits.shape[1]} classes, the data {classes}")
