@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import attacks, corrupted, datasets, suites
+from harness import attacks, corrupted, corruptions, datasets, suites
 from harness import attribution as attributions
 from harness.batch import Batch
 from harness.config import Attribution, Measure, Trial
@@ -50,6 +50,8 @@ def published(data: str, split: Split, root: Path) -> Published | None:
         return None
     order = datasets.test_order(folder.n)[: len(split)]
     folder.check(split.y.cpu().numpy(), order)
+    for name in corruptions.CORRUPTIONS.keys() & set(folder.corruptions):
+        folder.images(name, 1)  # a file that is cut short is said at once
     return Published(folder, order)
 
 

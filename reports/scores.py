@@ -17,11 +17,43 @@ MEASURES = {
     "lens_kendall": "LENS Kendall",
     "lens_spearman": "LENS Spearman",
 }
+# Corruptions of Hendrycks and Dietterich (2019), and the means over two sets of fifteen.
+CORRUPTIONS = (
+    *(
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "defocus_blur",
+        "glass_blur",
+        "motion_blur",
+        "zoom_blur",
+        "snow",
+    ),
+    *("frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    *("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+)
+NAMES = {
+    "corrupted": "Corrupted",
+    "corrupted_art": "Corrupted (15 of ART)",
+    "gtknown": "GT-known Loc",
+    "top1loc": "Top-1 Loc",
+    "maxboxacc": "MaxBoxAccV2",
+    "iou": "IoU",
+    "dice": "Dice",
+    "pixel": "Pixel accuracy",
+    "grad": "gradient",
+    "cam": "CAM",
+    "centre": "centre box",
+}
 _SIGNED = ("k", "spearman", "cosine", "lens_kendall", "lens_spearman")  # correlations: in [-1, 1]
 _PGD = re.compile(r"pgd(\d+)(?:x(\d+))?-(\d+(?:\.\d+)?)")
 _FGSM = re.compile(r"fgsm-(\d+(?:\.\d+)?)")
 _ATTRIBUTION = re.compile(rf"({'|'.join(PROTOCOLS)})-(?:([\w.+]+)-)?({'|'.join(MEASURES)})")
-_SIDES = re.compile(r"(?:bound|completeness)(?:_(left|right|slack))?")
+_SIDES = re.compile(r"(?:bound|completeness)(?:_(left|right|slack))?|cw\d+_l2")
+_CORRUPTED = re.compile(rf"({'|'.join(CORRUPTIONS)})(?:-([1-5]))?")
+_LOCATED = re.compile(r"(gtknown|top1loc|maxboxacc)-(grad|cam|centre)(?:-(oracle|transferred))?")
+_SEGMENTED = re.compile(r"(iou|dice|pixel)(?:-(oracle|transferred|otsu))?")
+_OTHER = re.compile(r"(l2-)?(aa-[a-z]+(?:-[a-z]+)?|aa|worst|pgd\d+)-(\d+(?:\.\d+)?)")
 
 
 def attack(score: str) -> tuple[float, int, int] | None:
@@ -51,10 +83,15 @@ def minor(score: str) -> bool:
     """Whether the score is there to check others by, or varies one of them: tables leave it to the CSV.
 
     So FGSM, which as a figure of its own would flatter, random signs in place of an attack, every measure of
-    attributions but IN and K, and both sides of a bound."""
-    if found := attribution(score):
+    attributions but IN and K, both sides of a bound, single corruptions, what AutoAttack's parts leave, and thresholds
+    other than the published ones."""
+    name = score.rpartition("/")[2]
+    if found := attribution(name):
         return found[0] == "random" or found[2] not in ("in", "k")
-    return not accuracy(score) or bool(_FGSM.fullmatch(score.rpartition("/")[2]))
+    if found := _LOCATED.fullmatch(name) or _SEGMENTED.fullmatch(name):
+        return found[found.re.groups] is not None or found[1] in ("maxboxacc", "dice", "pixel")
+    single = _FGSM.fullmatch(name) or _CORRUPTED.fullmatch(name) or (name.startswith("aa-") and not name[3:4].isdigit())
+    return not accuracy(score) or bool(single)
 
 
 def label(score: str) -> str:
@@ -66,6 +103,18 @@ def label(score: str) -> str:
     if found := attribution(name):
         protocol, on, measure = found
         return f"{MEASURES[measure]} ({', '.join([PROTOCOLS[protocol], *filter(None, [MAPS.get(on, on)])])})"
+    if found := _CORRUPTED.fullmatch(name):
+        return found[1].replace("_", " ") + (f" {found[2]}" if found[2] else "")
+    if found := _LOCATED.fullmatch(name):
+        return f"{NAMES[found[1]]} ({', '.join([NAMES[found[2]], *filter(None, [found[3]])])})"
+    if found := _SEGMENTED.fullmatch(name):
+        return NAMES[found[1]] + (f" ({found[2]})" if found[2] else "")
+    if found := _OTHER.fullmatch(name):
+        known = {"aa": "AutoAttack", "worst": "Worst case"}
+        what = known.get(found[2]) or re.sub("^aa-", "AA ", re.sub("^pgd", "PGD-", found[2]))
+        return f"{what} {'L2 ' if found[1] else ''}{found[3]}/255"
+    if name in NAMES:
+        return NAMES[name]
     return name.replace("_", ", ") if _SIDES.fullmatch(name) else _FGSM.sub(r"FGSM \1/255", name)
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from harness import datasets, evaluate, trial
@@ -203,3 +204,63 @@ def test_bad_nets_and_weights_are_one_line(monkeypatch, capsys, tmp_path, shared
     assert evaluated(monkeypatch, shared_place, *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error, error
+
+
+def test_an_evaluation_goes_to_mlflow_once_with_what_speaks_against_it(monkeypatch, capsys, place, here):
+    import mlflow
+
+    uri = f"sqlite:///{place.out / 'mlflow.db'}"
+    words = ("--model", f"{ME}:fixed", "--images", "40", "--set", "measure.eps=8/255", "--samples", "2")
+    for _ in range(2):
+        assert evaluated(monkeypatch, place, *words, "--tracking-uri", uri) == 0
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("evaluations")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["model"] == f"{ME}:fixed"
+    assert run.data.metrics["val_n/clean"] == 40 and "val/pgd10-8" in run.data.metrics
+    assert run.data.tags["harness.check.reach"].startswith("passed: ")
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert "samples.png" in names and any(name.endswith("-attacked.npz") for name in names)
+    said = capsys.readouterr().out
+    (page,) = re.findall(r"samples: (.*)", said)[-1:]
+    with Image.open(page) as image:
+        assert image.width < image.height  # two columns, ten rows
+
+
+def test_images_that_transfer_are_looked_for_with_another_seeds_net(monkeypatch, capsys, shared_place, quick):
+    one, other = (quick(method="standard", epochs=3, seed=seed) for seed in (0, 1))
+    for run in (one, other):
+        trial.run(run, shared_place)
+    assert evaluated(monkeypatch, shared_place, "--trial", one.key, "--other", other.key) == 0
+    (file,) = (f for f in shared_place.trial(one.key).glob("evaluation-*.json") if "transfer" in f.read_text())
+    (check,) = (c for c in json.loads(file.read_text())["checks"] if c["name"] == "transfer")
+    assert check["passed"] is not None and "other" in check["numbers"]
+
+
+def test_published_files_that_do_not_fit_are_one_line(monkeypatch, capsys, place, here):
+    from tests.test_readers import folder
+
+    folder(place.data, "cifar10")
+    corrupted = place.data / "CIFAR-10-C"
+    corrupted.mkdir()
+    words = ("--model", f"{ME}:shallow", "--data", "cifar10", "--set", "data.size=8", "--suite", "corruption", "--test")
+    np.save(corrupted / "labels.npy", np.zeros(20, np.int64))
+    assert evaluated(monkeypatch, place, *words) == 2
+    assert "differs from the labels of" in capsys.readouterr().err
+    order = datasets.test_order(4)
+    labels = np.zeros(4, np.int64)
+    labels[order] = datasets.load(Source("cifar10", size=8), place).test.y.numpy()
+    np.save(corrupted / "labels.npy", np.tile(labels, 5))
+    (corrupted / "fog.npy").write_bytes(b"<!DOCTYPE html>")
+    assert evaluated(monkeypatch, place, *words) == 2
+    assert "is not an .npy file" in capsys.readouterr().err
+    np.save(corrupted / "fog.npy", np.zeros((19, 8, 8, 3), np.uint8))
+    assert evaluated(monkeypatch, place, *words) == 2
+    error = capsys.readouterr().err
+    assert "holds 19 images, not 4 at each of 5 severities" in error and error.count("\n") == 1
+    np.save(corrupted / "fog.npy", np.zeros((20, 8, 8, 3), np.uint8))
+    assert evaluated(monkeypatch, place, *words) == 0
+
+
+def shallow():
+    return build("small", 3, 2)

@@ -901,3 +901,46 @@ def test_neither_torch_nor_ray_is_imported(store, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+# Checks
+
+
+def test_what_checks_doubt_stands_in_the_guide():
+    said = "zero for 40.0% of the images: attacks cannot succeed"
+    tags = {"check:gradients": f"doubt: {said}", "check:reach": "passed: 2.5 times eps"}
+    rows = seeds("standard", [0.2, 0.21, 0.22], **{"check:gradients": "passed: fine"})
+    doubted = seeds("pgd", [0.5, 0.52, 0.54])
+    doubted = [row | (tags if i else {}) for i, row in enumerate(doubted)]
+    table, runs = board(rows, doubted), pd.DataFrame([*rows, *doubted])
+    found = [text for term, text in words.reading(runs, table) if term == "Doubt"]
+    assert found == [f"Check gradients, 2 of 3 seed runs of pgd: {said}."]
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "minor"),
+    [
+        ("test/corrupted", "Corrupted", False),
+        ("test/corrupted_art", "Corrupted (15 of ART)", False),
+        ("test/gaussian_noise-3", "gaussian noise 3", True),
+        ("test/fog", "fog", True),
+        ("test/aa-8", "AutoAttack 8/255", False),
+        ("test/aa-apgd-ce-8", "AA apgd-ce 8/255", True),
+        ("test/worst-8", "Worst case 8/255", False),
+        ("test/l2-pgd40-128", "PGD-40 L2 128/255", False),
+        ("test/gtknown-grad", "GT-known Loc (gradient)", False),
+        ("test/top1loc-cam-oracle", "Top-1 Loc (CAM, oracle)", True),
+        ("test/maxboxacc-cam", "MaxBoxAccV2 (CAM)", True),
+        ("test/iou", "IoU", False),
+        ("test/dice-otsu", "Dice (otsu)", True),
+        ("test/cw100_l2", "cw100, l2", True),
+    ],
+)
+def test_names_of_what_suites_measure(score, label, minor):
+    assert scores.label(score) == label and scores.minor(score) is minor
+
+
+def test_the_corruptions_are_those_that_are_measured():
+    from harness import corruptions
+
+    assert set(scores.CORRUPTIONS) == set(corruptions.CORRUPTIONS)
