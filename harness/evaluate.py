@@ -72,17 +72,16 @@ def brought(model: str, weights: Path | None, asked: Trial, place: Place) -> Tar
     """Somebody else's net. Raises `Mistake` where it does not fit the data."""
     data = datasets.load(asked.data, place)
     measuring.check(asked, data)
-    net = foreign.load(model, weights, data).to(place.device)
-    about = {"model": model, "data": asked.data.name}
-    if weights:
-        about |= {"weights": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    net = foreign.load(model, weights, data)
+    about = {"model": model, "data": asked.data.name, "weights": weights.name if weights else "its own"}
+    about["fingerprint"] = foreign.fingerprint(net, data)
     folder = place.out / "evaluations" / _digest({**about, **data.checksums})
 
     def touch() -> None:
         counted = read_json(folder / "touches.json") or {"touches": 0}
         write_json(folder / "touches.json", {"touches": counted["touches"] + 1})
 
-    return Target(net, data, folder, about, touch)
+    return Target(net.to(place.device), data, folder, about, touch)
 
 
 @dataclass(frozen=True)
@@ -220,6 +219,15 @@ def _chosen(args: argparse.Namespace, place: Place) -> tuple[Trial, Trial | None
     return asked, trial
 
 
+def _other(key: str, target: Target, place: Place) -> nn.Module:
+    """The net of another trial on the same data."""
+    trial = recorded(key, place)
+    net, result = trials.trained(trial, place)
+    if result.checksums != target.data.checksums:
+        raise Mistake(f"--other {key} was trained on data {trial.data.name!r}, other than what is measured")
+    return net
+
+
 def main() -> int:
     args = arguments()
     place = cli.place(args)
@@ -230,7 +238,7 @@ def main() -> int:
         target = trained(trial, asked, place)
     else:
         target = brought(args.model, args.weights, asked, place)
-    other = trials.trained(recorded(args.other, place), place)[0] if args.other else None
+    other = _other(args.other, target, place) if args.other else None
     progress = silent if args.quiet else Counter()
     split = "test" if args.test else "val"
     found = measure(target, asked, place, split=split, images=args.images, other=other, watch=progress)

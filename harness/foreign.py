@@ -1,5 +1,6 @@
 """Somebody else's net: made by a callable or by name, with weights from a file, and asked whether it fits the data."""
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -31,6 +32,18 @@ def load(model: str, weights: Path | None, data: Data) -> nn.Module:
         _fill(net, weights)
     _try(net, model, data)
     return net.eval()
+
+
+def fingerprint(net: nn.Module, data: Data) -> str:
+    """What tells this net from another of the same name: a hash of its weights and of what it says of some images."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    with frozen(net), torch.no_grad():
+        logits = net(batch(data.val.head(8)).x)
+    digest.update(repr([f"{value:.2g}" for value in logits.flatten().tolist()]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _made(model: str, data: Data) -> nn.Module:

@@ -43,16 +43,17 @@ def check(trial: Trial, data: Data) -> None:
 def published(data: str, split: Split, root: Path) -> Published | None:
     """The published corrupted files of a data set's test images, where they lie under the data root.
 
-    split: the test images, whole or the first of them. Raises `Mistake` for files of other images.
+    split: the test images, whole or the first of them. None, too, where those are resized. Raises `Mistake` for files
+    of other images.
     """
     folder = corrupted.find(data, root)
     if folder is None:
         return None
     order = datasets.test_order(folder.n)[: len(split)]
     folder.check(split.y.cpu().numpy(), order)
-    for name in corruptions.CORRUPTIONS.keys() & set(folder.corruptions):
-        folder.images(name, 1)  # a file that is cut short is said at once
-    return Published(folder, order)
+    # A file that is cut short is said at once, and not after an hour.
+    sizes = {folder.images(name, 1).shape[1:3] for name in folder.corruptions if name in corruptions.CORRUPTIONS}
+    return Published(folder, order) if sizes <= {tuple(split.x.shape[2:])} else None
 
 
 def silent(done: int, of: int, key: str) -> None:
@@ -230,4 +231,4 @@ def line(score: Score) -> str:
     counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
     unit = 1 if score.name.endswith(_UNITLESS) else 100
     figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
-    return f"{score.name:<26} {figure:<20} n = {score.n}{f' ({counts})' if counts else ''}"
+    return f"{score.name:<32} {figure:<18} n = {score.n}{f' ({counts})' if counts else ''}"

@@ -15,7 +15,7 @@ from harness.errors import unknown
 from harness.measurements import Combined, Measurement, Subject, Suite, strength
 
 PIXEL = 1 / 255
-FEW = 128  # images whose attributions `full` attacks, where `attribution.images` does not say otherwise
+FEW = 64  # images whose attributions `full` attacks, where `attribution.images` does not say otherwise
 
 Items = dict[str, Measurement | Combined]
 

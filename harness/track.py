@@ -259,9 +259,9 @@ def summed(scores: list[Score]) -> dict[str, float]:
 
 
 def _checked(checks: list[Check]) -> dict[str, str]:
-    """A tag for every check: its verdict and its sentence."""
-    verdicts = {True: "passed", False: "doubt", None: "not asked"}
-    return {f"harness.check.{c.name}": f"{verdicts[c.passed]}: {c.about}" for c in checks}
+    """A tag for every check: its verdict and its sentence, which says by itself where it was not asked."""
+    verdicts = {True: "passed: ", False: "doubt: ", None: ""}
+    return {f"harness.check.{c.name}": verdicts[c.passed] + c.about for c in checks}
 
 
 def _text(value: object) -> str:

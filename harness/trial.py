@@ -107,6 +107,8 @@ def _train(trial: Trial, place: Place, data: Data, report: Callable[[Row], None]
     before = read_json(folder / "trial.json")
     if before and (folder / "checkpoint.pt").exists():
         _same_data(before["checksums"], trial, folder, data)
+    else:
+        Ledger(folder / "measuring-val").clear()  # of weights that are trained anew
     write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
     def teach(lesson: Trial) -> tuple[nn.Module, float]:

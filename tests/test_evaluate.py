@@ -1,6 +1,7 @@
 """The command that measures a net: a trial's, or somebody else's."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -235,6 +236,31 @@ def test_images_that_transfer_are_looked_for_with_another_seeds_net(monkeypatch,
     (file,) = (f for f in shared_place.trial(one.key).glob("evaluation-*.json") if "transfer" in f.read_text())
     (check,) = (c for c in json.loads(file.read_text())["checks"] if c["name"] == "transfer")
     assert check["passed"] is not None and "other" in check["numbers"]
+
+
+def test_another_net_under_the_same_name_is_measured_anew(monkeypatch, capsys, place, here):
+    words = ("--model", f"{ME}:movable", "--images", "30", "--set", "measure.eps=8/255")
+    said = []
+    for moved in ("0", "0", "1"):
+        monkeypatch.setenv("MOVED", moved)
+        assert evaluated(monkeypatch, place, *words) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+    assert len(list((place.out / "evaluations").iterdir())) == 2
+
+
+def movable():
+    net = fixed()
+    net.w.data += float(os.environ["MOVED"]) * torch.randn_like(net.w)
+    return net
+
+
+def test_a_net_of_other_data_is_no_other_seed(monkeypatch, capsys, shared_place, quick):
+    one, other = quick(method="standard"), quick(method="standard", data="shapes")
+    for run in (one, other):
+        trial.run(run, shared_place)
+    assert evaluated(monkeypatch, shared_place, "--trial", one.key, "--other", other.key) == 2
+    assert "was trained on data 'shapes', other than" in capsys.readouterr().err
 
 
 def test_published_files_that_do_not_fit_are_one_line(monkeypatch, capsys, place, here):
