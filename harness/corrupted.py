@@ -28,7 +28,11 @@ class Folder:
     @property
     def corruptions(self) -> tuple[str, ...]:
         """The names of those that are there."""
-        return tuple(sorted(file.stem for file in self.path.glob("*.npy") if file.stem != "labels"))
+        return tuple(file.stem for file in self.files() if file.stem != "labels")
+
+    def files(self) -> list[Path]:
+        """All of its files, by name."""
+        return sorted(self.path.glob("*.npy"))
 
     def images(self, corruption: str, severity: int, order: np.ndarray | None = None) -> np.ndarray:
         """(n, H, W, 3) uint8 mapped from the file; with `order`, a copy of those rows. Raises `Mistake`."""

@@ -72,16 +72,17 @@ def brought(model: str, weights: Path | None, asked: Trial, place: Place) -> Tar
     """Somebody else's net. Raises `Mistake` where it does not fit the data."""
     data = datasets.load(asked.data, place)
     measuring.check(asked, data)
-    net = foreign.load(model, weights, data)
-    about = {"model": model, "data": asked.data.name, "weights": weights.name if weights else "its own"}
-    about["fingerprint"] = foreign.fingerprint(net, data)
+    net = foreign.load(model, weights, data, place.device)
+    about = {"model": model, "weights": weights.name if weights else "its own"}
+    about |= {path: str(value) for path, value in asked.flat().items() if path == "data" or path.startswith("data.")}
+    about["fingerprint"] = foreign.fingerprint(net, data, place.device)
     folder = place.out / "evaluations" / _digest({**about, **data.checksums})
 
     def touch() -> None:
         counted = read_json(folder / "touches.json") or {"touches": 0}
         write_json(folder / "touches.json", {"touches": counted["touches"] + 1})
 
-    return Target(net.to(place.device), data, folder, about, touch)
+    return Target(net, data, folder, about, touch)
 
 
 @dataclass(frozen=True)
@@ -101,35 +102,38 @@ def measure(
     *,
     split: str,
     images: int = 0,
-    other: nn.Module | None = None,
+    other: tuple[str, nn.Module] | None = None,
     watch: Watch = silent,
 ) -> Evaluation:
     """What `asked` asks for on `val` or `test`, or the first so many images of it; kept under the target.
 
-    other: a net of another seed, for a check. A measurement on test is recorded as a touch before the first image is
-    looked at.
+    other: key and net of another seed, for a check. A measurement on test is recorded as a touch before the first
+    image is looked at.
     """
     settings = {path: value for path, value in asked.flat().items() if path.startswith(("measure.", "attribution."))}
-    settings |= {"images": images} if images else {}
-    settings |= {"transfer": True} if other else {}
+    part = getattr(target.data, split).head(images).to(place.device)
+    files = None if split == "val" else measuring.published(asked, part, place.data)
+    settings |= {"images": images} if len(part) < len(getattr(target.data, split)) else {}
+    settings |= {"other": other[0]} if other else {}
+    settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}
     stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
     file = stem.with_suffix(".json")
     with locked(target.folder / "lock"):
         if (stored := read_json(file)) is not None:
             scores, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
             return Evaluation(scores, checks, {**target.about, **settings}, file)
-        if split == "test":
+        if split == "test" and not stem.exists():
             target.touch()
+        stem.mkdir(parents=True, exist_ok=True)  # where it is there, an interrupted evaluation goes on
         began = time.perf_counter()
         ledger = Ledger(stem)
-        part = getattr(target.data, split).head(images).to(place.device)
         val = None if split == "val" else target.data.val.to(place.device)
-        files = None if split == "val" else measuring.published(asked.data.name, part, place.data)
         how = {"name": split, "val": val, "published": files, "ledger": ledger, "watch": watch}
         scores = measuring.evaluate(target.model, part, asked.measure, asked.attribution, **how)
         save_images(stem.with_suffix(".npz"), scores)
         examples = stem.with_name(f"{stem.name}-attacked.npz")
-        checks = doubt(target.model, part, asked.measure, scores, examples=examples, other=other, expensive=True)
+        net = other[1] if other else None
+        checks = doubt(target.model, part, asked.measure, scores, examples=examples, other=net, expensive=True)
         record = {**target.about, "settings": settings, "seconds": time.perf_counter() - began}
         record |= {"machine": trials.machine(place.device), "checksums": target.data.checksums}
         record |= {"scores": [s.record() for s in scores], "checks": [vars(c) for c in checks]}
@@ -193,39 +197,44 @@ def _chosen(args: argparse.Namespace, place: Place) -> tuple[Trial, Trial | None
     overrides = cli.overrides(args)
     how = {path: value for path, value in overrides.items() if path.startswith(("measure.", "attribution."))}
     what = {path: value for path, value in overrides.items() if path not in how}
-    named = [f"--{n}" for n in ("trial", "space", "model") if getattr(args, n)]
+    named = [f"--{n}" for n in ("trial", "space", "model") if getattr(args, n) is not None]
     if len(named) > 1:
         raise Mistake(f"{' and '.join(named)} each name what is measured; give one")
+    if args.cell is not None and named and named != ["--space"]:
+        raise Mistake(f"--cell is of a space; {named[0]} names what is measured")
     if args.weights and not args.model:
         raise Mistake("--weights needs --model: a net of harness.models, or package.module:callable")
     for name in ("images", "samples"):
         if getattr(args, name) < 0:
             raise Mistake(f"--{name} must be at least 0, not {getattr(args, name)}")
-    if args.model:
+    suite = ",".join(dict.fromkeys(name.strip() for name in args.suite.split(",")))
+    if args.model is not None:
         wrong = next((path for path in what if path != "data" and not path.startswith("data.")), None)
         if wrong:
             raise Mistake(f"{wrong} is settled by --model; only data, measure.* and attribution.* can be set")
-        trial, asked = None, build({**what, **how, "measure.suites": args.suite})
+        trial, asked = None, build({**what, **how, "measure.suites": suite})
     else:
-        if args.trial and what:
+        if args.trial is not None and what:
             raise Mistake(f"{next(iter(what))} is settled by --trial; only measure.* and attribution.* can be set")
-        if args.trial:
+        if args.trial is not None:
             trial = recorded(args.trial, place)
         else:
             cell = cli.chosen(cli.space(args.space or "sat").cells(what), args.cell)
             trial = dataclasses.replace(cell.trial, seed=args.seed)
-        asked = build({**trial.flat(), "measure.suites": args.suite, **how})
+        asked = build({**trial.flat(), "measure.suites": suite, **how})
     check_read(asked, how)
     return asked, trial
 
 
-def _other(key: str, target: Target, place: Place) -> nn.Module:
-    """The net of another trial on the same data."""
+def _other(key: str, target: Target, place: Place) -> tuple[str, nn.Module]:
+    """The key and the net of another trial on the same data."""
+    if key == target.about.get("trial"):
+        raise Mistake(f"--other {key} is the trial that is measured; name one of another seed")
     trial = recorded(key, place)
     net, result = trials.trained(trial, place)
     if result.checksums != target.data.checksums:
         raise Mistake(f"--other {key} was trained on data {trial.data.name!r}, other than what is measured")
-    return net
+    return key, net
 
 
 def main() -> int:
@@ -238,7 +247,7 @@ def main() -> int:
         target = trained(trial, asked, place)
     else:
         target = brought(args.model, args.weights, asked, place)
-    other = _other(args.other, target, place) if args.other else None
+    other = _other(args.other, target, place) if args.other is not None else None
     progress = silent if args.quiet else Counter()
     split = "test" if args.test else "val"
     found = measure(target, asked, place, split=split, images=args.images, other=other, watch=progress)

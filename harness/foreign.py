@@ -19,8 +19,8 @@ from harness.train import load_weights
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema", "average")  # under which checkpoints keep weights
 
 
-def load(model: str, weights: Path | None, data: Data) -> nn.Module:
-    """The net in evaluation mode, on the CPU.
+def load(model: str, weights: Path | None, data: Data, device: str = "cpu") -> nn.Module:
+    """The net in evaluation mode, on the device.
 
     model: a name of `harness.models`, or `package.module:callable`, which is called without arguments, or with
     `classes` where it takes that, and gives a module from images in [0, 1] to logits; normalisation is its own affair.
@@ -30,18 +30,19 @@ def load(model: str, weights: Path | None, data: Data) -> nn.Module:
     net = _made(model, data)
     if weights:
         _fill(net, weights)
-    _try(net, model, data)
-    return net.eval()
+    net = net.to(device).eval()
+    _try(net, model, data, device)
+    return net
 
 
-def fingerprint(net: nn.Module, data: Data) -> str:
+def fingerprint(net: nn.Module, data: Data, device: str = "cpu") -> str:
     """What tells this net from another of the same name: a hash of its weights and of what it says of some images."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     with frozen(net), torch.no_grad():
-        logits = net(batch(data.val.head(8)).x)
+        logits = net(batch(data.val.head(8).to(device)).x)
     digest.update(repr([f"{value:.2g}" for value in logits.flatten().tolist()]).encode())
     return digest.hexdigest()[:16]
 
@@ -55,7 +56,7 @@ def _made(model: str, data: Data) -> nn.Module:
     place, _, name = model.partition(":")
     try:
         module = importlib.import_module(place)
-    except Exception as error:  # whatever a stranger's module does at import
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
         raise Mistake(f"--model {model}: cannot import {place!r}: {one_line(error)}") from None
     make = getattr(module, name, None)
     if not callable(make):
@@ -63,7 +64,7 @@ def _made(model: str, data: Data) -> nn.Module:
         raise Mistake(f"--model {model}: {place!r} has no callable {name!r}; {nearest(name, there)}")
     try:
         net = make(classes=len(data.classes)) if _takes_classes(make) else make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Mistake(f"--model {model}: the call failed: {one_line(error)}") from None
     if not isinstance(net, nn.Module):
         raise Mistake(f"--model {model} gave a {type(net).__name__}, not a torch.nn.Module")
@@ -104,18 +105,24 @@ def _state(saved: object, file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module.") if whole else name: value for name, value in saved.items()}
 
 
-def _try(net: nn.Module, model: str, data: Data) -> None:
-    """Raise `Mistake` unless the net gives one logit a class for the data's images."""
-    few = batch(data.test.head(2))
-    size = "x".join(map(str, few.x.shape[1:]))
-    with frozen(net), torch.no_grad():
+def _try(net: nn.Module, model: str, data: Data, device: str) -> None:
+    """Raise `Mistake` unless the net gives one logit a class for the data's images, and a gradient."""
+    few = batch(data.val.head(2).to(device))
+    size, classes, n = "x".join(map(str, few.x.shape[1:])), len(data.classes), len(few.x)
+    with frozen(net), torch.enable_grad():
+        x = few.x.clone().requires_grad_(True)
         try:
-            logits = net(few.x)
+            logits = net(x)
         except Exception as error:
             raise Mistake(f"--model {model} does not take images of {size}: {one_line(error)}") from None
-    classes = len(data.classes)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few.x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise Mistake(f"--model {model} gives {shape} for {len(few.x)} images, not ({len(few.x)}, {classes}) logits")
-    if logits.shape[1] != classes:
-        raise Mistake(f"--model {model} has {logits.shape[1]} classes, the data {classes}")
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != n:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise Mistake(f"--model {model} gives {shape} for {n} images, not ({n}, {classes}) logits")
+        if logits.shape[1] != classes:
+            raise Mistake(f"--model {model} has {logits.shape[1]} classes, the data {classes}")
+        if not logits.isfinite().all():
+            raise Mistake(f"--model {model} gives logits that are not finite")
+        try:
+            torch.autograd.grad(logits.sum(), x)
+        except RuntimeError as error:
+            raise Mistake(f"--model {model} has no gradient to attack it by: {one_line(error)}") from None

@@ -86,9 +86,10 @@ def strength(eps: float) -> str:
 
 
 def accuracy(model: nn.Module, batch: Batch) -> Tensor:
-    """1 where the prediction is the label, else 0. (B,)"""
+    """1 where the prediction is the label, else 0; 0, too, where a logit is not finite. (B,)"""
     with torch.no_grad():
-        return (model(batch.x).argmax(1) == batch.y).float()
+        logits = model(batch.x)
+        return ((logits.argmax(1) == batch.y) & logits.isfinite().all(1)).float()
 
 
 def attacked(attack: Attack, restarts: int = 1) -> Metric:

@@ -33,21 +33,22 @@ Watch = Callable[[int, int, str], None]
 
 def check(trial: Trial, data: Data) -> None:
     """Raise `Mistake` where the trial asks for a measurement that its data does not allow, before it is trained."""
-    suites.named(trial.measure.suites)
+    suite = suites.named(trial.measure.suites)
     if "localization" in trial.measure.suites and data.val.boxes is None and data.val.masks is None:
         raise Mistake(f"suite 'localization' needs boxes or masks, which data {trial.data.name!r} does not have")
     if trial.measures_attribution:
         attributions.check(trial.attribution, len(data.classes), *data.val.x.shape[-2:])
+    suite(Subject(trial.measure, trial.attribution, tuple(data.val.x.shape[1:])))
 
 
-def published(data: str, split: Split, root: Path) -> Published | None:
-    """The published corrupted files of a data set's test images, where they lie under the data root.
+def published(trial: Trial, split: Split, root: Path) -> Published | None:
+    """The published corrupted files of a data set's test images, where they lie under the data root and are asked for.
 
     split: the test images, whole or the first of them. None, too, where those are resized. Raises `Mistake` for files
     of other images.
     """
-    folder = corrupted.find(data, root)
-    if folder is None:
+    folder = corrupted.find(trial.data.name, root)
+    if folder is None or suites.CORRUPTED.isdisjoint(trial.measure.suites):
         return None
     order = datasets.test_order(folder.n)[: len(split)]
     folder.check(split.y.cpu().numpy(), order)
@@ -148,7 +149,11 @@ class _Run:
             counts = {"wrong": seen - len(index)}
         elif item.after:
             index, elsewhere = torch.from_numpy(scores[item.after].per_example).to(device).nonzero().squeeze(1), 0.0
-        values = self._over(key, item.metric, split.at(index), self.seeds[index])
+        if len(index):
+            values = self._over(key, item.metric, split.at(index), self.seeds[index])
+        else:  # of no image: one is asked about all the same, for what the scores are called
+            values = self._over(key, item.metric, split.head(1), self.seeds[:1])
+            values = {score: some[:0] for score, some in values.items()}
         if item.finish:
             val = self._over(key, item.metric, self.val, seeds(self.val)) if self.val else None
             values = item.finish(values, val)
@@ -162,19 +167,17 @@ class _Run:
         return found
 
     def _over(self, key: str, metric, split: Split, own: Tensor) -> Named:
-        """What the metric says of the images, one tensor (n, ...) per score. own: the images' seeds.
-
-        A metric asked about no image still says what its scores are called.
-        """
+        """What the metric says of the images, one tensor (n, ...) per score. own: the images' seeds."""
         draws = Draws(own, (self.seed, key))
         parts, first, size = [], 0, at_once(split.x)
-        while not parts or first < len(split):
-            some = slice(first, first + size)
+        while first < len(split):
+            some, part = slice(first, first + size), None
             try:
                 part = metric(self.model, batch(split.at(some), draws.at(some)))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
+            if part is None:  # out here, where no traceback holds the tensors
                 size = -(-size // 2)
                 torch.cuda.empty_cache()
                 continue

@@ -1,5 +1,7 @@
 """A score, and how scores are kept: what a reader needs as JSON, and one number per image beside it."""
 
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +75,7 @@ class Ledger:
         try:
             with np.load(self.folder / f"{key}.npz") as images:
                 return [Score(**r, per_example=images[r["name"]]) for r in records["scores"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             raise Mistake(f"{str(self.folder)!r} is damaged; remove it and the evaluation starts again") from None
 
     def write(self, key: str, scores: list[Score]) -> None:

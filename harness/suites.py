@@ -11,7 +11,7 @@ from harness import corruptions
 from harness import measurements as m
 from harness.config import Measure
 from harness.corruptions import SEVERITIES
-from harness.errors import unknown
+from harness.errors import Mistake, unknown
 from harness.measurements import Combined, Measurement, Subject, Suite, strength
 
 PIXEL = 1 / 255
@@ -138,7 +138,7 @@ def full_suite(subject: Subject) -> Items:
     strongest = (pgd_name(subject.measure, eps), f"fgsm-{strength(eps)}", *attacked)
     return {
         **standard,
-        **attacked,
+        **{name: item for name, item in attacked.items() if name not in standard},
         f"worst-{strength(eps)}": Combined(strongest, "worst"),
         _pgd_name(40, l2, norm="l2"): m.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
         "cw100": m.cw("cw100", steps=100, searches=9),
@@ -163,9 +163,28 @@ SUITES: dict[str, Suite] = {
 }
 
 
+CORRUPTED = frozenset({"corruption", "paper-art", "full"})  # those that corrupt images
+
+
 def named(names: Iterable[str]) -> Suite:
-    """The suites of these names as one. Raises `Mistake` for an unknown one."""
+    """The suites of these names as one. Raises `Mistake` for an unknown one, or two that differ in a measurement."""
+    names = tuple(dict.fromkeys(names))
     for name in names:
         if name not in SUITES:
             raise unknown("suite", name, SUITES)
-    return lambda subject: {key: item for name in names for key, item in SUITES[name](subject).items()}
+
+    def together(subject: Subject) -> Items:
+        items: Items = {}
+        for name in names:
+            for key, item in SUITES[name](subject).items():
+                if key in items and _about(items[key]) != _about(item):
+                    raise Mistake(f"suites {', '.join(names)} measure {key!r} in different ways; ask for one at a time")
+                items[key] = item
+        return items
+
+    return together
+
+
+def _about(item: Measurement | Combined) -> tuple:
+    """What tells it from another of the same name."""
+    return (dict(item.protocol), *(getattr(item, name, None) for name in ("images", "after", "of", "how")))

@@ -197,12 +197,15 @@ class Tracker:
         """A run of its own for a net that was measured outside a sweep, unless it is there."""
         if name in self._ended:
             return
-        tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "complete"}
-        run = self._client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+        tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
+        if name not in self._runs:
+            self._runs[name] = self._client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+        run = self._runs[name]
         texts = {path: _text(value)[:PARAM] for path, value in params.items()}
         self._log(run, metrics=_metrics(metrics, 0), params=texts, tags=_checked(checks))
         for file in files:
             self._client.log_artifact(run, str(file))
+        self._client.set_tag(run, "harness.state", "complete")
         self._client.set_terminated(run, "FINISHED")
 
     @_storing

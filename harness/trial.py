@@ -166,13 +166,14 @@ def _measured(trial: Trial, net: nn.Module, split: Split, name: str, place: Plac
     how = {"name": name, "ledger": Ledger(folder / f"measuring-{name}")}
     if name == "test":
         how["val"] = data.val.to(split.x.device)
-        how["published"] = measuring.published(trial.data.name, split, place.data)
+        how["published"] = measuring.published(trial, split, place.data)
     return measuring.evaluate(net, split, trial.measure, trial.attribution, **how)
 
 
 def touched(result: Result, place: Place) -> Result:
     """Record one more measurement on the test images."""
-    result = dataclasses.replace(result, touches=result.touches + 1)
+    stored = read_json(place.trial(result.trial.key) / "result.json") or {}
+    result = dataclasses.replace(result, touches=stored.get("touches", result.touches) + 1)
     _store(result, place.trial(result.trial.key))
     return result
 

@@ -118,6 +118,24 @@ def broken():
     raise RuntimeError("no weights today")
 
 
+def detached():
+    class Detached(Sums):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    return Detached()
+
+
+def lost():
+    net = fixed()
+    nn.init.constant_(net.w, torch.nan)
+    return net
+
+
+def leaves():
+    raise SystemExit(3)
+
+
 ME = "tests.test_evaluate"
 
 
@@ -128,13 +146,16 @@ def here(monkeypatch, request):
 
 def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, place, here):
     words = ("--model", f"{ME}:fixed", "--test", "--images", "50", "--set", "measure.eps=8/255")
+    assert evaluated(monkeypatch, place, *words[:2], "--images", "40", "--set", "data.limit=60") == 0
+    assert "n = 40" in capsys.readouterr().out  # other images: another folder
+    (elsewhere,) = (place.out / "evaluations").iterdir()
     assert evaluated(monkeypatch, place, *words) == 0
     said = capsys.readouterr().out
     net = fixed()
     data = datasets.load(Source(), place)
     right = (net(data.test.x[:50].float() / 255).argmax(1) == data.test.y[:50]).double().mean()
     assert re.search(rf"test/clean +{100 * float(right):.2f} .* n = 50", said)
-    (folder,) = (place.out / "evaluations").iterdir()
+    (folder,) = (f for f in (place.out / "evaluations").iterdir() if f != elsewhere)
     (file,) = folder.glob("evaluation-test-*.json")
     assert json.loads(file.read_text())["model"] == f"{ME}:fixed"
     assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
@@ -195,6 +216,11 @@ def _weights(tmp_path, kind):
         (("--model", "small", "--weights", "CLASSES"), "'head.bias' is (7,), the net's is (10,)"),
         (("--model", "small", "--weights", "/nowhere/x.pt"), "cannot read '/nowhere/x.pt'"),
         (("--weights", "x.pt"), "--weights needs --model"),
+        (("--model", f"{ME}:detached"), "has no gradient to attack it by: RuntimeError"),
+        (("--model", f"{ME}:lost"), "gives logits that are not finite"),
+        (("--model", f"{ME}:leaves"), "the call failed: SystemExit: 3"),
+        (("--model", ""), "model '' is not known"),
+        (("--model", "small", "--cell", "sat"), "--cell is of a space; --model names what is measured"),
         (("--model", "small", "--set", "epochs=3"), "epochs is settled by --model"),
         (("--model", "small", "--space", "sat"), "--space and --model each name what is measured"),
         (("--model", "small", "--images", "-3"), "--images must be at least 0"),
@@ -233,9 +259,12 @@ def test_images_that_transfer_are_looked_for_with_another_seeds_net(monkeypatch,
     for run in (one, other):
         trial.run(run, shared_place)
     assert evaluated(monkeypatch, shared_place, "--trial", one.key, "--other", other.key) == 0
-    (file,) = (f for f in shared_place.trial(one.key).glob("evaluation-*.json") if "transfer" in f.read_text())
+    (file,) = (f for f in shared_place.trial(one.key).glob("evaluation-*.json") if '"other": "' in f.read_text())
     (check,) = (c for c in json.loads(file.read_text())["checks"] if c["name"] == "transfer")
     assert check["passed"] is not None and "other" in check["numbers"]
+    capsys.readouterr()
+    assert evaluated(monkeypatch, shared_place, "--trial", one.key, "--other", one.key) == 2
+    assert "is the trial that is measured" in capsys.readouterr().err
 
 
 def test_another_net_under_the_same_name_is_measured_anew(monkeypatch, capsys, place, here):

@@ -243,3 +243,27 @@ def test_numbers_per_image_are_kept_small_and_come_back(tmp_path):
     with np.load(tmp_path / "all.npz") as images:
         for name, v in values.items():
             assert np.allclose(images[name].astype(np.float32), v.numpy(), rtol=1e-3, equal_nan=True), name
+
+
+def test_a_net_that_gives_no_number_is_never_right(linear):
+    _, split, *_ = linear
+
+    class Lost(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 2), torch.nan) * x.sum()
+
+    scores = by_name(measuring.evaluate(Lost(), split, Measure(), name="val"))
+    assert all(score.mean == 0 for score in scores.values())
+
+
+def test_a_cascade_that_leaves_nothing_asks_no_net_about_no_image(linear):
+    model, split, *_ = linear
+
+    class Viewing(nn.Module):
+        def forward(self, x):
+            return model(x.reshape(x.size(0), -1).view(x.size(0), 1, 4, 4))  # fails for no image
+
+    none = Measurement(lambda net, batch: torch.zeros(len(batch)), {})
+    suite = {"none": none, "then": Measurement(accuracy, {}, after="none")}
+    scores = by_name(measuring.evaluate(Viewing(), split, Measure(), name="val", suite=lambda subject: suite))
+    assert scores["val/then"].n == len(split) and scores["val/then"].mean == 0

@@ -139,14 +139,18 @@ def test_published_files_are_measured_where_they_are(tmp_path, shapes):
     labels[order] = split.y.numpy()
     np.save(folder / "fog.npy", rows)
     np.save(folder / "labels.npy", np.tile(labels, 5))
-    published = measuring.published("cifar10", split, tmp_path)
+    asked = config.build({"data": "cifar10", "measure.suites": "corruption"})
+    published = measuring.published(asked, split, tmp_path)
     found = scores(net, split, "corruption", published=published)
     assert np.array_equal(found["fog-1"].per_example, found["clean"].per_example)
     assert not np.array_equal(found["fog-2"].per_example, found["clean"].per_example)
     assert found["fog-2"].protocol["images"] == "CIFAR-10-C/fog.npy" and len(found["fog-2"].protocol["sha256"]) == 16
     assert found["frost-2"].protocol["images"] == "generated here"
-    assert measuring.published("digits", split, tmp_path) is None
-    assert measuring.published("cifar10", split, tmp_path / "nowhere") is None
+    assert measuring.published(config.build({"measure.suites": "corruption"}), split, tmp_path) is None
+    assert measuring.published(config.build({"data": "cifar10"}), split, tmp_path) is None
+    assert measuring.published(asked, split, tmp_path / "nowhere") is None
+    smaller = replace(split, x=split.x[:, :, ::2, ::2])
+    assert measuring.published(asked, smaller, tmp_path) is None
     assert Published(Folder(folder, n), order[:3]).images("fog", 1).shape == (3, 3, 32, 32)
 
 
@@ -170,6 +174,21 @@ def test_the_cascade_of_autoattack_is_that_of_the_package(shapes):
     with torch.no_grad():
         theirs = (net(z).argmax(1) == split.y).numpy()
     assert abs(theirs.sum() - found["aa-4"].sum()) <= 1
+
+
+def test_suites_that_differ_in_a_measurement_are_not_mixed(shared_place):
+    data = datasets.load(Source(), shared_place)
+    both = config.build({"measure.suites": "attribution,full"})
+    with pytest.raises(config.Mistake, match="suites attribution, full measure 'strong' in different ways"):
+        measuring.check(both, data)
+    measuring.check(config.build({"measure.suites": "standard,corruption,autoattack"}), data)
+
+
+def test_full_measures_pgd_as_standard_does(shapes, quick):
+    net, val, split = shapes
+    measure = Measure(eps=(8 / 255,), steps=10, step=1 / 255)
+    protocol = scores(net, split, "full", measure, val=val)["pgd10-8"].protocol
+    assert protocol["step"] == 1 / 255
 
 
 def test_data_without_boxes_cannot_be_localised_in(shared_place):
