@@ -24,7 +24,7 @@ from torch import nn
 from harness import cli, datasets, foreign, generation, measuring, suites
 from harness import trial as trials
 from harness.checks import Check
-from harness.config import Trial, build, check_read
+from harness.config import PROTOCOL, Trial, build, check_read
 from harness.datasets import Data
 from harness.display import Counter
 from harness.doubts import doubt
@@ -113,6 +113,7 @@ def measure(
     settings = {path: value for path, value in asked.flat().items() if path.startswith(("measure.", "attribution."))}
     part = getattr(target.data, split).head(images).to(place.device)
     files = None if split == "val" else measuring.published(asked, part, place.data)
+    settings["protocol"] = PROTOCOL
     settings |= {"images": images} if len(part) < len(getattr(target.data, split)) else {}
     settings |= {"other": other[0]} if other else {}
     settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}
