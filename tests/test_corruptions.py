@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from harness import corruptions
 from harness.corrupted import Change, change
-from harness.corruptions import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt
+from harness.corruptions import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt, filters, layers
 from harness.errors import Mistake
 from harness.randomness import Draws
 from harness.readers.embedded import shapes
@@ -138,7 +137,7 @@ def test_a_grey_image_stays_grey_in_one_channel_or_three(name):
     if name in ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"):  # drawn per channel
         assert not torch.equal(three[:, 0], three[:, 1])
     elif name in ("frost", "spatter"):  # coloured
-        luma = corruptions.luma(three)
+        luma = filters.luma(three)
         assert (luma - one).abs().max() < 2.1 / 255
     else:
         assert (three - one).abs().max() <= 1.01 / 255
@@ -193,7 +192,7 @@ def test_gaussian_blur_is_scipy_s():
 
 @pytest.mark.parametrize(("radius", "alias"), [(0.3, 0.4), (1, 0.2), (1.5, 0.1), (7, 0.5), (10.5, 0.1)])
 def test_disk_sums_to_one_is_symmetric_and_has_its_radius(radius, alias):
-    kernel = corruptions.disk(radius, alias)
+    kernel = filters.disk(radius, alias)
     assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
     torch.testing.assert_close(kernel, kernel.T)
     torch.testing.assert_close(kernel, kernel.flip(0))
@@ -207,7 +206,7 @@ def test_defocus_blur_of_a_point_is_the_disk():
     x = torch.zeros(1, 1, 32, 32)
     x[..., 16, 16] = 1
     z = corrupt("defocus_blur", x, 5, draws(1))[0, 0]
-    expected = (corruptions.disk(1.5, 0.1) * 255).floor() / 255
+    expected = (filters.disk(1.5, 0.1) * 255).floor() / 255
     reach = len(expected) // 2
     around = slice(16 - reach, 17 + reach)
     torch.testing.assert_close(z[around, around], expected.float())
@@ -230,7 +229,7 @@ def test_glass_blur_takes_neighbours_from_above_and_left():
 def test_motion_blur_of_a_point_is_a_half_line_of_gaussian_weights():
     x = torch.zeros(200, 1, 65, 65)
     x[..., 32, 32] = 1
-    z = corruptions._moved(x, 9, 2.5, torch.linspace(-45, 45, 200))[:, 0]
+    z = filters.moved(x, 9, 2.5, torch.linspace(-45, 45, 200))[:, 0]
     weights = np.exp(-0.5 * (np.arange(19) / 2.5) ** 2)
     for angle, image in zip(np.linspace(-45, 45, 200), z, strict=True):
         assert image.sum().item() == pytest.approx(1, abs=1e-5)
@@ -256,7 +255,7 @@ def test_zoom_is_scipy_s(factor):
     expected = ndimage.zoom(middle, (1, factor, factor), order=1)
     trim = (expected.shape[1] - 32) // 2
     expected = expected[:, trim : trim + 32, trim : trim + 32]
-    np.testing.assert_allclose(corruptions._zoomed(x.double(), factor)[0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(filters.zoomed(x.double(), factor)[0].numpy(), expected, atol=1e-12)
 
 
 # Weather
@@ -270,11 +269,11 @@ def test_plasma_by_hand_at_two_pixels():
     top, left = (2 * middle / 4 + n for n in noise[1:])
     cloud = np.array([[0, top], [left, middle]])
     cloud = (cloud - cloud.min()) / (cloud.max() - cloud.min())
-    np.testing.assert_allclose(corruptions.plasma(2, 3, draws(1))[0, 0], cloud, atol=1e-12)
+    np.testing.assert_allclose(layers.plasma(2, 3, draws(1))[0, 0], cloud, atol=1e-12)
 
 
 def test_plasma_fills_zero_to_one_and_is_smoother_for_a_larger_decay():
-    rough, smooth = (corruptions.plasma(64, decay, draws(8)) for decay in (1.5, 3))
+    rough, smooth = (layers.plasma(64, decay, draws(8)) for decay in (1.5, 3))
     for cloud in (rough, smooth):
         assert cloud.shape == (8, 1, 64, 64)
         assert (cloud.amin((1, 2, 3)) == 0).all() and (cloud.amax((1, 2, 3)) == 1).all()
@@ -298,9 +297,9 @@ def test_snow_is_paler_and_the_layer_has_a_turned_twin():
 
 
 def test_frost_textures_are_five_always_the_same_and_crystalline():
-    textures = corruptions.frost_textures()
-    corruptions.frost_textures.cache_clear()
-    again = corruptions.frost_textures()
+    textures = layers.frost_textures()
+    layers.frost_textures.cache_clear()
+    again = layers.frost_textures()
     assert torch.equal(textures, again) and textures.shape[:2] == (5, 3)
     assert textures.min() >= 0 and textures.max() <= 1
     grey = textures.mean(1)
@@ -314,7 +313,7 @@ def test_frost_is_a_weighted_sum_of_image_and_texture():
     black = corrupt("frost", torch.zeros(64, 3, 32, 32), 5, draws(64))
     x = torch.full((64, 3, 32, 32), 80 / 255)
     torch.testing.assert_close(corrupt("frost", x, 5, draws(64)) - black, 0.75 * x, rtol=0, atol=1.01 / 255)
-    assert black.mean() == pytest.approx(0.45 * corruptions.frost_textures().mean().item(), rel=0.1)
+    assert black.mean() == pytest.approx(0.45 * layers.frost_textures().mean().item(), rel=0.1)
 
 
 def test_spatter_is_bright_water_then_dark_mud():
@@ -329,16 +328,16 @@ def test_spatter_is_bright_water_then_dark_mud():
 def test_edges_outline_a_square():
     x = torch.zeros(1, 1, 16, 16)
     x[..., 4:12, 4:12] = 200
-    edges = corruptions.canny(x, 50, 150)[0, 0]
+    edges = layers.canny(x, 50, 150)[0, 0]
     assert not edges[6:10, 6:10].any() and not edges[:3].any() and not edges[13:].any()
     assert edges[7, [3, 4]].any() and edges[7, [11, 12]].any() and edges[[3, 4], 7].any()
-    assert not corruptions.canny(torch.full((1, 1, 8, 8), 9.0), 50, 150).any()
+    assert not layers.canny(torch.full((1, 1, 8, 8), 9.0), 50, 150).any()
 
 
 def test_chamfer_distances_are_sums_of_moves():
     edges = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
     edges[..., 0, 0] = True
-    distance = corruptions._chamfer(edges)[0, 0]
+    distance = layers._chamfer(edges)[0, 0]
     for (row, column), expected in {(0, 5): 5, (3, 3): 4.2, (1, 2): 2.1969, (2, 5): 5.3938, (8, 4): 8.7876}.items():
         assert distance[row, column].item() == pytest.approx(expected)
     euclid = ndimage.distance_transform_edt(~edges[0, 0].numpy())
@@ -347,7 +346,7 @@ def test_chamfer_distances_are_sums_of_moves():
 
 def test_equalised_levels_are_their_ranks():
     levels = torch.tensor([[[[0.0, 0, 3, 3], [3, 3, 9, 9]]], [[[7.0, 7, 7, 7], [7, 7, 7, 7]]]])
-    found = corruptions._equalised(levels)
+    found = layers._equalised(levels)
     torch.testing.assert_close(found[0], torch.tensor([[[0.0, 0, 170, 170], [170, 170, 255, 255]]]))
     torch.testing.assert_close(found[1], levels[1])
 
@@ -412,7 +411,7 @@ def test_jpeg_is_pillow_s(tmp_path):
 def test_sampling_between_pixels_is_scipy_s(whole, mode):
     x, generator = photos(1), torch.Generator().manual_seed(0)
     rows, columns = (torch.rand(1, 32, 32, generator=generator).double() * 44 - 6 for _ in range(2))
-    z = corruptions._sampled(x, rows, columns, whole=whole)[0]
+    z = filters.sampled(x, rows, columns, whole=whole)[0]
     for channel in range(3):
         places = [rows[0].numpy(), columns[0].numpy()]
         expected = ndimage.map_coordinates(x[0, channel].double().numpy(), places, order=1, mode=mode)
@@ -422,7 +421,7 @@ def test_sampling_between_pixels_is_scipy_s(whole, mode):
 def test_elastic_noise_is_smoothed_as_scipy_does():
     x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     expected = ndimage.gaussian_filter(x[0, 0].numpy(), 6.4, mode="reflect", truncate=3)
-    found = corruptions._smooth(x, 6.4, truncate=3, mirrored=True)
+    found = filters.smooth(x, 6.4, truncate=3, mirrored=True)
     np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-12)
 
 
