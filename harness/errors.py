@@ -4,6 +4,8 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+NAMES = 24  # that one line lists
+
 
 class Mistake(ValueError):
     """Bad input. The message is one line for the user; the command line prints it and exits with 2."""
@@ -19,10 +21,13 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> Mistake:
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or all the valid names where none is near."""
+    """`did you mean 'x'?`, or the valid names, as many as a line holds, where none is near."""
     valid = sorted(valid)
     near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(valid) or 'none'}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = f" and {len(valid) - NAMES} more" if len(valid) > NAMES else ""
+    return f"there are: {', '.join(valid[:NAMES]) or 'none'}{more}"
 
 
 def one_line(error: BaseException) -> str:
