@@ -71,9 +71,9 @@ def _keep(file: Path, model: nn.Module, split: Split, measure: Measure, claimed:
     draws = Draws(seeds(some), (seed, pgd_name(measure, eps))).of(0)
     ball = {"eps": eps, "step": step_of(measure, eps), "steps": measure.steps}
     z = attacks.pgd_until_broken(model, x, some.y, **ball, draws=draws)
-    right = claimed[: len(some)] if measure.restarts == 1 else _right(model, x, some.y) & _right(model, z, some.y)
-    # An image that was wrong from the start was not attacked.
-    z = torch.where(_right(model, x, some.y).view(-1, 1, 1, 1), z, x)
+    clean = _right(model, x, some.y)
+    right = claimed[: len(some)] if measure.restarts == 1 else clean & _right(model, z, some.y)
+    z = torch.where(clean.view(-1, 1, 1, 1), z, x)  # what was wrong from the start was not attacked
     columns = {"x": some.x, "y": some.y, "z": z.contiguous(), "right": torch.as_tensor(right) > 0.5}
     write(file, lambda temporary: np.savez_compressed(temporary, **{k: v.cpu().numpy() for k, v in columns.items()}))
 

@@ -249,9 +249,11 @@ def main() -> int:
     else:
         target = brought(args.model, args.weights, asked, place)
     other = _other(args.other, target, place) if args.other is not None else None
-    progress = silent if args.quiet else Counter()
+    counter = Counter()
+    progress = silent if args.quiet else counter
     split = "test" if args.test else "val"
     found = measure(target, asked, place, split=split, images=args.images, other=other, watch=progress)
+    counter.finish()
     for text in (*map(line, found.scores), *spoken(found.checks)):
         print(text)
     pages = [drawn(target, place, args.samples)] if args.samples else []

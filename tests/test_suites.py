@@ -33,7 +33,10 @@ def quick(monkeypatch):
     from harness import attacks, attribution, autoattack, minimal_attacks
 
     monkeypatch.setattr(attribution, "SCORED", 4)
-    fgsm = lambda name, model, x, y, *, eps, norm: attacks.fgsm(model, x, y, eps=eps / 2)  # noqa: E731
+
+    def fgsm(name, model, x, y, *, eps, norm):
+        return attacks.fgsm(model, x, y, eps=eps / 2)
+
     monkeypatch.setattr(autoattack, "attack", fgsm)
     slow = {"cw": minimal_attacks.cw, "stadv": minimal_attacks.stadv}
     monkeypatch.setattr(minimal_attacks, "cw", lambda *a, **how: slow["cw"](*a, **{**how, "steps": 3, "searches": 2}))
