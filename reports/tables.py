@@ -11,11 +11,15 @@ from reports.words import missing
 
 @dataclass(frozen=True)
 class Entry:
-    """A field of a table: its text, the number or text it sorts by ("": last), and a remark beside it."""
+    """A field of a table: its text, the number or text it sorts by ("": last), and a remark beside it.
+
+    best: cannot be told from the best of its column.
+    """
 
     text: str
     sort: float | str
     mark: str = ""
+    best: bool = False
 
 
 @dataclass(frozen=True)
