@@ -88,6 +88,13 @@ def spoken(path: str, value: object) -> str:
     return str(value)
 
 
+def plain(domain: Uniform | Log | Choice) -> dict[str, object]:
+    """A domain as JSON keeps it: {"low", "high"}, with "log", or {"choices"}."""
+    if isinstance(domain, Choice):
+        return {"choices": list(domain.values)}
+    return {"low": domain.low, "high": domain.high} | ({"log": True} if isinstance(domain, Log) else {})
+
+
 def uniform(low: float, high: float) -> Uniform:
     return Uniform(low, high)
 

@@ -1,4 +1,4 @@
-"""The one module that writes to MLflow: a parent run per study, a child per trial and per seed.
+"""The one module that writes to MLflow: a run per sweep, in it one per study, in that one per trial and per seed.
 
 Only the driver writes, in batches: a write costs tens of milliseconds whatever it holds, and SQLite bears one writer.
 """
@@ -12,10 +12,11 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from harness.checks import Check
+from harness.config import PROTOCOL
 from harness.errors import Mistake, one_line
 from harness.jobs import Job, Outcome
 from harness.place import Place
@@ -30,7 +31,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # its migrations announc
 FLUSH = 5.0  # seconds between two writes of a running trial's curves
 BATCH = 1000  # metrics that one call may hold
 PARAM = 6000  # characters of a parameter
+CURVES = ("robust", "clean")  # kept as a tag too: a report of a thousand runs cannot ask for each one's history
+POINTS = 400  # of such a curve; a tag holds 8,000 characters
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy", "saliency-harness")
+SWEEP = "sweep"  # what the sweep's own run is called among jobs and studies
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -63,6 +67,7 @@ class Tracker:
         self._studies: set[str] = set()
         self._ended: set[str] = set()
         self._last: dict[str, int] = {}  # job id -> last epoch that was logged
+        self._curves: dict[str, dict[int, Row]] = {}  # job id -> epoch -> its numbers
         self._pending: dict[str, list] = {}
         self._flushed = time.monotonic()
         try:
@@ -107,8 +112,20 @@ class Tracker:
                 return
 
     @_storing
+    def sweep(self, name: str, about: str) -> None:
+        """The run that holds the sweep's studies and its report, unless it is there."""
+        self._studies.add(SWEEP)
+        if SWEEP in self._runs:
+            self._client.update_run(self._runs[SWEEP], status="RUNNING")
+            return
+        tags = {"harness.role": "sweep", "harness.job": SWEEP, "mlflow.note.content": about}
+        self._runs[SWEEP] = self._client.create_run(
+            self.experiment, run_name=name, tags={**self._tags, **tags}
+        ).info.run_id
+
+    @_storing
     def study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
-        """The parent run of a study, unless it is there."""
+        """The run of a study within the sweep's, unless it is there."""
         self._studies.add(name)
         if name in self._runs:
             self._client.update_run(self._runs[name], status="RUNNING")
@@ -116,7 +133,14 @@ class Tracker:
         run = self._client.create_run(
             self.experiment,
             run_name=cell,
-            tags={**self._tags, "harness.role": "study", "harness.study": name, "harness.cell": cell, **tags},
+            tags={
+                **self._tags,
+                "mlflow.parentRunId": self._runs[SWEEP],
+                "harness.role": "study",
+                "harness.study": name,
+                "harness.cell": cell,
+                **tags,
+            },
         )
         self._runs[name] = run.info.run_id
         self._log(run.info.run_id, params={f"search.{path}": domain for path, domain in searched.items()})
@@ -155,6 +179,7 @@ class Tracker:
 
     @_storing
     def heard(self, job: Job, row: Row) -> None:
+        self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
         if row["epoch"] <= self._last.get(job.id, 0):
             return
         self._last[job.id] = row["epoch"]
@@ -167,7 +192,7 @@ class Tracker:
         self.started(job)  # a job whose result lay ready may end before Ray says it started
         run = self._runs[job.id]
         metrics = self._pending.pop(job.id, [])
-        tags = {"harness.state": outcome.state}
+        tags = {"harness.state": outcome.state, **_curves(self._curves.pop(job.id, {}))}
         if outcome.reason:
             tags["harness.reason"] = outcome.reason
         if outcome.result:
@@ -178,7 +203,7 @@ class Tracker:
         self._log(run, metrics=metrics, tags=tags)
         folder = self._place.trial(job.trial.key)
         if outcome.result:
-            names = ["result.json", "val.npz", "test.npz"] + (["weights.pt"] if job.role == "seed" else [])
+            names = ["result.json", "val.npz", "test.npz"] + (["weights.pt", "gallery.npz"] if job.role == "seed" else [])
             for file in (folder / name for name in names):
                 if file.exists():
                     self._client.log_artifact(run, str(file))
@@ -209,12 +234,11 @@ class Tracker:
         self._client.set_terminated(run, "FINISHED")
 
     @_storing
-    def close(self, status: str = "FINISHED", artifacts: Mapping[str, list[Path]] | None = None) -> None:
-        """Write what is pending, attach artifacts to studies (study -> files) and close their runs."""
+    def close(self, status: str = "FINISHED", report: Iterable[Path] = ()) -> None:
+        """Write what is pending, attach the report's files to the sweep's run, and close it and its studies'."""
         self.flush()
-        for study, files in (artifacts or {}).items():
-            for file in files:
-                self._client.log_artifact(self._runs[study], str(file), "report")
+        for file in report:
+            self._client.log_artifact(self._runs[SWEEP], str(file), "report")
         for name, run in self._runs.items():
             if name in self._studies:
                 self._client.set_terminated(run, status)
@@ -245,6 +269,17 @@ def _metrics(values: Mapping[str, float], step: int) -> list:
     return [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
 
 
+def _curves(rows: Mapping[int, Row]) -> dict[str, str]:
+    """The validation curves of a run as tags, `6:0.2303 12:0.3125`: epoch and value."""
+    tags = {}
+    for name in CURVES:
+        points = [f"{epoch}:{row[key]:.4f}" for epoch, row in sorted(rows.items()) if (key := f"curve/{name}") in row]
+        stride = -(-len(points) // POINTS) or 1
+        thinned = points[-1::-stride][::-1]  # the last one always
+        tags |= {f"harness.curve.{name}": " ".join(thinned)} if thinned else {}
+    return tags
+
+
 def _summary(result: Result) -> dict[str, float]:
     """Every score with its standard error and n, the seconds by phase, the touches of the test images."""
     seconds = {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
@@ -273,8 +308,8 @@ def _text(value: object) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Tags that say what made the numbers: package versions, the state of the code."""
-    tags = {}
+    """Tags that say what made the numbers: package versions, the state of the code, how it measures."""
+    tags = {"harness.protocol": str(PROTOCOL)}
     for package in PACKAGES:
         try:
             tags[f"harness.package.{package}"] = importlib.metadata.version(package)

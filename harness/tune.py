@@ -179,6 +179,7 @@ def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> 
     gpus = args.gpus if args.gpus is not None else float(place.device.startswith("cuda"))
     tracker = track.Tracker(uri, planned.experiment, place, _tags(planned))
     names = {study: cell.name for study, cell in planned.studies.items()}
+    tracker.sweep(f"{planned.experiment} {planned.sweep}", _about(planned))
     for order, (study, cell) in enumerate(planned.studies.items()):
         searched = {path: spoken(path, domain) for path, domain in cell.search.items()}
         tracker.study(study, cell.name, _study_tags(planned, cell, order), searched)
@@ -219,8 +220,24 @@ def _tags(planned: Plan) -> dict[str, str]:
     }
 
 
+def _about(planned: Plan) -> str:
+    """The sweep in Markdown, for MLflow's page of its run."""
+    cells = ", ".join(f"`{cell.name}`" for cell in planned.studies.values())
+    return (
+        f"{cli.about(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
+        f" {', '.join(planned.space.goals)}. A run below this one for every cell: {cells}. In each of them its trials"
+        " (`search`) and the winner repeated over seeds (`seed`). The leaderboard is under Artifacts, `report`."
+    )
+
+
 def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
+    import json
+
+    from harness.space import plain
+
+    domains = {f"harness.space.{path}": json.dumps(plain(domain)) for path, domain in cell.search.items()}
     return {
+        **domains,
         "harness.order": str(order),
         "harness.goal": ",".join(planned.space.goals),
         "harness.control": str(cell.control).lower(),
@@ -235,7 +252,7 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     tracker.flush()
     table = runs.read(uri, planned.experiment, planned.sweep)
     files = write(table, place.out / "reports", planned.experiment)
-    tracker.close(artifacts={study: files for study in planned.studies})
+    tracker.close(report=files)
     print(leaderboard.text(leaderboard.table(table)))
     print()
     for file in files:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal"),
-    *("winners", "role", "state", "number", "key", "winner", "reason", "started"),
+    *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol"),
 )
+TAGS = ("git", "package.", "device", "threads", "python", "data.")  # of provenance: `tag:git`, `tag:package.torch`
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, a server may take a while for those
 ANSWER = 10  # seconds in which a server has to answer before it counts as out of reach
 
@@ -39,11 +40,14 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
-    state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), then `param:<path>` as
-    text, among them `param:search.<path>`, the study's domain in words, `check:<name>`, what a check said of the
-    test scores, then every metric's last value under its own name. A study without any child stands as one row of
-    role `study` and no state, so that no cell is lost. Sorted by order, role, number and time. Raises `Mistake` for
-    an unknown experiment or sweep, one without any study, or a store that cannot be read."""
+    state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (the version of
+    the measuring protocol), then `param:<path>` as text, among them `param:search.<path>`, the study's domain in
+    words, `space:<path>`, the same as JSON, `check:<name>`, what a check said of the test scores,
+    `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, what made the numbers
+    (git, package.torch, device, data.test, ...), then every metric's last value under its own name. A study
+    without any child stands as one row of role `study` and no state, so that no cell is lost. Sorted by order,
+    role, number and time. Raises `Mistake` for an unknown experiment or sweep, one without any study, or a store
+    that cannot be read."""
     with _opened(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage != "active":
@@ -56,7 +60,6 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         parents = {s.info.run_id: s for s in studies if s.data.tags.get("harness.sweep", "") == sweep}
         if not parents:
             raise unknown("sweep", sweep, {s.data.tags.get("harness.sweep", "") for s in studies})
-        children = _search(client, found.experiment_id, "tags.harness.role != 'study'")
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")
@@ -90,14 +93,22 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "winner": tags.get("harness.winner"),
         "reason": tags.get("harness.reason", ""),
         "started": run.info.start_time,
+        "protocol": tags.get("harness.protocol"),
     }
     row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
+    row |= {f"space:{path}": text for path, text in _tagged(about, "space.")}
     if run is not parent:
         row |= {f"param:{path}": text for path, text in run.data.params.items()}
-        checks = {tag.removeprefix("harness.check."): text for tag, text in tags.items() if "harness.check." in tag}
-        row |= {f"check:{name}": text for name, text in checks.items()}
+        row |= {f"{kind}:{name}": text for kind in ("check", "curve") for name, text in _tagged(tags, f"{kind}.")}
+        row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
         row |= run.data.metrics
     return row
+
+
+def _tagged(tags: dict[str, str], kind: str) -> list[tuple[str, str]]:
+    """(name, text) of the harness's own tags of a kind."""
+    start = f"harness.{kind}"
+    return [(tag.removeprefix(start), text) for tag, text in tags.items() if tag.startswith(start)]
 
 
 def _ordered(columns: pd.Index) -> list[str]:
