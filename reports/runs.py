@@ -9,7 +9,8 @@ import ssl
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal"),
-    *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol"),
+    *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
 TAGS = ("git", "package.", "device", "threads", "python", "data.")  # of provenance: `tag:git`, `tag:package.torch`
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, a server may take a while for those
@@ -32,7 +33,7 @@ ANSWER = 10  # seconds in which a server has to answer before it counts as out o
 
 def experiments(uri: str) -> list[str]:
     """The names of all experiments at a tracking URI, sorted. Raises `Mistake` where nothing can be read."""
-    with _opened(uri) as client:
+    with opened(uri) as client:
         return _names(client)
 
 
@@ -41,14 +42,14 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (the version of
-    the measuring protocol), then `param:<path>` as text, among them `param:search.<path>`, the study's domain in
+    the measuring protocol), artifacts (the URI of its files), then `param:<path>` as text, among them `param:search.<path>`, the study's domain in
     words, `space:<path>`, the same as JSON, `check:<name>`, what a check said of the test scores,
     `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, what made the numbers
     (git, package.torch, device, data.test, ...), then every metric's last value under its own name. A study
     without any child stands as one row of role `study` and no state, so that no cell is lost. Sorted by order,
     role, number and time. Raises `Mistake` for an unknown experiment or sweep, one without any study, or a store
     that cannot be read."""
-    with _opened(uri) as client:
+    with opened(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage != "active":
             raise unknown("experiment", experiment, _names(client))
@@ -74,6 +75,32 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     return table[_ordered(table.columns)].reset_index(drop=True)
 
 
+def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The runs of several experiments as if they were one: experiment -> what `read` gave.
+
+    Cells whose name occurs twice are prefixed with their experiment's. Raises `Mistake` where data sets or first
+    goals differ: such runs share no table."""
+    first, *others = frames
+    for what, column in (("data set", "param:data"), ("goal", "goal")):
+        values = {name: _first(frame, column).split(",")[0] for name, frame in frames.items()}
+        for other in others:
+            if values[other] != values[first]:
+                said = f"{first!r} has {values[first]!r}, {other!r} {values[other]!r}"
+                raise Mistake(f"experiments of different {what}s share no table: {said}")
+    names = Counter(cell for frame in frames.values() for cell in frame["cell"].unique())
+    parts = []
+    for place, (experiment, frame) in enumerate(frames.items()):
+        cells = frame["cell"].map(lambda cell, of=experiment: f"{of}: {cell}" if names[cell] > 1 else cell)
+        parts.append(frame.assign(cell=cells, order=frame["order"] + place * 10**7))
+    merged = pd.concat(parts, ignore_index=True)
+    return merged[_ordered(merged.columns)]
+
+
+def _first(frame: pd.DataFrame, column: str) -> str:
+    texts = frame[column].dropna() if column in frame else []
+    return str(next(iter(texts), ""))
+
+
 def _row(parent: "Run", run: "Run") -> dict[str, object]:
     tags, about = run.data.tags, parent.data.tags
     order = about.get("harness.order", "")
@@ -94,6 +121,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "reason": tags.get("harness.reason", ""),
         "started": run.info.start_time,
         "protocol": tags.get("harness.protocol"),
+        "artifacts": run.info.artifact_uri,
     }
     row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
     row |= {f"space:{path}": text for path, text in _tagged(about, "space.")}
@@ -139,10 +167,11 @@ def _search(client: "MlflowClient", experiment_id: str, where: str) -> list["Run
 
 
 @contextlib.contextmanager
-def _opened(uri: str) -> Iterator["MlflowClient"]:
+def opened(uri: str) -> Iterator["MlflowClient"]:
     """A quiet client whose failures are a `Mistake`. Nothing is created: what is missing is refused."""
     _check(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within MLflow and SQLAlchemy
         from mlflow import MlflowClient

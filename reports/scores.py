@@ -45,6 +45,14 @@ NAMES = {
     "cam": "CAM",
     "centre": "centre box",
 }
+# What a score speaks of, and the heading of its table.
+QUESTIONS = {
+    "accuracy": "Accuracy",
+    "attribution": "How much of an attribution survives an attack",
+    "corruption": "Accuracy on corrupted images",
+    "localization": "Localisation from maps",
+    "segmentation": "Segmentation from maps",
+}
 _SIGNED = ("k", "spearman", "cosine", "lens_kendall", "lens_spearman")  # correlations: in [-1, 1]
 _PGD = re.compile(r"pgd(\d+)(?:x(\d+))?-(\d+(?:\.\d+)?)")
 _FGSM = re.compile(r"fgsm-(\d+(?:\.\d+)?)")
@@ -66,6 +74,24 @@ def attribution(score: str) -> tuple[str, str, str] | None:
     """Protocol, map ("": integrated gradients) and measure of how stable attributions are; None for any other score."""
     found = _ATTRIBUTION.fullmatch(score.rpartition("/")[2])
     return (found[1], found[2] or "", found[3]) if found else None
+
+
+def question(score: str) -> str:
+    """Which of `QUESTIONS` the score answers."""
+    name = score.rpartition("/")[2]
+    if attribution(name) or name.startswith(("bound", "completeness")):
+        return "attribution"
+    if name.startswith("corrupted") or _CORRUPTED.fullmatch(name):
+        return "corruption"
+    if _LOCATED.fullmatch(name):
+        return "localization"
+    return "segmentation" if _SEGMENTED.fullmatch(name) else "accuracy"
+
+
+def corruption(score: str) -> tuple[str, int] | None:
+    """Name and severity (0: mean over all five) of accuracy under one corruption; None for any other score."""
+    found = _CORRUPTED.fullmatch(score.rpartition("/")[2])
+    return (found[1], int(found[2] or 0)) if found else None
 
 
 def accuracy(score: str) -> bool:

@@ -1,8 +1,12 @@
 """Which runs count: a step of its own, so that nothing pruned, failed or superseded slips into a mean."""
 
 import math
+from collections import Counter
 
 import pandas as pd
+
+# What changes a test score and does not stand in its name: runs that differ in it never share a column.
+MEASURED_BY = ("protocol", "tag:data.test", "param:measure.step", "param:attribution.")
 
 
 def ranked_by(runs: pd.DataFrame) -> str:
@@ -20,17 +24,24 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that count: complete seed runs of a present winner whose ranked score is finite.
 
     A trial (key) counts once, its last run. A winner that was later overtaken (`winners` names the present
-    ones) does not count. The column `row` is added: the cell's name, with the winner's place where the cell
-    has several."""
+    ones) does not count, nor does a run that was measured in another way than the others (`foreign`). The column
+    `row` is added: the cell's name, with the winner's place where the cell has several."""
     ranked = ranked_by(runs)
     if ranked not in runs:
         return runs.iloc[:0].assign(row="", **{ranked: pd.Series(dtype=float)})
     rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked].map(math.isfinite)]
     rows = rows[[_present(row) for row in rows.to_dict("records")]]
+    rows = rows[foreign(rows) == ""]
     named = rows["key"].notna() & (rows["key"] != "")
     again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")
     rows = rows[~(named & again.reindex(rows.index))]
     return rows.assign(row=[_label(row) for row in rows.to_dict("records")])
+
+
+def doubted(rows: pd.DataFrame) -> list[str]:
+    """The names of the checks that doubt a test score of any of these runs."""
+    checks = [c for c in rows.columns if c.startswith("check:")]
+    return [c.removeprefix("check:") for c in checks if rows[c].astype(str).str.startswith("doubt: ").any()]
 
 
 def failures(runs: pd.DataFrame) -> pd.DataFrame:
@@ -38,11 +49,40 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
     ranked = ranked_by(runs)
     failed = runs[runs["state"] == "failed"]
     scores = runs[ranked] if ranked in runs else pd.Series(math.nan, index=runs.index)
-    blind = (runs["role"] == "seed") & (runs["state"] == "complete") & ~scores.map(math.isfinite)
-    missing = runs[blind].assign(reason=f"finished without a number for {ranked}")
-    rows = pd.concat([failed, missing]).sort_index()
+    done = (runs["role"] == "seed") & (runs["state"] == "complete")
+    missing = runs[done & ~scores.map(math.isfinite)].assign(reason=f"finished without a number for {ranked}")
+    other = foreign(runs[done & scores.map(math.isfinite)])
+    other = runs.loc[other.index].assign(reason=other)[other != ""]
+    rows = pd.concat([failed, missing, other]).sort_index()
     rows = rows.assign(reason=rows["reason"].fillna("").replace("", "no reason recorded"))
     return rows[["cell", "role", "number", "key", "reason"]].reset_index(drop=True)
+
+
+def foreign(runs: pd.DataFrame) -> pd.Series:
+    """How the measuring of each run differs from that of most runs under the newest protocol; "" where it does not.
+
+    Compared are the protocol's version, the test images and the settings of `MEASURED_BY`, of equally frequent ones the
+    first; a setting that a run does not have touches none of its scores."""
+    columns = [c for c in runs.columns if c.startswith(MEASURED_BY)]
+    said = pd.Series("", index=runs.index, dtype=object)
+    standard = runs
+    for column in sorted(columns, key=lambda c: c != "protocol"):
+        values = runs[column] if column.startswith("param:") else runs[column].fillna("not recorded")
+        known = values[standard.index].dropna()
+        if known.empty:
+            continue
+        usual = max(known, key=_version) if column == "protocol" else Counter(known).most_common(1)[0][0]
+        other = values.notna() & (values != usual) & (said == "")
+        name = column.rpartition(":")[2].replace("data.test", "checksum of the test images")
+        words = [f"measured in another way than the others: {name} {v} here, {usual} there" for v in values[other]]
+        said[other] = words
+        if column == "protocol":
+            standard = runs[~other]
+    return said
+
+
+def _version(text: str) -> int:
+    return int(text) if text.isdigit() else -1
 
 
 def unfinished(mine: pd.DataFrame) -> str:
