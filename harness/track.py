@@ -203,7 +203,8 @@ class Tracker:
         self._log(run, metrics=metrics, tags=tags)
         folder = self._place.trial(job.trial.key)
         if outcome.result:
-            names = ["result.json", "val.npz", "test.npz"] + (["weights.pt", "gallery.npz"] if job.role == "seed" else [])
+            names = ["result.json", "val.npz", "test.npz"]
+            names += ["weights.pt", "gallery.npz"] if job.role == "seed" else []
             for file in (folder / name for name in names):
                 if file.exists():
                     self._client.log_artifact(run, str(file))

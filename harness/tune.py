@@ -247,15 +247,17 @@ def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
 
 def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     """Write and print the leaderboard, and say where everything is."""
-    from reports import leaderboard, runs, write
+    from reports import artifacts, leaderboard, runs, write
 
     tracker.flush()
     table = runs.read(uri, planned.experiment, planned.sweep)
-    files = write(table, place.out / "reports", planned.experiment)
-    tracker.close(report=files)
-    print(leaderboard.text(leaderboard.table(table)))
+    files = artifacts.read(uri, table)
+    board = leaderboard.table(table, files)
+    written = write(table, place.out / "reports", planned.experiment, files, board)
+    tracker.close(report=written)
+    print(leaderboard.text(board))
     print()
-    for file in files:
+    for file in written:
         print(f"report: {file}")
     print(f"studies: optuna-dashboard {place.out / 'optuna.journal'}")
     print(f"runs: mlflow ui --backend-store-uri {uri}")

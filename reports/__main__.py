@@ -2,60 +2,105 @@
 
 python -m reports
 python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
+python -m reports --experiment sat-cifar10 --experiment sat_family-cifar10    # one table of both
+python -m reports verify RUN    # run it again from its record: do the scores agree?
+python -m reports export RUN    # weights, RobustBench-style JSON and a model card
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from harness.errors import Mistake, exit_status
-from reports import write
+from reports import artifacts, write, write_papers
 from reports.leaderboard import table, text
-from reports.runs import experiments, read
+from reports.runs import experiments, read, together
 from reports.selection import tested
+
+STORE = "sqlite:///runs/mlflow.db"
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(
         prog="python -m reports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    store = "sqlite:///runs/mlflow.db"
-    p.add_argument("--tracking-uri", default=store, help="MLflow store or server (default %(default)s)")
-    p.add_argument("--experiment", help="such as sat-digits (default: every one that has finished runs)")
+    p.add_argument("--tracking-uri", default=STORE, help="MLflow store or server (default %(default)s)")
+    p.add_argument(
+        "--experiment",
+        action="append",
+        metavar="NAME",
+        help="such as sat-digits; several make one table (default: each one that has finished runs, and the papers')",
+    )
     p.add_argument("--sweep", help="one sweep of the experiment (default: the newest)")
     p.add_argument("--out", type=Path, default=Path("runs/reports"), help="folder (default %(default)s)")
     return p.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["verify"]:
+        from reports import verify
+
+        return verify.main(words[1:])
+    if words[:1] == ["export"]:
+        from reports import export
+
+        return export.main(words[1:])
     args = arguments(words)
-    if args.sweep and not args.experiment:
+    if args.sweep and len(args.experiment or []) != 1:
         raise Mistake("--sweep is one of an experiment's; name that by --experiment")
-    names = [args.experiment] if args.experiment else experiments(args.tracking_uri)
+    if args.experiment:
+        frames = {name: _read(args.tracking_uri, name, args.sweep) for name in dict.fromkeys(args.experiment)}
+        runs = together(frames) if len(frames) > 1 else next(iter(frames.values()))
+        _report(args, runs, "+".join(frames))
+        return 0
+    return _every(args)
+
+
+def _every(args: argparse.Namespace) -> int:
+    """A report of each experiment that has finished runs, and the papers' tables with all of them."""
+    names = experiments(args.tracking_uri)
     if not names:
         raise Mistake(f"there is no experiment at {args.tracking_uri!r} yet")
-    written = 0
+    boards = {}
     for name in names:
         try:
-            runs = read(args.tracking_uri, name, args.sweep)
-            if tested(runs).empty:
-                raise Mistake(f"experiment {name!r} has no finished seed run yet; {_progress(runs)}")
+            runs = _read(args.tracking_uri, name)
         except Mistake as mistake:
-            if args.experiment or len(names) == 1:
+            if len(names) == 1:
                 raise
             print(f"{name}: nothing to report: {mistake}\n")
             continue
-        print(f"{name}\n\n{text(table(runs))}\n")
-        for file in write(runs, args.out, name):
-            print(f"report: {file}")
-        print()
-        written += 1
-    if not written:
+        boards[name] = _report(args, runs, name)
+    if not boards:
         raise Mistake(f"no experiment at {args.tracking_uri!r} has a finished seed run yet")
+    for file in write_papers(boards, args.out):
+        print(f"papers: {file}")
     return 0
 
 
-def _progress(runs) -> str:
+def _read(uri: str, name: str, sweep: str | None = None) -> pd.DataFrame:
+    """The runs of an experiment. Raises `Mistake` where none of them was tested."""
+    runs = read(uri, name, sweep)
+    if tested(runs).empty:
+        raise Mistake(f"experiment {name!r} has no finished seed run yet; {_progress(runs)}")
+    return runs
+
+
+def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Print and write the report; returns its board."""
+    files = artifacts.read(args.tracking_uri, runs)
+    board = table(runs, files)
+    print(f"{name}\n\n{text(board)}\n")
+    for file in write(runs, args.out, name, files, board):
+        print(f"report: {file}")
+    print()
+    return board
+
+
+def _progress(runs: pd.DataFrame) -> str:
     states = runs.loc[runs["role"] == "search", "state"].value_counts()
     return "its trials: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none")
 

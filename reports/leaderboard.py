@@ -2,17 +2,19 @@
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
-from reports import published, scores, selection, stats, tables, words
+from reports import analysis, published, scores, selection, stats, tables, words
+from reports.artifacts import Files
 
 LEVEL = 0.95
 WIDTH = 110  # columns of the terminal
 
 
-def table(runs: pd.DataFrame) -> pd.DataFrame:
+def table(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
     """One row per cell of the sweep in `runs` (of `reports.runs.read`): best first, unfinished ones last.
 
     Only the runs of `reports.selection.tested` enter a mean. A cell with several winners (several goals) has
@@ -23,6 +25,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     cell, winner, control, method, data, ranked_by, seeds
     not_finished                 why the cell has no figures yet, else ""
     test/..., half:test/...      every score measured on test, goals first
+    best:test/...                whether it cannot be told from the highest one (`reports.stats.best`)
+    low:, high:, iqm:, iqm_low:, iqm_high:      of `ranked_by`, over seeds where they are enough (`stats.SEEDS`):
+                                 bootstrap interval of the mean, interquartile mean and its bootstrap interval
+    paired:<what>                `ranked_by` image by image against the first row (`reports.stats.paired`): difference,
+                                 low, high, p (Holm's correction over the rows), n, low_both, high_both; with `files`
     against, difference, half:difference      `ranked_by` minus that of the first control, by Welch
     val/...                      the validation counterpart of `ranked_by`, over the same seed runs
     n:test/..., wrong:, dropped:, failed:      of IN and K: images of a run that were counted, not attacked because
@@ -30,11 +37,14 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     images:val, images:test      how many images a score was measured on
     set:<path>, domain:<path>    what the winner was tuned to, and where it was searched
     trials:<state>, seeds:failed
+    rule:<name>                  what other rules of choosing would have said (`reports.analysis.rules`)
+    best_epoch, best_epoch_gain  epoch of the best validation, and by how much it was better than the last
+    doubts                       checks of the test scores that doubt them, in any seed run, joined by ", "
     touches                      how often the cell was measured on test, over all its runs
     seconds:<phase>              device-seconds, mean over the seed runs: teacher, maps, train, evaluation
     seconds:all                  training and evaluation of all the cell's complete runs, search included
-    published:<score>, published_difference:, published_covered: (by our interval), published_source:,
-    published_note:              where a paper's figure may stand beside ours
+    published:<score>, published_id: (its line), published_difference:, published_covered: (by our interval),
+    published_source:, published_note:              where a paper's figure may stand beside ours
     goals, front                 of several goals: their names on test, and `yes` for the rows that no other
                                  one dominates (`reports.stats.front`)
     """
@@ -58,12 +68,17 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             row = _about(mine, ranked) | {"cell": label, "winner": _only(_texts(seeds, "winner"))}
             row |= {"not_finished": ""} | _scores(seeds, names) | _cost(mine, seeds)
             row |= _difference(label, seeds, yardstick, ranked) | _settings(mine, seeds)
+            row |= _spread(seeds, ranked) | {"doubts": ", ".join(selection.doubted(seeds))}
             rows.append(row | _published(seeds, names, row))
     board = pd.DataFrame(rows)
     if ranked not in board:
         board[ranked] = math.nan
     board = board.sort_values(ranked, ascending=False, na_position="last", kind="stable", ignore_index=True)
-    groups = stats.tied([samples[label] for label in board["cell"] if label in samples], LEVEL)
+    ordered = [label for label in board["cell"] if label in samples]
+    groups = stats.tied([samples[label] for label in ordered], LEVEL)
+    best = {n: stats.best([list(finished.loc[finished["row"] == r, n]) for r in ordered], LEVEL) for n in names}
+    more = [_told(runs), _paired(finished, ordered, ranked, files or Files()), _best(best, ordered)]
+    board = pd.concat([board, *(board[["cell"]].merge(m, "left", "cell").drop(columns="cell") for m in more)], axis=1)
     board.insert(0, "group", pd.array([*groups, *[pd.NA] * (len(board) - len(groups))], dtype="Int64"))
     if len(goals) > 1:
         means = board.reindex(columns=goals)
@@ -183,6 +198,59 @@ def _settings(mine: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
     return row
 
 
+def _spread(seeds: pd.DataFrame, ranked: str) -> dict[str, float]:
+    """What many seeds allow to be said beyond mean and interval."""
+    values = seeds[ranked]
+    if len(values) < stats.SEEDS:
+        return {}
+    low, high = stats.bootstrap(values, level=LEVEL)
+    ends = stats.bootstrap(values, stats.interquartile_mean, LEVEL)
+    spread = {"low": low, "high": high, "iqm": stats.interquartile_mean(values)}
+    spread |= {"iqm_low": ends[0], "iqm_high": ends[1]}
+    return {f"{name}:{ranked}": value for name, value in spread.items()}
+
+
+def _best(best: Mapping[str, list[bool]], rows: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"cell": rows, **{f"best:{name}": told for name, told in best.items()}})
+
+
+def _told(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per row, what other rules would have chosen and what its best epoch would have gained."""
+    rows: dict[str, dict[str, object]] = {}
+    for rule in analysis.rules(runs):
+        said = {f"rule:{name}": value for name, value in vars(rule).items() if name not in ("row", "best_epoch")}
+        rows[rule.row] = {"cell": rule.row, **said}
+    for row, gap in analysis.gaps(runs).items():
+        rows.setdefault(row, {"cell": row})
+        rows[row] |= {"best_epoch": gap.epoch, "best_epoch_gain": gap.best - gap.last}
+    return pd.DataFrame(list(rows.values()), columns=None if rows else ["cell"])
+
+
+def _paired(tested: pd.DataFrame, rows: list[str], ranked: str, files: Files) -> pd.DataFrame:
+    """Every row against the first, image by image."""
+    stacks = {row: _stack(tested.loc[tested["row"] == row, "run_id"], ranked, files) for row in rows}
+    first = next(iter(rows), "")
+    pairs = {
+        row: stats.paired(stacks[row], stacks[first], LEVEL)
+        for row in rows
+        if row != first and stacks[row].size and stacks[row].shape[1] == stacks[first].shape[1]
+    }
+    corrected = stats.holm([pair.p for pair in pairs.values()])
+    found = [
+        {"cell": row, **{f"paired:{name}": value for name, value in vars(pair).items()}, "paired:p": p}
+        for (row, pair), p in zip(pairs.items(), corrected, strict=True)
+    ]
+    return pd.DataFrame(found, columns=None if found else ["cell"])
+
+
+def _stack(run_ids: Iterable[str], score: str, files: Files) -> np.ndarray:
+    """One number per image of every seed run, (S, N) float64; (0, 0) where they are not all there."""
+    arrays = [files.images.get(run_id, {}).get(score) for run_id in run_ids]
+    if not arrays or any(a is None or a.shape != arrays[0].shape for a in arrays):
+        return np.empty((0, 0))
+    return np.stack(arrays).astype(np.float64)
+
+
 def _published(seeds: pd.DataFrame, names: list[str], row: dict[str, object]) -> dict[str, object]:
     own = [c for c in seeds.columns if c.startswith("param:") and not c.startswith("param:search.")]
     params = {c.removeprefix("param:"): t[0] for c in own if (t := _texts(seeds, c))}
@@ -194,6 +262,7 @@ def _published(seeds: pd.DataFrame, names: list[str], row: dict[str, object]) ->
         apart, half = row[name] - figure["value"] / 100, row[f"half:{name}"]
         beside |= {
             f"published:{name}": figure["value"] / 100,
+            f"published_id:{name}": figure["id"],
             f"published_difference:{name}": apart,
             f"published_covered:{name}": "" if math.isnan(half) else "yes" if abs(apart) <= half else "no",
             f"published_source:{name}": f"{figure['paper']}, {figure['table']}",

@@ -1,34 +1,50 @@
-"""A report in Markdown."""
+"""A report in Markdown: its tables and how to read them."""
 
 import re
 
 import pandas as pd
 
-from reports import tables, words
+from reports import words
+from reports.parts import Part
+from reports.tables import Entry, Table
 
 
-def markdown(runs: pd.DataFrame, board: pd.DataFrame, name: str) -> str:
-    """The whole report: the finding, every table, how to read it. Text from outside stays text."""
-    pieces = [_name(p) if i % 2 else p for i, p in enumerate(words.headline(board))]
-    parts = [f"# {_plain(name)}", "".join(pieces)]
-    for table in tables.every(runs, board):
-        heads = [_plain(f"{c.label} ({c.remark})" if c.remark else c.label) for c in table.columns]
-        lines = [heads, ["--:" if c.number else ":--" for c in table.columns]]
-        lines += [[_name(row[0].text), *(_plain(entry.text) for entry in row[1:])] for row in table.rows]
-        parts += [f"## {table.caption}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-        parts += [table.remark] if table.remark else []
+def markdown(runs: pd.DataFrame, board: pd.DataFrame, parts: list[Part], name: str) -> str:
+    """The finding, every table, how to read it. Text from outside stays text; plots and pictures are the page's."""
+    pieces = [code(p) if i % 2 else p for i, p in enumerate(words.headline(board))]
+    blocks = [f"# {plain(name)}", "".join(pieces), *sections(parts)]
     if pairs := words.reading(runs, board):
-        items = [f"- **{_plain(term)}**: {_plain(said)}" for term, said in pairs]
-        parts += ["## How to read it", "\n".join(items)]
-    return "\n\n".join(parts) + "\n"
+        items = [f"- **{plain(term)}**: {plain(said)}" for term, said in pairs]
+        blocks += ["## How to read it", "\n".join(items)]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _plain(text: str) -> str:
+def sections(parts: list[Part]) -> list[str]:
+    """The parts' tables under their headings."""
+    blocks = []
+    for part in parts:
+        tables = [item for item in part.items if isinstance(item, Table)]
+        blocks += [f"## {plain(part.title)}"] if tables else []
+        for table in tables:
+            heads = [plain(f"{c.label} ({c.remark})" if c.remark else c.label) for c in table.columns]
+            lines = [heads, ["--:" if c.number else ":--" for c in table.columns]]
+            lines += [[code(row[0].text), *map(_figure, row[1:])] for row in table.rows]
+            blocks += [f"### {plain(table.caption)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+            blocks += [plain(table.remark)] if table.remark else []
+    return blocks
+
+
+def _figure(entry: Entry) -> str:
+    text = plain(f"{entry.text} ({entry.mark})" if entry.mark else entry.text)
+    return f"**{text}**" if entry.best else text
+
+
+def plain(text: str) -> str:
     """Text as itself: no tags, no table bars, no links, no emphasis, one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\`*|\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
-def _name(name: str) -> str:
+def code(name: str) -> str:
     """A cell's name as code, where that cannot be misread."""
-    return f"`{name}`" if re.fullmatch(r"[\w.+\-/=#, ]+", name) else _plain(name)
+    return f"`{name}`" if re.fullmatch(r"[\w.+\-/=#, ]+", name) else plain(name)

@@ -42,13 +42,13 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (the version of
-    the measuring protocol), artifacts (the URI of its files), then `param:<path>` as text, among them `param:search.<path>`, the study's domain in
-    words, `space:<path>`, the same as JSON, `check:<name>`, what a check said of the test scores,
-    `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, what made the numbers
-    (git, package.torch, device, data.test, ...), then every metric's last value under its own name. A study
-    without any child stands as one row of role `study` and no state, so that no cell is lost. Sorted by order,
-    role, number and time. Raises `Mistake` for an unknown experiment or sweep, one without any study, or a store
-    that cannot be read."""
+    the measuring protocol), artifacts (the URI of its files), then `param:<path>` as text, among them
+    `param:search.<path>`, the study's domain in words, `space:<path>`, the same as JSON, `check:<name>`, what a
+    check said of the test scores, `curve:<metric>`, the validation curve as `epoch:value epoch:value`,
+    `tag:<name>`, what made the numbers (git, package.torch, device, data.test, ...), then every metric's last value
+    under its own name. A study without any child stands as one row of role `study` and no state, so that no cell is
+    lost. Sorted by order, role, number and time. Raises `Mistake` for an unknown experiment or sweep, one without
+    any study, or a store that cannot be read."""
     with opened(uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage != "active":

@@ -30,7 +30,7 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     if ranked not in runs:
         return runs.iloc[:0].assign(row="", **{ranked: pd.Series(dtype=float)})
     rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked].map(math.isfinite)]
-    rows = rows[[_present(row) for row in rows.to_dict("records")]]
+    rows = rows[pd.Series([_present(row) for row in rows.to_dict("records")], index=rows.index, dtype=bool)]
     rows = rows[foreign(rows) == ""]
     named = rows["key"].notna() & (rows["key"] != "")
     again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")

@@ -1,4 +1,4 @@
-"""The tables of a report, to be laid out: ranking, settings, costs, papers, what is missing."""
+"""The tables of a board, to be laid out: ranking, answers, settings, costs, papers, what is missing."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,6 +7,8 @@ import pandas as pd
 
 from reports import scores, selection, words
 from reports.words import missing
+
+MOST = 10  # scores that the ranking shows beside the ranked one
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,14 @@ class Table:
     best: int = 0
 
 
-def every(runs: pd.DataFrame, board: pd.DataFrame) -> list[Table]:
-    """All tables that have a row, in reading order."""
-    built = [ranking(board), settings(board), cost(board), beside(board), unfinished(board), failed(runs)]
-    return [table for table in built if table.rows]
-
-
 def ranking(board: pd.DataFrame) -> Table:
-    """Cell, ranked score, difference to the control, rank group, front of several goals, seeds, the other scores."""
+    """Cell, ranked score, difference to the control, rank group, front of several goals, seeds, the other scores.
+
+    Of more than `MOST` others only goals and accuracies: every question has a table of its own as well (`answers`)."""
     done = words.finished(board)
     first, *others = words.shown(done) or [""]
+    if len(others) > MOST:
+        others = [n for n in others if n in words.goals(board) or scores.question(n) == "accuracy"]
     control = words.against(done)
     versus = [f"vs {control}"] if control else []
     front = ["Front"] if "front" in done else []
@@ -66,11 +66,39 @@ def ranking(board: pd.DataFrame) -> Table:
         apart = [_apart(row, control)] if control else []
         on_front = [Entry(row["front"] or words.NONE, float(row["front"] == "yes"))] if front else []
         counts = [_count(row["group"]), *on_front, _count(row["seeds"])]
-        rows.append([_name(row), _mean(row, first), *apart, *counts, *(_mean(row, name) for name in others)])
+        rows.append([_name(row, "doubts"), _mean(row, first, done), *apart, *counts])
+        rows[-1] += [_mean(row, name, done) for name in others]
     what = words.measured([first, *others]) if rows else ""
     caption = f"{what} on test in per cent: mean over seeds ± half of its 95 % interval"
     best = int((done["group"] == 1).sum())
-    return Table("ranking", caption, columns, rows, best=best if best < len(done) else 0)
+    remark = "Bold: cannot be told from the highest figure of the column." if _any_best(rows) else ""
+    return Table("ranking", caption, columns, rows, remark, best=best if best < len(done) else 0)
+
+
+def answers(board: pd.DataFrame, question: str) -> Table:
+    """Every score on test that answers one of `scores.QUESTIONS`, a row per cell in the board's order.
+
+    Of corruptions the means over severities; of attributions also the control, and how many images were counted."""
+    done = words.finished(board)
+    names = [c for c in done.columns if c.startswith("test/") and done[c].notna().any()]
+    names = [n for n in names if scores.question(n) == question and _told(n)]
+    counted = [f"{kind}:{names[0]}" for kind in ("n", "dropped") if names and f"{kind}:{names[0]}" in done]
+    labels = [_header(n) for n in names] + [{"n": "Images", "dropped": "Dropped"}[c.partition(":")[0]] for c in counted]
+    columns = [Column("Cell", number=False), *map(Column, labels)]
+    rows = []
+    for row in done.to_dict("records"):
+        images = [Entry(words.number(row[c]), _number(row[c])) for c in counted]
+        rows.append([_name(row), *(_mean(row, n, done) for n in names), *images])
+    caption = f"{scores.QUESTIONS[question]}, on test in per cent"
+    return Table(question, caption, columns, rows if names else [])
+
+
+def _told(name: str) -> bool:
+    """Whether the table of a question shows the score: more than the ranking does."""
+    found, single = scores.attribution(name), scores.corruption(name)
+    if found:
+        return found[2] in ("in", "k")
+    return single[1] == 0 if single else not scores.minor(name)
 
 
 def settings(board: pd.DataFrame) -> Table:
@@ -170,19 +198,31 @@ def failed(runs: pd.DataFrame) -> Table:
         key = f" ({row['key']})" if isinstance(row["key"], str) and row["key"] else ""
         run = f"{row['role']}{number}{key}"
         rows.append([_name(row), Entry(run, run), Entry(row["reason"], row["reason"])])
-    return Table("failed", "Failed runs", columns, rows, "None of them enters a mean, an interval or a rank.")
+    return Table("failed", "Runs left out", columns, rows, "None of them enters a mean, an interval or a rank.")
 
 
-def _name(row: dict) -> Entry:
-    return Entry(row["cell"], row["cell"], "control" if row.get("control") else "")
+def _name(row: dict, *also: str) -> Entry:
+    """The cell, marked as control; also how many checks doubt its figures, if asked."""
+    marks = ["control"] if row.get("control") else []
+    doubts = len(row["doubts"].split(", ")) if "doubts" in also and not missing(row["doubts"]) and row["doubts"] else 0
+    marks += [f"{doubts} doubt{'s' if doubts > 1 else ''}"] if doubts else []
+    return Entry(row["cell"], row["cell"], ", ".join(marks))
 
 
 def _count(number: int) -> Entry:
     return Entry(str(number), float(number))
 
 
-def _mean(row: dict, name: str) -> Entry:
-    return Entry(words.with_interval(row[name], row[f"half:{name}"]), _number(row[name]))
+def _mean(row: dict, name: str, among: pd.DataFrame | None = None) -> Entry:
+    """A mean and its interval; among other rows, whether it is as good as the best of them, where any is not."""
+    column = f"best:{name}"
+    best = among is not None and column in among and row[column] is True and not among[column].eq(True).all()
+    best = best and row["seeds"] > 1  # a single one cannot be told from anything
+    return Entry(words.with_interval(row[name], row[f"half:{name}"]), _number(row[name]), best=best)
+
+
+def _any_best(rows: list[list[Entry]]) -> bool:
+    return any(entry.best for row in rows for entry in row)
 
 
 def _apart(row: dict, control: str) -> Entry:

@@ -53,6 +53,11 @@ def seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
+def number(value: float) -> str:
+    """A count, or a mean of counts: `64`, `63.3`."""
+    return NONE if missing(value) else f"{value:,.1f}".removesuffix(".0")
+
+
 def duration(value: float) -> str:
     """Seconds in the unit that suits them."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
@@ -63,17 +68,27 @@ def duration(value: float) -> str:
 
 def setting(path: str, text: str) -> str:
     """A setting as people write it: eps and step k/255, other numbers with three figures."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    value = plain(text)
     if isinstance(value, tuple):
         return ", ".join(setting(path, repr(v)) for v in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return text
-    if path.rpartition(".")[2] in ("eps", "step") and 0 < value <= 1:
+    if in_255ths(path) and 0 < value <= 1:
         return f"{value * 255:.3g}/255"
     return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def plain(text: str) -> object:
+    """The value that a setting's text stands for; the text where it stands for itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def in_255ths(path: str) -> bool:
+    """Whether a setting is a strength on the scale of images in [0, 1]."""
+    return path.rpartition(".")[2] in ("eps", "step")
 
 
 def finished(board: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +174,9 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
     pairs.append(
         (
             "Group",
-            "Cells share a group where the 95 % interval (Welch) of their difference to the group's best covers "
-            "0, or where a single seed leaves no interval. That is no proof that they are equal. Nothing is "
-            "corrected for the number of cells compared.",
+            "Cells share a group where Welch's test over seeds, corrected by Holm for the cells that are compared with "
+            "the group's best, cannot tell them from it at 5 %, or where a single seed leaves nothing to test. That is "
+            "no proof that they are equal. Bold figures likewise: not to be told from the highest of their column.",
         )
     )
     if len(goals(done)) > 1:

@@ -10,64 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from rows import PGD, STANDARD, attributed, board, child, family, seeds
 
 import reports
 from harness.errors import Mistake, exit_status
-from reports import leaderboard, plots, published, scores, selection, stats, tables, words
+from reports import leaderboard, published, scores, selection, stats, tables, words
 from reports.__main__ import main
 from reports.runs import experiments, read
-
-SWEEP = "5eed0001"
-
-
-def child(cell, role, number, state="complete", **more):
-    """A row as `reports.runs.read` gives it."""
-    order = {"standard": 0, "noise": 1}.get(cell, 2)
-    return {
-        "run_id": f"{cell}-{role}-{number}",
-        "sweep": SWEEP,
-        "study": f"study/{cell}",
-        "cell": cell,
-        "order": order,
-        "control": order < 2,
-        "goal": "val/robust",
-        "winners": None,
-        "role": role,
-        "state": state,
-        "number": number,
-        "key": f"{cell}{role}{number}",
-        "winner": None,
-        "reason": "",
-        "started": pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(minutes=number),
-        "param:method": cell,
-        "param:data": "digits",
-        **more,
-    }
-
-
-def seeds(cell, robust, **more):
-    """Complete seed runs with these robust accuracies, and what comes with them."""
-    costs = {"test_touches": 1.0, "test_n/robust": 360.0, "val_n/robust": 288.0, "seconds/train": 2.0}
-    costs |= {"seconds/val": 0.5, "seconds/test": 0.5}
-    return [
-        child(cell, "seed", i, **{"test/robust": r, "test/clean": 0.9, "test/pgd10-8": r}, **costs, **more)
-        for i, r in enumerate(robust, 1)
-    ]
-
-
-def attributed(cell, found, **more):
-    """Complete seed runs with these attributional scores, the same but for a hundredth from seed to seed."""
-    rows = seeds(cell, [0.5, 0.52, 0.54])
-    return [row | {f"test/{k}": v + i / 100 for k, v in found.items()} | more for i, row in enumerate(rows, -1)]
-
-
-def board(*rows):
-    return leaderboard.table(pd.DataFrame([row for group in rows for row in group]))
-
-
-STANDARD = seeds("standard", [0.10, 0.12, 0.14])
-PGD = seeds("pgd", [0.60, 0.62, 0.64])
-
 
 # ---- statistics
 
@@ -153,6 +102,11 @@ def test_only_complete_seed_runs_enter():
     assert list(failed["number"]) == [9, 11]
     reasons = ["Diverged: the loss is nan", "finished without a number for test/robust"]
     assert list(failed["reason"]) == reasons
+
+
+def test_a_sweep_whose_seed_runs_have_no_figure_counts_none():
+    runs = pd.DataFrame([child("pgd", "search", 0) | {"test/robust": 0.5}, child("pgd", "seed", 1)])
+    assert selection.tested(runs).empty and "key" in selection.tested(runs)
 
 
 def test_a_trial_counts_once_with_its_last_run():
@@ -251,8 +205,8 @@ def test_a_sweep_without_any_seed_run_still_reports(tmp_path):
     runs = pd.DataFrame([child("pgd", "search", 0), child("standard", "study", 0, "")])
     table = leaderboard.table(runs)
     assert leaderboard.text(table).startswith("No cell has finished yet.")
-    page = reports.write(runs, tmp_path, "x")[2].read_text()
-    assert "No cell has finished yet." in page and "no trial yet" in page
+    html = page(runs, tmp_path)
+    assert "No cell has finished yet." in html and "no trial yet" in html
 
 
 def test_without_the_control_there_is_no_difference():
@@ -479,15 +433,15 @@ def test_a_score_below_zero_can_be_ranked_by(tmp_path):
     assert said == "pgd is best: −10.0 ± 2.5 % K (strong), 20.0 ± 2.3 points above standard."
     assert words.percent(-0.0001) == "0.0"
     assert "the same for all cells" not in dict(words.reading(runs, table))["Mean ± interval"]
-    md, _, page = (file.read_text() for file in reports.write(runs, tmp_path, "x"))
-    assert Page(page).open == [] and '<h2 id="spread">K\N{NO-BREAK SPACE}(strong) on test</h2>' in page
-    assert ">−40 %</text>" in page and ">0 %</text>" in page and "K, accuracy" not in page
+    md, _, _, html = (file.read_text() for file in reports.write(runs, tmp_path, "x"))
+    assert Page(html).open == [] and '<h3 id="spread">K\N{NO-BREAK SPACE}(strong) on test</h3>' in html
+    assert ">−40 %</text>" in html and ">0 %</text>" in html and "K, accuracy" not in html
     assert "| K (strong) |" in md and "−10.0 ± 2.5" in md
 
 
 def test_the_heading_of_the_plot_names_an_accuracy_as_such(tmp_path):
-    page = reports.write(family(), tmp_path, "x")[2].read_text()
-    assert '<h2 id="spread">Robust accuracy on test</h2>' in page
+    html = page(family(), tmp_path)
+    assert '<h3 id="spread">Robust accuracy on test</h3>' in html
 
 
 # ---- published figures
@@ -499,6 +453,8 @@ CIFAR = {
     "maps.teacher": "pgd",
     "measure.step": "0.00784313725",
     "method.eps": "0.0313725490",
+    "method.schedule": "power",
+    "method.per": "epoch",
     "data.limit": "0",
 }
 
@@ -510,13 +466,16 @@ def test_published_figures_are_all_there():
         "Tiny-ImageNet": 27,
         "Flower-17": 27,
         "CIFAR-100": 40,
-        "ablation of alpha^10": 54,
+        "ablation of alpha^10": 63,
         "ablation of eps0": 30,
         "main table": 64,
+        "CIFAR-10-C": 45,
+        "localisation on CUB-200-2011": 37,
     }
-    methods = "standard noise sat pgd pgd_noise pgd_sat trades trades_noise trades_sat ig_norm ig_sum_norm art"
+    methods = "standard noise sat pgd pgd_noise pgd_sat trades trades_noise trades_sat ig_norm ig_sum_norm art adl"
     assert set(table["method"]) == set(methods.split())
-    assert not table.duplicated(["table", "data", "method", "saliency", "teacher", "settings", "score"]).any()
+    met = table[table["score"] != ""]
+    assert not met.duplicated(["table", "data", "method", "saliency", "teacher", "settings", "score"]).any()
     assert table["value"].between(0, 100).all()
     sic = table[table["note"].str.startswith("(sic)")]
     assert list(sic["value"]) == [5.43]
@@ -560,7 +519,7 @@ ART = {
 
 def test_the_main_table_of_singh_et_al_is_as_printed():
     table = published.figures()
-    main = table[table["paper"] == "Singh et al. 2020"]
+    main = table[table["table"] == "main table"]
     printed = main.pivot(index=["data", "method"], columns="score", values="value")
     printed = printed[["test/art-in", "test/art-k", "test/clean", "test/pgd40-8"]]
     assert len(printed) == 16 and printed.notna().all(axis=None)
@@ -658,27 +617,20 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def family():
-    tuned = {
-        "param:search.method.eps": "4/255, 8/255",
-        "param:method.eps": "0.0313725490",
-        "param:measure.step": "0.0",
-        "test_stderr/robust": 0.02,
-    }
-    rows = [*STANDARD, *(row | tuned for row in PGD), *seeds("sat, box", [0.3, 0.32, 0.34])]
-    rows += [child("pgd", "search", 4, "failed", reason="Diverged: <b>nan</b>")]
-    return pd.DataFrame([*rows, child("trades", "search", 0)])
+def page(runs, folder):
+    """The text of their HTML page."""
+    return reports.write(runs, folder, "x")[3].read_text()
 
 
 def test_files_are_the_same_for_the_same_runs(tmp_path):
     first = reports.write(family(), tmp_path / "a", "sat-digits")
     again = reports.write(family(), tmp_path / "b", "sat-digits")
-    assert [f.name for f in first] == ["sat-digits.md", "sat-digits.csv", "sat-digits.html"]
+    assert [f.name for f in first] == [f"sat-digits.{kind}" for kind in ("md", "csv", "tex", "html")]
     assert [f.read_bytes() for f in first] == [f.read_bytes() for f in again]
 
 
 def test_the_csv_keeps_full_precision(tmp_path):
-    _, file, _ = reports.write(family(), tmp_path, "x")
+    _, file, *_ = reports.write(family(), tmp_path, "x")
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [row["cell"] for row in rows] == ["pgd", "sat, box", "standard", "trades"]
     assert float(rows[0]["half:test/robust"]) == stats.interval([0.60, 0.62, 0.64])[1]
@@ -686,20 +638,20 @@ def test_the_csv_keeps_full_precision(tmp_path):
 
 
 def test_the_page_is_sound_and_needs_nothing_else(tmp_path):
-    text = reports.write(family(), tmp_path, "x")[2].read_text()
-    page = Page(text)
-    assert page.open == []
-    names = {tag for tag, _ in page.tags}
+    text = page(family(), tmp_path)
+    parsed = Page(text)
+    assert parsed.open == []
+    names = {tag for tag, _ in parsed.tags}
     assert not names & {"link", "img", "iframe"} and "http" not in text
-    assert all("src" not in attrs for _, attrs in page.tags)
-    heads = [attrs for tag, attrs in page.tags if tag == "th"]
+    assert all("src" not in attrs for _, attrs in parsed.tags)
+    heads = [attrs for tag, attrs in parsed.tags if tag == "th"]
     assert {h["scope"] for h in heads} == {"col", "row"}
     assert [h["aria-sort"] for h in heads if "aria-sort" in h] == ["descending"]
-    count = [tag for tag, _ in page.tags].count
-    assert count("caption") == count("table") == 5
-    curves = [attrs["aria-label"] for tag, attrs in page.tags if attrs.get("class") == "curve"]
+    count = [tag for tag, _ in parsed.tags].count
+    assert count("caption") == count("table") == 9
+    curves = [attrs["aria-label"] for tag, attrs in parsed.tags if "curve" in attrs.get("class", "").split()]
     assert curves[0] == "pgd: 90 % clean, 62 % at 8/255"
-    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
 
 
@@ -707,13 +659,13 @@ def test_text_from_outside_is_escaped(tmp_path):
     evil = '<script>alert("1")</script>|`*x*`'
     rows = [row | {"cell": evil} for row in PGD] + STANDARD
     rows += [child(evil, "search", 9, "failed", reason=f"{evil}\nsecond line")]
-    md, _, page = (f.read_text() for f in reports.write(pd.DataFrame(rows), tmp_path, "<b>x</b>/../y"))
-    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "<b>x</b>" not in page
-    assert page.count("<script") == 1
+    md, _, tex, html = (f.read_text() for f in reports.write(pd.DataFrame(rows), tmp_path, "<b>x</b>/../y"))
+    assert "<script>alert" not in html and "&lt;script&gt;alert" in html and "<b>x</b>" not in html
+    assert html.count("<script") == 1 and "<script" not in tex
     assert "<script" not in md and "second line" in md
     for lines in (block.splitlines() for block in md.split("\n\n") if block.startswith("| ")):
         assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1  # no bar too many
-    assert {f.name for f in tmp_path.iterdir()} == {"b-x-b-..-y.md", "b-x-b-..-y.csv", "b-x-b-..-y.html"}
+    assert {f.name for f in tmp_path.iterdir()} == {f"b-x-b-..-y.{kind}" for kind in ("md", "csv", "tex", "html")}
 
 
 def test_the_guide_says_what_the_numbers_are():
@@ -757,20 +709,6 @@ def test_nowhere_to_write_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Mistake, match="cannot write"):
         reports.write(family(), tmp_path / "file", "x")
-
-
-@pytest.mark.parametrize("values", [[0.0], [1.0], [0.5], [0.0, 1.0], [0.301, 0.302], [0.12, 0.58]])
-def test_scales_hold_their_values(values):
-    low, high, ticks = plots._scale(values)
-    assert 0 <= low <= min(values) and max(values) <= high <= 1 + 1e-9
-    assert 2 <= len(ticks) <= 6 and (ticks[0], ticks[-1]) == pytest.approx((low, high))
-
-
-@pytest.mark.parametrize("values", [[-1.0], [0.0], [1.0], [-0.3], [-1.0, 1.0], [-0.2, 0.9], [-0.021, -0.02], [-1.2, 0]])
-def test_scales_of_correlations_go_below_zero(values):
-    low, high, ticks = plots._scale(values, -1.0)
-    assert -1 <= low <= max(min(values), -1) + 1e-9 and max(values) <= high + 1e-9 and high <= 1
-    assert 2 <= len(ticks) <= 6 and (ticks[0], ticks[-1]) == pytest.approx((low, high))
 
 
 # ---- MLflow
@@ -859,7 +797,8 @@ def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsy
     assert "pgd is best: 61.5 ± 6.4 % robust, 60.0 ± 3.0 points above standard." in said
     assert "sat-shapes: nothing to report" in said and "not finished: trades: no trial yet" in said
     there = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert there == [f"runs/reports/sat-digits.{kind}" for kind in ("csv", "html", "md")]
+    files = [f"runs/reports/papers.{kind}" for kind in ("html", "md", "tex")]
+    assert there == [*files, *(f"runs/reports/sat-digits.{kind}" for kind in ("csv", "html", "md", "tex"))]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from harness import cli, search, tune
+from harness.config import PROTOCOL
 from harness.errors import Mistake
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +83,10 @@ def test_what_mlflow_holds(undisturbed):
     out, _ = undisturbed
     client, runs = stored_runs(out)
     parents = {r.info.run_id: r for r in runs if r.data.tags["harness.role"] == "study"}
-    children = [r for r in runs if r.data.tags["harness.role"] != "study"]
+    children = [r for r in runs if r.data.tags["harness.role"] not in ("study", "sweep")]
+    (sweep,) = (r for r in runs if r.data.tags["harness.role"] == "sweep")
+    assert all(r.data.tags["mlflow.parentRunId"] == sweep.info.run_id for r in parents.values())
+    assert json.loads(next(iter(parents.values())).data.tags["harness.space.optim.lr"]).keys() == {"low", "high", "log"}
     assert sorted(r.data.tags["harness.cell"] for r in parents.values()) == ["sat", "standard"]
     assert all(r.info.status == "FINISHED" for r in parents.values())
     assert all(r.data.tags["mlflow.parentRunId"] in parents for r in children)
@@ -91,6 +95,9 @@ def test_what_mlflow_holds(undisturbed):
         assert r.data.params["optim.lr"] and r.data.params["method"] in ("standard", "sat")
         curve = client.get_metric_history(r.info.run_id, "train/ce")
         assert [m.step for m in curve] == list(range(1, len(curve) + 1))
+        kept = client.get_metric_history(r.info.run_id, "curve/robust")
+        assert r.data.tags["harness.curve.robust"] == " ".join(f"{m.step}:{m.value:.4f}" for m in kept)
+        assert r.data.tags["harness.protocol"] == str(PROTOCOL)
         tested = [m for m in r.data.metrics if m.startswith("test/")]
         assert bool(tested) == (r.data.tags["harness.role"] == "seed")  # test is for the finalists alone
         if r.data.tags["harness.state"] == "complete":
@@ -102,7 +109,7 @@ def test_what_mlflow_holds(undisturbed):
         if tested:
             assert r.data.metrics["test_touches"] == 1
             assert "weights.pt" in {a.path for a in client.list_artifacts(r.info.run_id)}
-    report = {a.path for a in client.list_artifacts(next(iter(parents)), "report")}
+    report = {a.path for a in client.list_artifacts(sweep.info.run_id, "report")}
     assert "report/smoke-digits.html" in report
 
 
@@ -132,7 +139,7 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     assert again.returncode == 0, again.stderr
     assert leaderboard(tmp_path) == leaderboard(undisturbed[0])
     _, runs = stored_runs(tmp_path)
-    children = [r for r in runs if r.data.tags["harness.role"] != "study"]
+    children = [r for r in runs if r.data.tags["harness.role"] in ("search", "seed")]
     assert len(children) == len({r.data.tags["harness.job"] for r in children}) == 6
     assert {r.data.tags["harness.state"] for r in children} <= {"complete", "pruned"}
     for mine, theirs in zip(studies(tmp_path).values(), studies(undisturbed[0]).values(), strict=True):

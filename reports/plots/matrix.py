@@ -1,0 +1,85 @@
+"""A matrix of shares as coloured cells, the number in each.
+
+Light to dark blue on a light page and dark to light on a dark one, even steps of lightness (OKLab), which every kind
+of colour vision tells apart. Numbers are black or white; they change over at `TURN`, where the two contrasts are
+equal in both modes, so that none is below 4.5 to 1."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from reports.plots.axes import LETTER, WIDE, bare, mark, name, opened, percent, place
+
+ROW, HEAD = 22, 20  # units: height of a row and of the column names
+LEAST = 30  # units: width of the narrowest column, which holds `100`
+NAME, COLUMN = 20, 12  # letters: of a row's name and of a column's
+TURN = 0.6
+CSS = """
+:root { --heat-low: #e5f4ff; --heat-high: #002574; --on-low: #000; --on-high: #fff; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --heat-low: #182535; --heat-high: #69b7ff; --on-low: #fff; --on-high: #000; }
+}
+.heat rect { fill: color-mix(in oklab, var(--heat-low), var(--heat-high) calc(100% * var(--v))); }
+.heat .low { fill: var(--on-low); }
+.heat .high { fill: var(--on-high); }
+.heat .empty rect { fill: none; stroke: var(--line); stroke-dasharray: 2 3; }
+.heat .empty text { fill: var(--soft); }
+.heat [data-say]:hover rect { stroke: var(--ink); stroke-width: 1.5; }
+"""
+
+
+def heat(
+    rows: Sequence[str],
+    columns: Sequence[object],
+    values: Iterable[Iterable[float]],
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    title: str,
+) -> str:
+    """An SVG of a matrix of shares, such as accuracy by corruption (rows) and severity (columns).
+
+    values: (rows, columns); NaN is an empty cell. `low` and what lies below has the faintest colour, `high` and what
+    lies above the strongest. The number is the share in per cent without decimals; hovering says it with one. More
+    columns than a phone has room for make it wider than that: let what holds it scroll."""
+    shares = [[float(value) for value in row] for row in values]
+    columns = [str(column) for column in columns]
+    left = LETTER * min(max(map(len, rows), default=0), NAME) + 12
+    least = max(LEAST, LETTER * min(max(map(len, columns), default=0), COLUMN) + 4)
+    step = max(least, (WIDE - left) / max(len(columns), 1))
+    width = left + step * len(columns)
+    head = opened("heat", width, HEAD + ROW * len(rows), f"{title}: {_said(rows, columns, shares)}")
+    parts = [head if width < WIDE + 1 else f'{head[:-1]} style="min-width:{width:.0f}px">']
+    for c, column in enumerate(columns):
+        parts.append(name(left + (c + 0.5) * step, HEAD - 6, "middle", column, COLUMN, "tick"))
+    for r, (row, found) in enumerate(zip(rows, shares, strict=True)):
+        y = HEAD + r * ROW
+        parts.append(name(left - 8, y + 15, "end", row, NAME))
+        for c, (column, share) in enumerate(zip(columns, found, strict=True)):
+            parts.append(_cell(left + c * step, y, step, share, (share - low) / (high - low), f"{row} {column}"))
+    return "\n".join([*parts, "</svg>"])
+
+
+def _cell(x: float, y: float, step: float, share: float, strength: float, what: str) -> str:
+    box = f'<rect x="{place(x + 1)}" y="{place(y + 1)}" width="{place(step - 2)}" height="{ROW - 2}" rx="2"/>'
+    text = f'x="{place(x + step / 2)}" y="{place(y + 15)}" text-anchor="middle"'
+    if math.isnan(share):
+        return mark("g", 'class="empty"', f"{what}: no figure", f"{box}<text {text}>–</text>")
+    strength = round(min(max(strength, 0.0), 1.0), 2)
+    ink = "high" if strength > TURN else "low"
+    shown = f'<text class="{ink}" {text}>{bare(round(share, 2))}</text>'
+    return mark("g", f'style="--v:{strength:g}"', f"{what}: {percent(share)}", box + shown)
+
+
+def _said(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> str:
+    """The mean and both ends, with the names of where they are."""
+    cells = [
+        (share, f"{row} {column}")
+        for row, of in zip(rows, shares, strict=True)
+        for column, share in zip(columns, of, strict=True)
+        if not math.isnan(share)
+    ]
+    if not cells:
+        return "no figures"
+    mean = sum(share for share, _ in cells) / len(cells)
+    least, most = min(cells), max(cells)
+    return f"mean {percent(mean)}, lowest {percent(least[0])} ({least[1]}), highest {percent(most[0])} ({most[1]})"

@@ -1,0 +1,214 @@
+"""Two scores, or a score and its cost, of every cell, and the front of those that no other one beats in both."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from reports import stats
+from reports.plots.axes import (
+    WIDE,
+    Axis,
+    amount,
+    bare,
+    below,
+    ends,
+    figures,
+    levels,
+    line,
+    mark,
+    name,
+    number,
+    opened,
+    path,
+    place,
+    shares,
+    tick,
+    ticks,
+    wide,
+    widened,
+)
+
+HEIGHT = 252
+LEFT, RIGHT, TOP, FOOT = 36, 14, 24, 42  # margins
+NAMED, NAME, KEY = 12, 26, 46  # most points with a name beside them; letters of one there, and in the key
+AROUND = ((0.75, -0.8), (1, 0), (0, -1), (-0.75, -0.8), (0.75, 0.8), (-1, 0), (0, 1), (-0.75, 0.8))  # ways to a name
+CSS = """
+.front .steps { stroke: var(--accent); stroke-width: 1.5; opacity: .6; }
+.front .bar { stroke: var(--soft); }
+.front .leader { stroke: var(--far); }
+.front .dot { fill: var(--ink); stroke: var(--page); stroke-width: 1.5; }
+.front .best.dot { fill: var(--accent); }
+.front .control.dot { fill: var(--page); stroke: var(--ink); }
+.front .faint.dot { fill: var(--far); }
+.front .faint.control.dot { fill: var(--page); stroke: var(--far); }
+.front .dot:hover { stroke: var(--ink); }
+.front .label { paint-order: stroke; stroke: var(--page); stroke-width: 3px; stroke-linejoin: round; }
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell in `front`. y: a share; x: a share, or in the plot's unit. Halves may be NaN. kind: `best`, `rest` or
+    `control`."""
+
+    name: str
+    x: float
+    y: float
+    half_x: float = math.nan
+    half_y: float = math.nan
+    kind: str = "rest"
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    top: float
+    right: float
+    foot: float
+
+
+def front(
+    points: Iterable[Point], *, x: str, y: str, log_x: bool = False, less_x: bool = False, unit_x: str = "%"
+) -> str:
+    """An SVG of cells by two scores: those on the Pareto front strong and joined by steps, the others faint.
+
+    x, y: what the axes show, as words. less_x: less of x is better. unit_x: `%` for shares, else what stands behind
+    a number, such as ` s`. Names stand beside the points of the front where there is room for all of them; else, and
+    beyond twelve, they have numbers, explained below. The intervals of the others are only said. Points with a
+    missing coordinate are left out."""
+    points = sorted((p for p in points if math.isfinite(p.x + p.y)), key=lambda p: (p.x, p.y, p.name))
+    if log_x:
+        points = [p for p in points if p.x > 0]
+    on = stats.front((-p.x if less_x else p.x, p.y) for p in points)
+    best = [p for p, strong in zip(points, on, strict=True) if strong]
+    others = [p for p, strong in zip(points, on, strict=True) if not strong]
+    across, marks = _across([*(p.x for p in points), *(v for p in best for v in ends(p.x, p.half_x))], log_x, unit_x)
+    heights = [*(p.y for p in points), *(v for p in best for v in ends(p.y, p.half_y))]
+    low, high, upright = shares(heights, min([0.0, *(p.y for p in points)]))
+    up = Axis(low, high, HEIGHT - FOOT, TOP)
+    labels, keyed = _labels(best, points, across, up, -1 if less_x else 1)
+
+    said = "; ".join(f"{p.name}: {y} {amount(p.y)}, {x} {amount(p.x, unit=unit_x)}" for p in best)
+    said = f"{len(best)} of {len(points)} are beaten by no other in both {y} and {x}: {said}"
+    parts = [opened("front", WIDE, HEIGHT + 17 * len(keyed) + (6 if keyed else 0), said)]
+    parts += levels(up, LEFT, WIDE - RIGHT, upright, bare)
+    for value in marks:
+        parts.append(line("grid", across.at(value), TOP, across.at(value), HEIGHT - FOOT))
+    most = figures(marks)
+    labels_x = [(v, bare(v) if unit_x == "%" else number(v, most)) for v in marks]
+    parts += below(across, HEIGHT - FOOT + 18, labels_x, WIDE)
+    parts.append(name(0, 12, "start", f"{y}, %", 48, "tick"))
+    behind = ", less is better" if less_x else ""
+    parts.append(name(WIDE - RIGHT, HEIGHT - 6, "end", f"{x}, {unit_x.strip()}{behind}", 48, "tick"))
+    if best:
+        parts.append(f'<polyline class="steps" points="{path(_steps(best, across, up, less_x))}"/>')
+    parts += [_dot(p, "faint ", across, up, x, y, unit_x) for p in others]
+    parts += [bar for p in best for bar in _bars(p, across, up)]
+    parts += [_dot(p, "", across, up, x, y, unit_x) for p in best]
+    parts += labels
+    for i, p in enumerate(keyed, 1):
+        parts.append(tick(LEFT - 6, HEIGHT + 17 * i, "end", str(i)))
+        parts.append(name(LEFT, HEIGHT + 17 * i, "start", p.name, KEY))
+    return "\n".join([*parts, "</svg>"])
+
+
+def _across(values: Sequence[float], log: bool, unit: str) -> tuple[Axis, list[float]]:
+    """The axis below, and where it has a number."""
+    if unit == "%" and not log:
+        low, high, marks = shares(values, min([0.0, *values]))
+        return Axis(low, high, LEFT, WIDE - RIGHT), marks
+    low, high = widened(values, log)
+    room = (high / low) ** 0.05 if log else (high - low) * 0.05
+    low, high = (low / room, high * room) if log else (low - room, high + room)
+    return Axis(low, high, LEFT, WIDE - RIGHT, log), ticks(low, high, 6, log)
+
+
+def _bars(p: Point, across: Axis, up: Axis) -> list[str]:
+    """The intervals of a point, where it has them."""
+    left, right, foot, top = _extent(p, across, up)
+    h, v = across.at(p.x), up.at(p.y)
+    parts = [line("bar", left, v, right, v)] if math.isfinite(p.half_x) else []
+    return [*parts, line("bar", h, foot, h, top)] if math.isfinite(p.half_y) else parts
+
+
+def _extent(p: Point, across: Axis, up: Axis) -> tuple[float, ...]:
+    """The places of both ends of both intervals."""
+    return *map(across.at, ends(p.x, p.half_x)), *map(up.at, ends(p.y, p.half_y))
+
+
+def _dot(p: Point, faint: str, across: Axis, up: Axis, x: str, y: str, unit: str) -> str:
+    said = f"{p.name}: {y} {amount(p.y, p.half_y)}, {x} {amount(p.x, p.half_x, unit)}"
+    place_of = f'cx="{place(across.at(p.x))}" cy="{place(up.at(p.y))}" r="{3.5 if faint else 5}"'
+    return mark("circle", f'class="{faint}{p.kind} dot" {place_of}', said)
+
+
+def _steps(best: Sequence[Point], across: Axis, up: Axis, less: bool) -> list[tuple[float, float]]:
+    """The edge of what the front beats: down to the right of each point, or to the left where less is better."""
+
+    def turned(h: float) -> float:
+        return LEFT + WIDE - RIGHT - h if less else h
+
+    places = [(turned(across.at(p.x)), up.at(p.y)) for p in (reversed(best) if less else best)]
+    walk = [(LEFT, places[0][1])]
+    for (h, v), (_, lower) in zip(places, [*places[1:], (0.0, HEIGHT - FOOT)], strict=True):
+        walk += [(h, v), (h, lower)]
+    return [(turned(h), v) for h, v in walk]
+
+
+def _labels(
+    best: Sequence[Point], points: Sequence[Point], across: Axis, up: Axis, better: int
+) -> tuple[list[str], Sequence[Point]]:
+    """A label per point of the front, and the points that need a key since theirs are numbers.
+
+    better: 1 where x is better to the right, else -1; a name goes there first, where nothing else is."""
+    if len(best) <= NAMED and all(len(p.name) <= NAME for p in best):
+        placed = _placed([p.name for p in best], best, points, across, up, better)
+        if placed is not None:
+            return placed, ()
+    numbers = [str(i) for i in range(1, len(best) + 1)]
+    placed = _placed(numbers, best, points, across, up, better)
+    if placed is None:  # more than there is room for: each above its point, wherever that is
+        spots = [(across.at(p.x), up.at(p.y) - 8) for p in best]
+        placed = [name(h, v, "middle", text, 9, "label") for (h, v), text in zip(spots, numbers, strict=True)]
+    return placed, best
+
+
+def _placed(
+    texts: Sequence[str], best: Sequence[Point], points: Sequence[Point], across: Axis, up: Axis, better: int
+) -> list[str] | None:
+    """Each text beside its point: the first place that touches no point, bar, name or edge. Close by if it can be,
+    else at the end of a thin line; None where one finds no place."""
+    dots = [(across.at(p.x), up.at(p.y)) for p in points]
+    taken = [_Box(h - 5, v - 5, h + 5, v + 5) for h, v in dots]
+    for p in best:
+        h, v = across.at(p.x), up.at(p.y)
+        left, right, foot, top = _extent(p, across, up)
+        taken += [_Box(left, v - 1, right, v + 1), _Box(h - 1, top, h + 1, foot)]
+    parts = []
+    for text, p in zip(texts, best, strict=True):
+        h, v = across.at(p.x), up.at(p.y)
+        for distance, (dx, dy) in ((d, (better * right, down)) for d in (9, 22, 36) for right, down in AROUND):
+            box = _beside(h + dx * distance, v + dy * distance, dx, dy, wide(text))
+            inside = box.left >= LEFT and box.right <= WIDE and box.top >= TOP - 4 and box.foot <= HEIGHT - FOOT
+            if inside and not any(_touch(box, other) for other in taken):
+                break
+        else:
+            return None
+        taken.append(box)
+        if distance > 9:
+            near = min(max(h, box.left), box.right), min(max(v, box.top), box.foot)
+            parts.append(line("leader", h, v, *near))
+        parts.append(f'<text class="label" x="{place(box.left)}" y="{place(box.foot - 4)}">{escape(text)}</text>')
+    return parts
+
+
+def _beside(x: float, y: float, dx: float, dy: float, width: float) -> _Box:
+    """The box of a text that begins, ends or is centred at x, as the way to it goes right, left or straight."""
+    left = x if dx > 0 else x - width if dx < 0 else x - width / 2
+    top = y - 8 if dy == 0 else y if dy > 0 else y - 15
+    return _Box(left, top, left + width, top + 15)
+
+
+def _touch(a: _Box, b: _Box) -> bool:
+    return a.left < b.right and b.left < a.right and a.top < b.foot and b.top < a.foot

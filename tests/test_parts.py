@@ -1,0 +1,230 @@
+"""The parts of a report: which there are, what the tables say, which runs may share a column."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import PGD, STANDARD, attributed, child, family, seeds
+
+from harness.errors import Mistake
+from reports import artifacts, figures, leaderboard, parts, selection, tables, trust
+from reports.artifacts import Files
+from reports.runs import together
+
+
+def searched(cell, goals, **more):
+    """Complete search trials, the first one the published setting."""
+    own = {"space:method.eps": '{"choices": [0.1, 0.2, 0.3]}'} | more
+    return [
+        child(cell, "search", i, **{"val/robust": g, "val/clean": 1 - g, "param:method.eps": str((i + 1) / 10)}, **own)
+        for i, g in enumerate(goals)
+    ]
+
+
+def built(runs, files=None):
+    files = files or Files()
+    return {part.key: part for part in parts.every(runs, leaderboard.table(runs, files), files)}
+
+
+def texts(table):
+    return {row[0].text: [entry.text for entry in row[1:]] for row in table.rows}
+
+
+def test_only_parts_with_something_to_show_are_there():
+    there = built(family())
+    assert list(there) == ["leaderboard", "robustness", "trust", "tuning", "training", "cost", "provenance"]
+    assert all(part.items for part in there.values())
+
+
+def test_a_sweep_without_figures_has_neither_ranking_nor_plots():
+    there = built(pd.DataFrame(searched("pgd", [0.5, 0.6])))
+    assert [item.key for item in there["leaderboard"].items] == ["unfinished"]
+    assert "robustness" not in there
+
+
+def test_each_question_has_a_table_of_its_own():
+    found = {"art-in": 0.9, "art-k": 0.8, "random-in": 0.99, "fog": 0.5, "fog-3": 0.4, "corrupted": 0.6, "iou": 0.3}
+    runs = pd.DataFrame([*STANDARD, *attributed("pgd", found)])
+    board = leaderboard.table(runs)
+    questions = ("attribution", "corruption", "segmentation")
+    attribution, corruption, segmented = (tables.answers(board, question) for question in questions)
+    assert [c.label for c in attribution.columns] == ["Cell", "IN (ART)", "K (ART)", "IN (random)"]
+    assert [c.label for c in corruption.columns] == ["Cell", "Corrupted", "Fog"]
+    assert texts(segmented) == {"pgd": ["30.0 ± 2.5"], "standard": ["–"]}
+    labels = [c.label for c in tables.ranking(board).columns]
+    assert {"IN (ART)", "Corrupted", "IoU", "PGD-10 8/255"} <= set(labels)
+    many = {f"test/pgd10-{eps}": 0.5 for eps in range(10, 20)}
+    full = leaderboard.table(pd.DataFrame([row | many for row in runs.to_dict("records")]))
+    assert not {"IN (ART)", "Corrupted", "IoU"} & {c.label for c in tables.ranking(full).columns}
+
+
+def test_the_best_of_a_column_is_bold_only_where_something_is_worse():
+    ranking = tables.ranking(leaderboard.table(pd.DataFrame(STANDARD + PGD)))
+    column = {row[0].text: row for row in ranking.rows}
+    robust, clean = 1, [c.label for c in ranking.columns].index("Clean")
+    assert column["pgd"][robust].best and not column["standard"][robust].best
+    assert not column["pgd"][clean].best and not column["standard"][clean].best  # equal: nothing stands out
+
+
+def test_doubts_stand_beside_the_name():
+    doubted = [row | {"check:gradients": "doubt: zero", "check:reach": "passed: fine"} for row in PGD]
+    board = leaderboard.table(pd.DataFrame(STANDARD + doubted))
+    assert [row[0].mark for row in tables.ranking(board).rows] == ["1 doubt", "control"]
+    assert texts(trust.cautions(board))["pgd"][0] == "gradients"
+
+
+def test_other_rules_of_choosing():
+    runs = pd.DataFrame([*STANDARD, *searched("pgd", [0.4, 0.7, 0.3])])
+    repeated = [row | {"winner": "pgdsearch1", "val/robust": 0.6, "winners": "pgdsearch1"} for row in PGD]
+    runs = pd.concat([runs, pd.DataFrame(repeated)], ignore_index=True)
+    table = trust.rules(leaderboard.table(runs))
+    assert [c.label for c in table.columns][1:] == [
+        *("Reported", "Best seed", "Winner's search", "Winner's fresh seeds", "Published setting", "Chosen by clean")
+    ]
+    assert texts(table)["pgd"] == ["62.0", "64.0", "70.0", "60.0", "40.0", "30.0"]
+
+
+def test_images_are_compared_with_the_first_row_and_corrected():
+    rng = np.random.default_rng(0)
+    right = {"pgd": 0.9, "standard": 0.2, "trades": 0.88}
+    runs = pd.DataFrame([*STANDARD, *PGD, *seeds("trades", [0.59, 0.61, 0.60])])
+    images = {r: {"test/robust": rng.random(500) < right[r.split("-")[0]]} for r in runs["run_id"]}
+    board = leaderboard.table(runs, Files(images))
+    table = trust.image_by_image(board)
+    said = texts(table)
+    assert list(said) == ["trades", "standard"] and table.caption == "Image by image against pgd"
+    assert said["standard"][2] == "< 0.001" and said["standard"][4] == "500"
+    assert float(said["standard"][0].replace("−", "-")) == pytest.approx(-70, abs=4)
+    (trades,) = (row for row in board.to_dict("records") if row["cell"] == "trades")
+    assert trades["paired:low"] <= trades["paired:difference"] <= trades["paired:high"]
+
+
+def test_without_numbers_per_image_there_is_no_such_table():
+    assert trust.image_by_image(leaderboard.table(family())).rows == []
+    some = Files({"pgd-seed-1": {"test/robust": np.ones(4)}})  # of one seed alone
+    assert trust.image_by_image(leaderboard.table(family(), some)).rows == []
+
+
+def test_every_seed_is_shown():
+    said = texts(trust.over_seeds(leaderboard.table(family()), family()))
+    assert said["pgd"][-1] == "60.0, 62.0, 64.0" and said["pgd"][2:4] == ["60.0", "64.0"]
+
+
+def test_provenance_counts_runs_that_differ():
+    rows = [row | {"tag:git": "abc" if i else "def", "tag:package.torch": "2.13"} for i, row in enumerate(PGD)]
+    said = texts(trust.provenance(pd.DataFrame(rows)))
+    assert said["Code"] == ["abc (2 runs); def (1 runs)"] and said["torch"] == ["2.13"]
+
+
+def test_a_winner_at_the_edge_is_called_out():
+    runs = pd.DataFrame(searched("pgd", [0.4, 0.5, 0.7]) + [row | {"param:method.eps": "0.3"} for row in PGD])
+    runs["space:method.eps"] = '{"choices": [0.1, 0.2, 0.3]}'
+    table = parts.edges(runs)
+    assert texts(table) == {"pgd": ["method.eps", "76.5/255", "high end", "25.5/255, 51/255, 76.5/255"]}
+
+
+# ---- which runs may stand side by side
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "said"),
+    [
+        ({"protocol": "1"}, {"protocol": "2"}, "protocol 1 here, 2 there"),
+        ({"protocol": None}, {"protocol": "2"}, "protocol not recorded here, 2 there"),
+        ({"tag:data.test": "aa"}, {"tag:data.test": "bb"}, "checksum of the test images aa here, bb there"),
+        ({"param:measure.step": "0.1"}, {"param:measure.step": "0"}, "measure.step 0.1 here, 0 there"),
+        ({"param:attribution.k": "5"}, {"param:attribution.k": "8"}, "attribution.k 5 here, 8 there"),
+    ],
+)
+def test_what_was_measured_otherwise_shares_no_column(own, others, said):
+    runs = pd.DataFrame([*(row | others for row in STANDARD + PGD), *(r | own for r in seeds("trades", [0.9, 0.9]))])
+    assert set(selection.tested(runs)["cell"]) == {"standard", "pgd"}
+    left = selection.failures(runs)
+    assert set(left["cell"]) == {"trades"} and left["reason"].str.endswith(said).all()
+    board = leaderboard.table(runs)
+    assert list(board["cell"]) == ["pgd", "standard", "trades"] and board.iloc[2]["seeds"] == 0
+
+
+def test_the_newest_protocol_counts_however_few_its_runs():
+    old = [row | {"protocol": "9"} for row in STANDARD + PGD]
+    runs = pd.DataFrame([*old, *(row | {"protocol": "10"} for row in seeds("trades", [0.9]))])
+    assert list(selection.tested(runs)["cell"]) == ["trades"]
+
+
+def test_a_setting_that_a_run_does_not_have_touches_none_of_its_scores():
+    runs = pd.DataFrame([*STANDARD, *(row | {"param:attribution.k": "8"} for row in PGD)])
+    assert set(selection.tested(runs)["cell"]) == {"standard", "pgd"}
+
+
+# ---- several experiments
+
+
+def test_experiments_are_joined_and_cells_of_the_same_name_told_apart():
+    other = pd.DataFrame([*(row | {"run_id": f"b{row['run_id']}"} for row in STANDARD), *seeds("art", [0.7, 0.71])])
+    runs = together({"a": pd.DataFrame(STANDARD + PGD), "b": other})
+    board = leaderboard.table(runs)
+    assert list(board["cell"]) == ["art", "pgd", "a: standard", "b: standard"]
+    assert set(board["against"].dropna()) == {"a: standard"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"param:data": "shapes"}, "different data sets share no table: 'a' has 'digits', 'b' 'shapes'"),
+        ({"goal": "val/clean"}, "different goals share no table: 'a' has 'val/robust', 'b' 'val/clean'"),
+    ],
+)
+def test_experiments_that_cannot_be_joined(change, said):
+    with pytest.raises(Mistake, match=said):
+        together({"a": pd.DataFrame(PGD), "b": pd.DataFrame([row | change for row in PGD])})
+
+
+# ---- files of runs
+
+
+def test_numbers_per_image_come_from_mlflow(tmp_path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("x", artifact_location=str(tmp_path / "art e"))
+    run = client.create_run(experiment)
+    np.savez(tmp_path / "test.npz", **{"test/robust": np.array([True, False])})
+    client.log_artifact(run.info.run_id, str(tmp_path / "test.npz"))
+    (tmp_path / "gallery.npz").write_bytes(b"no archive")
+    client.log_artifact(run.info.run_id, str(tmp_path / "gallery.npz"))
+    own = {"run_id": run.info.run_id}
+    for where in (run.info.artifact_uri, (tmp_path / "art e" / run.info.run_id / "artifacts").as_uri(), None):
+        runs = pd.DataFrame([PGD[0] | own | {"artifacts": where}, PGD[1] | {"artifacts": str(tmp_path)}])
+        found = artifacts.read(f"sqlite:///{tmp_path}/mlflow.db", runs)
+        assert found.images[run.info.run_id]["test/robust"].tolist() == [True, False]
+        assert list(found.images["pgd-seed-2"]) == ["test/robust"] and found.pictures == {}
+
+
+# ---- figures
+
+
+def test_corruptions_have_a_heat_map_per_cell_that_was_asked():
+    known = {f"test/fog-{s}": s / 10 for s in range(1, 6)}
+    figure = figures.corruptions(leaderboard.table(pd.DataFrame([*STANDARD, *(row | known for row in PGD)])))
+    assert [drawing.name for drawing in figure.drawings] == ["pgd"]
+    assert "fog" in figure.drawings[0].svg and "50" in figure.drawings[0].svg
+
+
+def test_pruned_trials_are_drawn_at_their_last_value_and_enter_no_importance():
+    pruned = child("pgd", "search", 7, "pruned", **{"curve/robust": 0.1, "param:method.eps": "0.2"})
+    pruned["space:method.eps"] = '{"choices": [0.1, 0.2, 0.3]}'
+    runs = pd.DataFrame([*searched("pgd", [0.4, 0.5, 0.6]), pruned, *PGD])
+    (figure,) = figures.hyperparameters(runs, leaderboard.table(runs))
+    (drawing,) = figure.drawings
+    assert figure.key == "against-method.eps" and drawing.svg.count('class="pruned"') == 1
+
+
+def test_learning_curves_tell_seeds_from_trials():
+    curved = [row | {"curve:robust": "1:0.2 2:0.7 3:0.6"} for row in PGD]
+    runs = pd.DataFrame([*STANDARD, *curved, child("pgd", "search", 0, **{"curve:robust": "1:0.1 2:0.2"})])
+    (drawing,) = figures.learning(runs, leaderboard.table(runs)).drawings
+    assert drawing.name == "pgd" and drawing.svg.count("seed") >= 3
+
+
+def test_fronts_set_clean_accuracy_and_time_against_the_goal():
+    names = [d.name for d in figures.fronts(leaderboard.table(family())).drawings]
+    assert names == ["Robust accuracy against clean", "Robust accuracy against training time"]
