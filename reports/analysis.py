@@ -323,7 +323,8 @@ def _ped_anova(done: pd.DataFrame, paths: list[str], values: pd.Series) -> dict[
     """Path -> how far its distribution among the trials of high values is from that among all, in no unit."""
     import optuna
 
-    trials = [_frozen(row, paths, value) for row, value in zip(done.to_dict("records"), values, strict=True)]
+    known = done.reindex(columns=[f"{kind}:{path}" for path in paths for kind in ("space", "param")])
+    trials = [_frozen(row, paths, value) for row, value in zip(known.to_dict("records"), values, strict=True)]
     values_of = {path: {trial.params[path] for trial in trials if path in trial.params} for path in paths}
     varied = [path for path in paths if len(values_of[path]) > 1]
     verbosity = optuna.logging.get_verbosity()

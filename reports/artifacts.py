@@ -35,7 +35,8 @@ def read(uri: str, runs: pd.DataFrame) -> Files:
     counted = selection.tested(runs)
     images, pictures = {}, {}
     with opened(uri) as client:
-        for run in counted.sort_values(["row", "number"], kind="stable").to_dict("records"):
+        ordered = counted.sort_values(["row", "number"], kind="stable")
+        for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
             if arrays := _arrays(client, run, "test.npz"):
                 images[run["run_id"]] = arrays
             if run["row"] not in pictures and (arrays := _arrays(client, run, "gallery.npz")):
@@ -56,7 +57,7 @@ def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str) -> dic
 
 def _file(client: "MlflowClient", run: Mapping[str, object], name: str) -> Path:
     """Where the artifact lies on this machine, fetched if need be; asking MLflow takes 25 ms even where it need not."""
-    where = str(run.get("artifacts") or "")
+    where = str(run["artifacts"] or "")
     if where.startswith(("/", "file:///")):
         return Path(unquote(where.removeprefix("file://"))) / name
     return Path(client.download_artifacts(run["run_id"], name))

@@ -143,7 +143,8 @@ def hyperparameters(runs: pd.DataFrame, board: pd.DataFrame) -> list[Figure]:
             mine = search[search["cell"] == cell]
             domain = analysis.domain(next(iter(mine[f"space:{path}"].dropna()), None))
             reached = {"complete": goal, "pruned": last}
-            points = [_point(path, run, reached[run["state"]]) for run in mine.to_dict("records")]
+            known = mine.reindex(columns=["state", f"param:{path}", goal, last])
+            points = [_point(path, run, reached[run["state"]]) for run in known.to_dict("records")]
             points = [p for p in points if not missing(p[0]) and not missing(p[1])]
             if domain and len(points) > 1:
                 chosen = _value(path, next(iter(rows.get(f"set:{path}", [])), None))
@@ -209,12 +210,13 @@ def learning(runs: pd.DataFrame, board: pd.DataFrame) -> Figure:
     drawings = []
     for cell in _cells(runs, board):
         courses, epochs = [], 0.0
-        for run in runs[runs["cell"] == cell].to_dict("records"):
+        known = ["run_id", "state", "role", "number", "param:epochs", f"curve:{name}"]
+        for run in runs[runs["cell"] == cell].reindex(columns=known).to_dict("records"):
             kind = "seed" if run["run_id"] in tested else "pruned" if run["state"] == "pruned" else "search"
             points = tuple(analysis.curve(run[f"curve:{name}"]))
             if points and (kind != "search" or run["role"] == "search"):
                 courses.append(plots.Course(f"{run['role']} {run['number']}", points, kind))
-                epochs = max(epochs, float(run.get("param:epochs") or 0))
+                epochs = max(epochs, 0.0 if missing(run["param:epochs"]) else float(run["param:epochs"]))
         if courses:
             drawings.append(Drawing(cell, plots.learning(courses, epochs=epochs)))
     remark = (

@@ -30,12 +30,13 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     if ranked not in runs:
         return runs.iloc[:0].assign(row="", **{ranked: pd.Series(dtype=float)})
     rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked].map(math.isfinite)]
-    rows = rows[pd.Series([_present(row) for row in rows.to_dict("records")], index=rows.index, dtype=bool)]
+    present = [_present(row) for row in rows.reindex(columns=["winners", "winner"]).to_dict("records")]
+    rows = rows[pd.Series(present, index=rows.index, dtype=bool)]
     rows = rows[foreign(rows) == ""]
     named = rows["key"].notna() & (rows["key"] != "")
     again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")
     rows = rows[~(named & again.reindex(rows.index))]
-    return rows.assign(row=[_label(row) for row in rows.to_dict("records")])
+    return rows.assign(row=[_label(row) for row in rows[["cell", "winners", "winner"]].to_dict("records")])
 
 
 def doubted(rows: pd.DataFrame) -> list[str]:
