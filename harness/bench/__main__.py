@@ -6,6 +6,8 @@
     python -m harness.bench attribution               # IN and K against one image at a time, as published
     python -m harness.bench attribution --data cifar10 --set model=small --set data.limit=8000
     python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 against other libraries; corruptions
+    python -m harness.bench report --runs 1000        # seconds and memory of the report of so many made-up runs
+    python -m harness.bench report --runs 1000 --set measure.suites=standard,corruption
 
 Only ratios are meant to be quoted: absolute times belong to the machine and the hour.
 """
@@ -14,10 +16,11 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 from harness import cli, corruptions, datasets, measuring, trial
-from harness.bench import attribution, epochs, evaluation, sweep
+from harness.bench import attribution, epochs, evaluation, report, sweep
 from harness.bench.epochs import PUBLISHED
 from harness.config import build
 from harness.errors import Mistake, exit_status
@@ -43,13 +46,14 @@ def main() -> int:
     p.add_argument("--space", default="noise", help="of `sweep`")
     p.add_argument("--trials", type=int, default=8, help="of `sweep`, per cell")
     p.add_argument("--seeds", type=int, default=3, help="of `sweep`, per cell")
+    p.add_argument("--runs", type=int, default=1000, help="of `report`: about so many")
     p.add_argument("--device")
     p.add_argument("--data-root", type=Path, help="of `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
     p.add_argument("--out", type=Path, default=Path("runs"), help="of the same: where its net is or comes")
     p.add_argument("--json", type=Path, help="also write every figure here")
     args = p.parse_args()
-    if min(args.steps, args.rounds, args.size, args.channels, args.images) < 1:
-        raise Mistake("--steps, --rounds, --size, --channels and --images must be at least 1")
+    if min(args.steps, args.rounds, args.size, args.channels, args.images, args.runs) < 1:
+        raise Mistake("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
     about = {"machine": trial.machine(cli.device(args.device)), "arguments": sys.argv[1:]}
     print(about["machine"])
     figures = {**about, args.what: BENCHMARKS[args.what](args)}
@@ -80,6 +84,14 @@ def time_epochs(args: argparse.Namespace) -> dict:
     for name, each in columns.items():
         print(f"{name:<26} {_figures(each)}")
     return {"methods": timed, "maps": columns}
+
+
+def time_report(args: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        took = report.report(args.runs, Path(folder), settings=args.set)
+    said = "{runs} runs: {seconds:.1f} s, of them {cpu_seconds:.1f} s of CPU; {peak_mib:.0f} MiB; page {page_mb:.2f} MB"
+    print(said.format(**took))
+    return took
 
 
 def _trained(args: argparse.Namespace, suite: str) -> tuple:
@@ -139,15 +151,12 @@ def time_attribution(args: argparse.Namespace) -> dict:
     return figures
 
 
-def _figures(values: list[float], unit: str = "") -> str:
-    return f"{statistics.median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
-
-
 BENCHMARKS = {
     "epochs": time_epochs,
     "sweep": time_sweep,
     "attribution": time_attribution,
     "evaluation": time_evaluation,
+    "report": time_report,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""The made-up runs of the report's benchmark are read as real ones are, and their page keeps to its size."""
+
+import pandas as pd
+import pytest
+
+import reports
+from harness.bench import report
+from reports import artifacts, runs, selection
+
+pytestmark = pytest.mark.slow
+WANTED = 100
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs of a store that the benchmark filled, as a report reads them, and their files."""
+    uri, count = report.fill(WANTED, tmp_path_factory.mktemp("store"), images=300)
+    frame = runs.read(uri, *runs.experiments(uri))
+    assert len(frame) == count == WANTED
+    return frame, artifacts.read(uri, frame)
+
+
+def test_the_runs_are_those_of_a_sweep(made):
+    frame, files = made
+    search, tested = frame[frame["role"] == "search"], selection.tested(frame)
+    assert set(search["state"]) == {"complete", "pruned", "failed"}
+    assert len(tested) == len(frame) - len(search) > 0
+    best = search[search["state"] == "complete"].set_index("key")["val/robust"]
+    for cell, seeds in tested.groupby("cell"):
+        theirs = search[(search["cell"] == cell) & (search["state"] == "complete")]
+        assert set(best[seeds["winner"]]) == {theirs["val/robust"].max()}
+    assert search.loc[search["state"] == "pruned", "val/robust"].isna().all()
+    for row in tested.to_dict("records"):
+        kept = files.images[row["run_id"]]
+        assert kept["test/robust"].mean(dtype=float) == pytest.approx(row["test/robust"], abs=1e-3)  # half precision
+    assert set(files.pictures) == set(tested["row"])
+
+
+def test_a_page_of_a_thousand_runs_stays_below_ten_megabytes(made, tmp_path):
+    frame, files = made
+    copies = [
+        frame.assign(
+            number=frame["number"] + 100 * i,
+            key=frame["key"] + "abcdefghij"[i],
+            run_id=frame["run_id"] + "abcdefghij"[i],
+        )
+        for i in range(10)
+    ]
+    pages = reports.write(pd.concat(copies, ignore_index=True), tmp_path, "many", files)
+    assert sum(len(copy) for copy in copies) == 1000
+    assert max(page.stat().st_size for page in pages) < 10e6
