@@ -21,6 +21,7 @@ from harness.errors import Mistake, one_line
 from harness.jobs import Job, Outcome
 from harness.place import Place
 from harness.scores import Score
+from harness.space import spoken
 from harness.train import Row
 from harness.trial import Result
 
@@ -35,7 +36,8 @@ CURVES = ("robust", "clean")  # kept as a tag too: a report of a thousand runs c
 POINTS = 400  # of such a curve; a tag holds 8,000 characters
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy", "saliency-harness")
 SWEEP = "sweep"  # what the sweep's own run is called among jobs and studies
-_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # what else there is looks like a failure
+_ROLES = {"search": "trial", "seed": "seed"}  # as people call them
 
 
 def _storing(write: Callable) -> Callable:
@@ -67,6 +69,7 @@ class Tracker:
         self._studies: set[str] = set()
         self._ended: set[str] = set()
         self._last: dict[str, int] = {}  # job id -> last epoch that was logged
+        self._about: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
         self._curves: dict[str, dict[int, Row]] = {}  # job id -> epoch -> its numbers
         self._pending: dict[str, list] = {}
         self._flushed = time.monotonic()
@@ -88,7 +91,10 @@ class Tracker:
         if found is not None:
             return found.experiment_id
         local = str(self._place.out / "artifacts") if uri.startswith("sqlite") else None
-        return self._client.create_experiment(name, artifact_location=local)
+        made = self._client.create_experiment(name, artifact_location=local)
+        about = "A run for every sweep; in it one for every cell; in that its trials and the seeds of its winner."
+        self._client.set_experiment_tag(made, "mlflow.note.content", about)
+        return made
 
     def _recall(self) -> None:
         """Find the runs of this sweep that an earlier call wrote."""
@@ -127,6 +133,7 @@ class Tracker:
     def study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
         """The run of a study within the sweep's, unless it is there."""
         self._studies.add(name)
+        self._about[name] = cell, tuple(searched)
         if name in self._runs:
             self._client.update_run(self._runs[name], status="RUNNING")
             return
@@ -150,6 +157,11 @@ class Tracker:
         """Say which trials the study's repetitions belong to; those of an earlier winner stay, but count no more."""
         self._client.set_tag(self._runs[study], "harness.winners", ",".join(winners))
 
+    @_storing
+    def reported(self, study: str, figures: Mapping[str, float]) -> None:
+        """What the report says of the study's winner, on the study's run: MLflow's list of them is a leaderboard."""
+        self._log(self._runs[study], metrics=_metrics(figures, 0))
+
     def is_complete(self, job: Job) -> bool:
         """Whether the job's run was brought to its end."""
         return job.id in self._ended
@@ -161,7 +173,7 @@ class Tracker:
         flat = {path: _text(value) for path, value in job.trial.flat().items()}
         run = self._client.create_run(
             self.experiment,
-            run_name=f"{job.role} {job.number}",
+            run_name=f"{_ROLES[job.role]} {job.number}: {self._about[job.study][0]}",
             tags={
                 **self._tags,
                 "mlflow.parentRunId": self._runs[job.study],
@@ -200,6 +212,7 @@ class Tracker:
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
             tags |= _checked(outcome.result.checks)
+        tags["mlflow.note.content"] = _described(job, outcome, *self._about[job.study])
         self._log(run, metrics=metrics, tags=tags)
         folder = self._place.trial(job.trial.key)
         if outcome.result:
@@ -288,13 +301,34 @@ def _summary(result: Result) -> dict[str, float]:
 
 
 def summed(scores: list[Score]) -> dict[str, float]:
-    """Every score with its standard error, n and counts, under the names that MLflow's pages group by split."""
+    """Every score with its standard error and counts, under the names that MLflow's pages group by split.
+
+    n stands once for the split, as `images`, and beside the scores that rest on fewer.
+    """
     summary: dict[str, float] = {}
     for score in scores:
         split, _, name = score.name.partition("/")
-        summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/{name}": score.n}
+        whole = max(s.n for s in scores if s.name.startswith(f"{split}/"))
+        summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/images": whole}
         summary |= {f"{split}_{what}/{name}": count for what, count in score.counts.items()}
+        summary |= {f"{split}_n/{name}": score.n} if score.counts or score.n < whole else {}
     return summary
+
+
+def _described(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -> str:
+    """A run in Markdown, for MLflow's page of it: what it is, how it ended, what speaks against it."""
+    what = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"
+    what += " (the published setting)" if job.role == "search" and job.number == 0 else ""
+    values = {path: value for path, value in job.trial.flat().items() if path in searched}
+    settings = ", ".join(f"`{path}` {spoken(path, value)}" for path, value in values.items())
+    lines = [f"{what} of **{cell}**{f': {settings}' if settings else ''}.", f"It is {outcome.state}"]
+    lines[1] += f" after {outcome.epoch} epochs{f': {outcome.reason}' if outcome.reason else ''}."
+    if outcome.result and outcome.result.checks:
+        doubts = [f"- {c.name}: {c.about}" for c in outcome.result.checks if c.passed is False]
+        passed = ", ".join(c.name for c in outcome.result.checks if c.passed)
+        lines += ["Checks in doubt:\n" + "\n".join(doubts)] if doubts else []
+        lines += [f"Checks passed: {passed}."]
+    return "\n\n".join(lines)
 
 
 def _checked(checks: list[Check]) -> dict[str, str]:
@@ -321,9 +355,11 @@ def environment() -> dict[str, str]:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
+    tags |= {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
     try:
         dirty = "" if not git("status", "--porcelain") else " with uncommitted changes"
         tags["harness.git"] = git("rev-parse", "--short=12", "HEAD") + dirty
+        tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         tags["harness.git"] = "not a git checkout"
     return tags

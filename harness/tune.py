@@ -180,7 +180,7 @@ def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> 
     tracker = track.Tracker(uri, planned.experiment, place, _tags(planned))
     names = {study: cell.name for study, cell in planned.studies.items()}
     tracker.sweep(f"{planned.experiment} {planned.sweep}", _about(planned))
-    for order, (study, cell) in enumerate(planned.studies.items()):
+    for order, (study, cell) in reversed(list(enumerate(planned.studies.items()))):  # MLflow shows the newest first
         searched = {path: spoken(path, domain) for path, domain in cell.search.items()}
         tracker.study(study, cell.name, _study_tags(planned, cell, order), searched)
 
@@ -254,6 +254,8 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     files = artifacts.read(uri, table)
     board = leaderboard.table(table, files)
     written = write(table, place.out / "reports", planned.experiment, files, board)
+    for study, cell in planned.studies.items():
+        tracker.reported(study, leaderboard.figures(board, cell.name))
     tracker.close(report=written)
     print(leaderboard.text(board))
     print()

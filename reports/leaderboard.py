@@ -88,6 +88,14 @@ def table(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
     return board
 
 
+def figures(board: pd.DataFrame, cell: str) -> dict[str, float]:
+    """What the board says of a cell's first row: scores that tables show, their counterpart on validation, seeds."""
+    mine = board[(board["cell"] == cell) | (board["cell"] == f"{cell} #1")]
+    row = mine.iloc[0].to_dict() if len(mine) else {}
+    names = [*words.shown(board), *(c for c in board.columns if c.startswith("val/")), "seeds"]
+    return {name: float(row[name]) for name in names if not words.missing(row.get(name))}
+
+
 def text(board: pd.DataFrame) -> str:
     """The board for a terminal: the finding, a table (110 columns at most if possible), what is missing."""
     lines = textwrap.wrap("".join(words.headline(board)), WIDTH)

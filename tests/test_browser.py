@@ -465,16 +465,17 @@ def test_the_ui_of_mlflow_shows_studies_runs_and_what_they_are(browser, tmp_path
             row("sat-digits 5eed0001").locator("button").first.click()
             row("standard").wait_for()
             row("pgd").locator("button").first.click()
-            for name in ("search 0", "search 1", "seed 1"):
+            for name in ("trial 0: pgd", "trial 1: pgd", "seed 1: pgd"):
                 row(name).wait_for()
-            assert row("seed 1").count() == 1  # that of the other cell stays folded up
+            assert row("seed 1: standard").count() == 0  # that of the other cell stays folded up
             shot(visited, tmp_path / "runs.png", full=False)
 
             page.goto(f"{server}/{row('sat-digits 5eed0001').locator('a').get_attribute('href')}")
             page.get_by_text("Which map serves best?").wait_for()  # its Markdown is laid out
             page.get_by_role("link", name="pgd").click()
             page.get_by_text("Of pgd.").wait_for()
-            page.get_by_role("link", name="seed 1").click()
+            page.get_by_role("link", name="seed 1: pgd").click()
+            page.get_by_text("Checks passed: reach.").wait_for()
             for said in ("test/robust", "optim.lr", "harness.role"):
                 page.get_by_text(said, exact=True).first.wait_for()
             page.get_by_role("tab", name="Model metrics").click()

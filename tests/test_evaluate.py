@@ -244,7 +244,7 @@ def test_an_evaluation_goes_to_mlflow_once_with_what_speaks_against_it(monkeypat
     experiment = client.get_experiment_by_name("evaluations")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED" and run.data.params["model"] == f"{ME}:fixed"
-    assert run.data.metrics["val_n/clean"] == 40 and "val/pgd10-8" in run.data.metrics
+    assert run.data.metrics["val_n/images"] == 40 and "val/pgd10-8" in run.data.metrics
     assert run.data.tags["harness.check.reach"].startswith("passed: ")
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert "samples.png" in names and any(name.endswith("-attacked.npz") for name in names)

@@ -100,15 +100,21 @@ def test_what_mlflow_holds(undisturbed):
         assert r.data.tags["harness.protocol"] == str(PROTOCOL)
         tested = [m for m in r.data.metrics if m.startswith("test/")]
         assert bool(tested) == (r.data.tags["harness.role"] == "seed")  # test is for the finalists alone
+        role, number = (r.data.tags[f"harness.{what}"] for what in ("role", "number"))
+        cell = parents[r.data.tags["mlflow.parentRunId"]].data.tags["harness.cell"]
+        assert r.info.run_name == f"{'trial' if role == 'search' else 'seed'} {number}: {cell}"
+        assert f"of **{cell}**" in r.data.tags["mlflow.note.content"]
         if r.data.tags["harness.state"] == "complete":
             assert len(curve) == 6 and r.info.status == "FINISHED"
-            assert {"val/clean", "val_stderr/clean", "val_n/clean", "seconds/train"} <= set(r.data.metrics)
+            assert {"val/clean", "val_stderr/clean", "val_n/images", "seconds/train"} <= set(r.data.metrics)
             assert r.data.tags["harness.data.train"] and r.data.tags["harness.git"]
             names = {a.path for a in client.list_artifacts(r.info.run_id)}
             assert {"result.json", "val.npz"} <= names
         if tested:
             assert r.data.metrics["test_touches"] == 1
             assert "weights.pt" in {a.path for a in client.list_artifacts(r.info.run_id)}
+    for parent in parents.values():  # the list of studies is a leaderboard
+        assert {"test/robust", "test/clean", "val/robust", "seeds"} <= set(parent.data.metrics)
     report = {a.path for a in client.list_artifacts(sweep.info.run_id, "report")}
     assert "report/smoke-digits.html" in report
 
