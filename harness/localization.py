@@ -144,6 +144,18 @@ def box_overlaps(heat: Tensor, boxes: Tensor, thresholds: Sequence[float] = THRE
     return tuple(t.view(images, sweep).to(heat.device) for t in (first, second))
 
 
+def largest_boxes(heat: Tensor, threshold: float) -> Tensor:
+    """The box around the largest part of each map (B, H, W) above a share of its maximum. (B, 4) int64
+
+    As the first of `box_overlaps` takes it: [0, 0, 1, 1] where nothing lies above.
+    """
+    boxes = []
+    for image in heat.cpu().numpy():
+        parts, pixels = components(image > threshold * image.max())
+        boxes.append(parts[pixels.argmax()] if len(parts) else np.array([0, 0, 1, 1]))
+    return torch.from_numpy(np.array(boxes))
+
+
 def centre_boxes(height: int, width: int, shares: Sequence[float] = SHARES) -> Tensor:
     """Boxes around the middle, whose sides are these shares of the image's, at least a pixel. (S, 4)"""
     boxes = []

@@ -9,6 +9,7 @@ import dataclasses
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +17,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness import datasets, maps, measuring, models, suites, train
+from harness import datasets, gallery, maps, measuring, models, suites, train
 from harness.batch import Batches
 from harness.checks import Check
 from harness.config import Trial
 from harness.datasets import Data, Split
 from harness.doubts import doubt
-from harness.errors import Mistake
+from harness.errors import Mistake, one_line
 from harness.place import Place, locked, read_json, write_json
 from harness.randomness import seeded
 from harness.scores import Ledger, Score, save_images
 from harness.train import Row
+
+GALLERY = "gallery.npz"  # of the test images, beside the scores on them
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def run(trial: Trial, place: Place, *, report: Callable[[Row], None] = ignore, t
                 report(row)
         if test and not any(s.name.startswith("test/") for s in result.scores):
             result = _test(result, place, data)
+        if test and not (folder / GALLERY).exists():
+            _show(trial, place, data)
     return result
 
 
@@ -156,8 +161,19 @@ def _test(result: Result, place: Place, data: Data) -> Result:
     checks = doubt(model, split, trial.measure, scores, examples=folder / "attacked.npz")
     seconds = {**result.seconds, "test": took}
     result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds, checks=checks)
+    (folder / GALLERY).unlink(missing_ok=True)  # of weights that were there before
     _store(result, folder, "test")
     return result
+
+
+def _show(trial: Trial, place: Place, data: Data) -> None:
+    """Keep the pictures of a tested net. Its scores are stored already, and count where no picture can be made."""
+    try:
+        model = _trained_model(trial, data, place)
+        file = place.trial(trial.key) / GALLERY
+        gallery.keep(file, model, data, trial.measure, trial.attribution, device=place.device)
+    except (RuntimeError, Mistake) as error:  # such as a device without memory
+        warnings.warn(f"no gallery of trial {trial.key}: {one_line(error)}", stacklevel=2)
 
 
 def _measured(trial: Trial, net: nn.Module, split: Split, name: str, place: Place, data: Data) -> list[Score]:

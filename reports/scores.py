@@ -4,6 +4,7 @@ How stable attributions are is named `split/protocol[-map]-measure`, such as `te
 """
 
 import re
+from collections.abc import Iterable
 
 PROTOCOLS = {"art": "ART", "rar": "RAR", "strong": "strong", "random": "random"}
 MAPS = {"": "", "gradient": "gradient", "smoothgrad": "SmoothGrad", "gradcam_pp": "Grad-CAM++"}
@@ -96,7 +97,7 @@ def corruption(score: str) -> tuple[str, int] | None:
 
 def accuracy(score: str) -> bool:
     """Whether the score is a share of images that are classified correctly."""
-    return not attribution(score) and not _SIDES.fullmatch(score.rpartition("/")[2])
+    return question(score) in ("accuracy", "corruption") and not _SIDES.fullmatch(score.rpartition("/")[2])
 
 
 def least(score: str) -> float:
@@ -152,11 +153,15 @@ def family(steps: int, restarts: int) -> str:
 def place(score: str, *first: str) -> tuple:
     """A key to sort scores by: `first`, robust, clean, attributions, then PGD by steps and eps, then others by name.
 
-    Attributions come before PGD, since `robust` already sums that up. They are sorted by protocol, map and measure."""
+    Attributions come before PGD, since `robust` already sums that up. They are sorted by protocol, map and measure.
+    Corruptions come last."""
     name = score.rpartition("/")[2]
     head = [*(goal.rpartition("/")[2] for goal in first), "robust", "clean"]
     if name in head:
         return head.index(name), 0, 0, 0.0, name
+    if question(name) == "corruption":  # means over several first, then in the order of the benchmark
+        kind, severity = corruption(name) or (name, 0)
+        return len(head) + 3, _index(kind, CORRUPTIONS) + 1 if corruption(name) else 0, severity, 0.0, name
     if found := attribution(name):
         protocol, on, measure = (_index(part, of) for part, of in zip(found, (PROTOCOLS, MAPS, MEASURES), strict=True))
         return len(head), protocol, on, float(measure), name
@@ -167,5 +172,5 @@ def place(score: str, *first: str) -> tuple:
     return len(head) + 2, 0, 0, float(single[1]) if single else 0.0, name
 
 
-def _index(name: str, names: dict[str, str]) -> int:
+def _index(name: str, names: Iterable[str]) -> int:
     return list(names).index(name) if name in names else len(names)

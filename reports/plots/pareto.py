@@ -83,7 +83,7 @@ def front(
     on = stats.front((-p.x if less_x else p.x, p.y) for p in points)
     best = [p for p, strong in zip(points, on, strict=True) if strong]
     others = [p for p, strong in zip(points, on, strict=True) if not strong]
-    across, marks = _across([*(p.x for p in points), *(v for p in best for v in ends(p.x, p.half_x))], log_x, unit_x)
+    across, marks = _across([*(p.x for p in points), *(v for p in best for v in ends(p.x, p.half_x))], min([0.0, *(p.x for p in points)]), log_x, unit_x)
     heights = [*(p.y for p in points), *(v for p in best for v in ends(p.y, p.half_y))]
     low, high, upright = shares(heights, min([0.0, *(p.y for p in points)]))
     up = Axis(low, high, HEIGHT - FOOT, TOP)
@@ -113,10 +113,10 @@ def front(
     return "\n".join([*parts, "</svg>"])
 
 
-def _across(values: Sequence[float], log: bool, unit: str) -> tuple[Axis, list[float]]:
-    """The axis below, and where it has a number."""
+def _across(values: Sequence[float], least: float, log: bool, unit: str) -> tuple[Axis, list[float]]:
+    """The axis below, of shares from `least` on, and where it has a number."""
     if unit == "%" and not log:
-        low, high, marks = shares(values, min([0.0, *values]))
+        low, high, marks = shares(values, least)
         return Axis(low, high, LEFT, WIDE - RIGHT), marks
     low, high = widened(values, log)
     room = (high / low) ** 0.05 if log else (high - low) * 0.05
