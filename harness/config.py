@@ -19,6 +19,7 @@ from harness.errors import Mistake, nearest, unknown
 from harness.recipes import recipe
 
 ATTRIBUTIONS = frozenset({"attribution", "attribution-legacy", "paper-art", "full"})  # suites that attack attributions
+UNITLESS = ("_left", "_right", "_slack", "_l2")  # how scores end that are no share and no likeness
 PROTOCOL = 2  # goes into every key: raise it when the same settings would give other numbers
 
 

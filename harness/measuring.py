@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harness import attacks, corrupted, corruptions, datasets, suites
 from harness import attribution as attributions
 from harness.batch import Batch
-from harness.config import Attribution, Measure, Trial
+from harness.config import UNITLESS, Attribution, Measure, Trial
 from harness.datasets import Data, Split
 from harness.errors import Mistake
 from harness.measurements import Combined, Measurement, Named, Published, Subject, Suite, accuracy
@@ -226,12 +226,9 @@ def image_passes(trial: Trial, val: int, test: int) -> dict[str, int]:
     }
 
 
-_UNITLESS = ("_left", "_right", "_slack", "_l2")  # scores that are no share and no likeness
-
-
 def line(score: Score) -> str:
     """A score for a terminal: per cent, where it is a share or a likeness, with what was not counted."""
     counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
-    unit = 1 if score.name.endswith(_UNITLESS) else 100
+    unit = 1 if score.name.endswith(UNITLESS) else 100
     figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
     return f"{score.name:<32} {figure:<18} n = {score.n}{f' ({counts})' if counts else ''}"

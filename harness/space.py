@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.config import Trial, build, check_read, has
+from harness.config import UNITLESS, Trial, build, check_read, has
 from harness.errors import Mistake, one_line
 
 
@@ -168,6 +168,8 @@ class Space:
         for goal in (*self.goals, *self.floor):
             if not goal.startswith("val/"):
                 raise Mistake(f"a goal is a validation score, val/..., not {goal!r}")
+            if goal.endswith(UNITLESS):
+                raise Mistake(f"a goal is a share or a likeness, such as val/robust or val/strong-in, not {goal!r}")
         for control in self.controls:
             if control not in self.compare:
                 raise Mistake(f"control {control!r} is no cell of the space")

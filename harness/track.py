@@ -4,10 +4,8 @@ Only the driver writes, in batches: a write costs tens of milliseconds whatever 
 """
 
 import functools
-import importlib.metadata
 import math
 import os
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from harness import provenance
 from harness.checks import Check
 from harness.config import PROTOCOL
 from harness.errors import Mistake, one_line
@@ -34,7 +33,6 @@ BATCH = 1000  # metrics that one call may hold
 PARAM = 6000  # characters of a parameter
 CURVES = ("robust", "clean")  # kept as a tag too: a report of a thousand runs cannot ask for each one's history
 POINTS = 400  # of such a curve; a tag holds 8,000 characters
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "captum", "numpy", "saliency-harness")
 SWEEP = "sweep"  # what the sweep's own run is called among jobs and studies
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # what else there is looks like a failure
 _ROLES = {"search": "trial", "seed": "seed"}  # as people call them
@@ -209,6 +207,7 @@ class Tracker:
             tags["harness.reason"] = outcome.reason
         if outcome.result:
             metrics += _metrics(_summary(outcome.result), job.trial.epochs)
+            # Of the one that trained it, which may have been another than writes this.
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
             tags |= _checked(outcome.result.checks)
@@ -343,26 +342,11 @@ def _text(value: object) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Tags that say what made the numbers: package versions, the state of the code, how it measures."""
-    tags = {"harness.protocol": str(PROTOCOL)}
-    for package in PACKAGES:
-        try:
-            tags[f"harness.package.{package}"] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    tags |= {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
-    try:
-        dirty = "" if not git("status", "--porcelain") else " with uncommitted changes"
-        tags["harness.git"] = git("rev-parse", "--short=12", "HEAD") + dirty
-        tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
-    except (OSError, subprocess.CalledProcessError):
-        tags["harness.git"] = "not a git checkout"
-    return tags
+    """Tags that say what writes these runs: package versions, the state of the code, how it measures."""
+    made = {f"harness.{name}": text for name, text in provenance.code().items()}
+    commit = made["harness.git"].split()[0]
+    source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
+    return {"harness.protocol": str(PROTOCOL), **made, **source, "mlflow.source.git.commit": commit}
 
 
 def _reachable(uri: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness import datasets, gallery, maps, measuring, models, suites, train
+from harness import datasets, gallery, maps, measuring, models, provenance, suites, train
 from harness.batch import Batches
 from harness.checks import Check
 from harness.config import Trial
@@ -240,7 +240,7 @@ def _same_data(checksums: dict[str, str], trial: Trial, folder: Path, data: Data
 
 
 def machine(device: str) -> dict[str, str]:
-    """What the numbers were made on."""
+    """What the numbers were made on, and by which code."""
     name = (
         torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
     )
@@ -249,6 +249,7 @@ def machine(device: str) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **provenance.code(),
     }
 
 

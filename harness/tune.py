@@ -240,6 +240,7 @@ def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
         **domains,
         "harness.order": str(order),
         "harness.goal": ",".join(planned.space.goals),
+        "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
         "harness.control": str(cell.control).lower(),
         "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.about(planned.space_name)}",
     }

@@ -3,6 +3,7 @@
     runs -> board -> parts (tables, figures, pictures) -> page, Markdown, LaTeX, CSV
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,8 +30,8 @@ def write(
 
     The CSV has a row per cell, shares in full precision, columns as `reports.leaderboard.table` names them. files: what
     the runs keep beside their numbers; without, there are no pictures and no tests over images. board: theirs, where it
-    is at hand. Equal input gives equal bytes. Characters of `name` that a file name does not bear become "-". Raises
-    `Mistake` where nothing can be written."""
+    is at hand. Equal input gives equal bytes. Characters of `name` that a file name does not bear become "-", and a
+    digest of the name follows then. Raises `Mistake` where nothing can be written."""
     files = files or Files()
     board = leaderboard.table(runs, files) if board is None else board
     parts = every(runs, board, files)
@@ -65,6 +66,7 @@ def _tables(parts: list[Part]) -> list[Table]:
 
 def _written(contents: Mapping[str, str], folder: Path | str, name: str) -> list[Path]:
     stem = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "report"
+    stem += "" if stem == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:4]}"  # two names, two files
     files = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

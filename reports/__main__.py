@@ -76,7 +76,7 @@ def _every(args: argparse.Namespace) -> int:
         boards[name] = _report(args, runs, name)
     if not boards:
         raise Mistake(f"no experiment at {args.tracking_uri!r} has a finished seed run yet")
-    for file in write_papers(boards, args.out):
+    for file in write_papers(boards, args.out, "papers" if "papers" not in boards else "published papers"):
         print(f"papers: {file}")
     return 0
 

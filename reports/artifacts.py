@@ -51,7 +51,7 @@ def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str) -> dic
     try:
         with np.load(_file(client, run, name)) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (MlflowException, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (MlflowException, OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}
 
 

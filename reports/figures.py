@@ -147,7 +147,8 @@ def hyperparameters(runs: pd.DataFrame, board: pd.DataFrame) -> list[Figure]:
             points = [_point(path, run, reached[run["state"]]) for run in known.to_dict("records")]
             points = [p for p in points if not missing(p[0]) and not missing(p[1])]
             if domain and len(points) > 1:
-                chosen = _value(path, next(iter(rows.get(f"set:{path}", [])), None))
+                winners = set(rows.get(f"set:{path}", []))
+                chosen = _value(path, winners.pop()) if len(winners) == 1 else None
                 drawings.append(Drawing(cell, plots.against(points, label=path, chosen=chosen, **_axis(path, domain))))
         remark = f"{words.capitalised(scores.label(goal))} on validation, in per cent. "
         remark += "Hollow: stopped early, at its last value. Line: the winner."
@@ -221,8 +222,8 @@ def learning(runs: pd.DataFrame, board: pd.DataFrame) -> Figure:
             drawings.append(Drawing(cell, plots.learning(courses, epochs=epochs)))
     remark = (
         f"{words.capitalised(scores.label(name))} on validation, in per cent, by epoch. In colour: the seeds of the "
-        "winner, a full dot at the best epoch, a hollow one at the last. Grey: trials of the search, a cross where one "
-        "was stopped."
+        "winners, a full dot at the best epoch, a hollow one at the last. Grey: trials of the search, a cross where "
+        "one was stopped."
     )
     return Figure("learning", "Learning curves", drawings, remark, narrow=True)
 

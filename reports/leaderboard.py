@@ -25,6 +25,7 @@ def table(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
     cell, winner, control, method, data, ranked_by, seeds
     not_finished                 why the cell has no figures yet, else ""
     test/..., half:test/...      every score measured on test, goals first
+    seeds:test/...               how many of the seed runs have it: of IN none where no image could be attacked
     best:test/...                whether it cannot be told from the highest one (`reports.stats.best`)
     low:, high:, iqm:, iqm_low:, iqm_high:      of `ranked_by`, over seeds where they are enough (`stats.SEEDS`):
                                  bootstrap interval of the mean, interquartile mean and its bootstrap interval
@@ -39,7 +40,8 @@ def table(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
     trials:<state>, seeds:failed
     rule:<name>                  what other rules of choosing would have said (`reports.analysis.rules`)
     best_epoch, best_epoch_gain  epoch of the best validation, and by how much it was better than the last
-    doubts                       checks of the test scores that doubt them, in any seed run, joined by ", "
+    doubts                       checks of the test scores that doubt them, in any seed run, joined by ", "; None:
+                                 none was asked
     touches                      how often the cell was measured on test, over all its runs
     seconds:<phase>              device-seconds, mean over the seed runs: teacher, maps, train, evaluation
     seconds:all                  training and evaluation of all the cell's complete runs, search included
@@ -57,18 +59,24 @@ def table(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
     yardstick = finished[finished["cell"] == control]
     yardstick = yardstick[yardstick["row"] == yardstick["row"].min()]
     rows, samples = [], {}
+    apart = selection.failures(runs).groupby("cell")["reason"].agg(list).to_dict()
     for cell in cells["cell"]:
         mine = runs[runs["cell"] == cell]
         tested = finished[finished["cell"] == cell]
         if tested.empty:
-            rows.append(_about(mine, ranked) | {"cell": cell, "not_finished": selection.unfinished(mine)})
+            why = selection.unfinished(mine, apart.get(cell, []))
+            rows.append(_about(mine, ranked) | {"cell": cell, "not_finished": why})
             rows[-1] |= _scores(tested, names) | _cost(mine, tested)
-        for label, seeds in tested.groupby("row", sort=True):
+        for place, (label, seeds) in enumerate(tested.groupby("row", sort=True)):
+            # Of several winners the first has what all of the cell has cost but the others' own seeds.
+            own = mine if not place else seeds
+            own = own[~own["run_id"].isin(tested.loc[tested["row"] != label, "run_id"])]
             samples[label] = list(seeds[ranked])
             row = _about(mine, ranked) | {"cell": label, "winner": _only(_texts(seeds, "winner"))}
-            row |= {"not_finished": ""} | _scores(seeds, names) | _cost(mine, seeds)
+            row |= {"not_finished": ""} | _scores(seeds, names) | _cost(own, seeds)
             row |= _difference(label, seeds, yardstick, ranked) | _settings(mine, seeds)
-            row |= _spread(seeds, ranked) | {"doubts": ", ".join(selection.doubted(seeds))}
+            doubts = selection.doubted(seeds)
+            row |= _spread(seeds, ranked) | {"doubts": None if doubts is None else ", ".join(doubts)}
             rows.append(row | _published(seeds, names, row))
     board = pd.DataFrame(rows)
     if ranked not in board:
@@ -155,6 +163,7 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
     row: dict[str, object] = {"seeds": len(seeds)}
     for name in names:
         row[name], row[f"half:{name}"] = stats.interval(seeds[name], LEVEL)
+        row[f"seeds:{name}"] = int(seeds[name].notna().sum())
         if scores.attribution(name) and not scores.minor(name):
             row |= _images(seeds, name)
     if names:

@@ -40,9 +40,11 @@ def _figure(entry: Entry) -> str:
 
 
 def plain(text: str) -> str:
-    """Text as itself: no tags, no table bars, no links, no emphasis, one line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"[\\`*|\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    """Text as itself: no tags, no table bars, no links, no emphasis, no formulas, one line."""
+    text = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
+    return re.sub(r"[\\`*|\[\]~$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
 def code(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a report consists of, in reading order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ class Part:
 def every(runs: pd.DataFrame, board: pd.DataFrame, files: Files) -> list[Part]:
     """All parts that have something to show, and in them only what has."""
     done = len(words.finished(board)) > 0
-    galleries = {gallery.key: gallery for gallery in pictures.galleries(_in_order(board, files))}
+    galleries = {gallery.key: gallery for gallery in _galleries(board, files)}
     boxes = [galleries.pop("boxes")] if "boxes" in galleries else []
     price = [figures.strength(board), figures.fronts(board)] if done else []
     located = [tables.answers(board, question) for question in ("localization", "segmentation")]
@@ -86,5 +86,11 @@ def _spoken(path: str, domain: analysis.Domain) -> str:
     return ends + (", log" if domain.log else "")
 
 
-def _in_order(board: pd.DataFrame, files: Files) -> dict[str, dict]:
-    return {row: files.pictures[row] for row in board["cell"] if row in files.pictures}
+def _galleries(board: pd.DataFrame, files: Files) -> list[Gallery]:
+    """Pictures of the controls and of the best rows, as many as there is room for, in the board's order."""
+    there = board[[row in files.pictures for row in board["cell"]]]
+    chosen = set(there.sort_values("control", ascending=False, kind="stable").head(pictures.ROWS)["cell"])
+    found = pictures.galleries({row: files.pictures[row] for row in there["cell"] if row in chosen})
+    if len(chosen) == len(there):
+        return found
+    return [replace(gallery, remark=f"{gallery.remark} Of the best rows and the controls only.") for gallery in found]

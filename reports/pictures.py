@@ -138,8 +138,9 @@ def _attribution(arrays: Arrays) -> _Sheet:
     ]
     fates = zip(names, seen, fooled, strict=True)
     told = "; ".join(f"{name} as {before}, attacked as {after}" for name, before, after in fates)
-    right, kept = (sum(a == b for a, b in zip(names, which, strict=True)) for which in (seen, fooled))
-    note = f"{right} of {n} right, {kept} when attacked"
+    right = [name == before for name, before in zip(names, seen, strict=True)]
+    kept = sum(was and name == after for was, name, after in zip(right, names, fooled, strict=True))
+    note = f"{sum(right)} of {n} right, {kept} of them when attacked"
     alt = f"{n} test images and their attributions, clean and attacked. Seen are {told}."
     return _Sheet(rows, names, alt, note, float(arrays["eps"]))
 
@@ -376,8 +377,8 @@ KINDS: dict[str, _Kind] = {
         "Attributions under an attack on them",
         "From top to bottom: the image's integrated gradients, the image under a short attack on these at {eps} that"
         f" keeps the prediction, its integrated gradients. {_SCALE} An image that the net takes for something else is"
-        " not attacked. IN: shared part of the most important pixels; K: Kendall's tau; both times 100, of these images"
-        " only.",
+        " not attacked, and one on which no step kept the prediction is not shown. IN: shared part of the most"
+        " important pixels; K: Kendall's tau; both times 100, of these images only.",
         _moved,
     ),
     "gradient": _Kind(

@@ -41,7 +41,7 @@ def lookup(params: Mapping[str, str], score: str) -> dict[str, object] | None:
     if _number(params.get("data.limit", "0")) != 0:
         return None
     saliency, teacher = params.get("maps.saliency", ""), params.get("maps.teacher", "")
-    ours = {**params, "measure.step": _step(params, score)}
+    ours = {**params, "measure.step": step(params, score)}
     fitting = [
         figure
         for figure in _asked().get((params.get("data", ""), params.get("method", ""), score), ())
@@ -88,7 +88,7 @@ def _same(ours: str | float | None, wanted: str) -> bool:
     return ours == wanted if math.isnan(number) else math.isclose(_number(ours), number, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def _step(params: Mapping[str, str], score: str) -> float:
+def step(params: Mapping[str, str], score: str) -> float:
     """The step of the attack behind the score: that of a paper's suite, else, of the run's own attack, `measure.step`.
 
     All other attacks, and those where that is 0, are made in steps of 2.5 * eps / steps."""
@@ -100,8 +100,8 @@ def _step(params: Mapping[str, str], score: str) -> float:
         path not in params or _number(params[path]) == count
         for path, count in (("measure.steps", steps), ("measure.restarts", restarts))
     )
-    step = _number(params.get("measure.step")) if is_own else 0
-    return step if step != 0 else 2.5 * eps / 255 / steps
+    size = _number(params.get("measure.step", "0")) if is_own else 0
+    return size if size != 0 else 2.5 * eps / 255 / steps
 
 
 @cache

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 FACTS = (
-    *("run_id", "sweep", "study", "cell", "order", "control", "goal"),
+    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor"),
     *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
 TAGS = ("git", "package.", "device", "threads", "python", "data.")  # of provenance: `tag:git`, `tag:package.torch`
@@ -78,11 +78,11 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
 def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The runs of several experiments as if they were one: experiment -> what `read` gave.
 
-    Cells whose name occurs twice are prefixed with their experiment's. Raises `Mistake` where data sets or first
+    Cells whose name occurs twice are prefixed with their experiment's. Raises `Mistake` where data sets or
     goals differ: such runs share no table."""
     first, *others = frames
     for what, column in (("data set", "param:data"), ("goal", "goal")):
-        values = {name: _first(frame, column).split(",")[0] for name, frame in frames.items()}
+        values = {name: _first(frame, column) for name, frame in frames.items()}
         for other in others:
             if values[other] != values[first]:
                 said = f"{first!r} has {values[first]!r}, {other!r} {values[other]!r}"
@@ -112,6 +112,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "order": int(order) if order.isdigit() else 10**6,
         "control": about.get("harness.control") == "true",
         "goal": about.get("harness.goal", ""),
+        "floor": about.get("harness.floor", ""),
         "winners": about.get("harness.winners"),
         "role": tags.get("harness.role", ""),
         "state": "" if run is parent else tags.get("harness.state", ""),

@@ -2,11 +2,15 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import pandas as pd
 
-# What changes a test score and does not stand in its name: runs that differ in it never share a column.
-MEASURED_BY = ("protocol", "tag:data.test", "param:measure.step", "param:attribution.")
+# What changes a test score and does not stand in its name: runs that differ in it never share a column. `robust` is a
+# mean over the grid of eps; suites of papers have steps of their own, and the full one attacks fewer attributions.
+MEASURED_BY = ("protocol", "tag:data.test", "suites")
+MEASURED_BY += tuple(f"param:measure.{name}" for name in ("eps", "steps", "step", "restarts"))
+OWN = ("paper-sat", "paper-art", "full")
 
 
 def ranked_by(runs: pd.DataFrame) -> str:
@@ -29,9 +33,7 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     ranked = ranked_by(runs)
     if ranked not in runs:
         return runs.iloc[:0].assign(row="", **{ranked: pd.Series(dtype=float)})
-    rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked].map(math.isfinite)]
-    present = [_present(row) for row in rows.reindex(columns=["winners", "winner"]).to_dict("records")]
-    rows = rows[pd.Series(present, index=rows.index, dtype=bool)]
+    rows = _measured(runs)
     rows = rows[foreign(rows) == ""]
     named = rows["key"].notna() & (rows["key"] != "")
     again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")
@@ -39,9 +41,18 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(row=[_label(row) for row in rows[["cell", "winners", "winner"]].to_dict("records")])
 
 
-def doubted(rows: pd.DataFrame) -> list[str]:
-    """The names of the checks that doubt a test score of any of these runs."""
-    checks = [c for c in rows.columns if c.startswith("check:")]
+def _measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """The complete seed runs of present winners that have a figure, however it was measured."""
+    rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked_by(runs)].map(math.isfinite)]
+    present = [_present(row) for row in rows.reindex(columns=["winners", "winner"]).to_dict("records")]
+    return rows[pd.Series(present, index=rows.index, dtype=bool)]
+
+
+def doubted(rows: pd.DataFrame) -> list[str] | None:
+    """The names of the checks that doubt a test score of any of these runs; None where no check was asked."""
+    checks = [c for c in rows.columns if c.startswith("check:") and rows[c].notna().any()]
+    if not checks:
+        return None
     return [c.removeprefix("check:") for c in checks if rows[c].astype(str).str.startswith("doubt: ").any()]
 
 
@@ -52,7 +63,7 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
     scores = runs[ranked] if ranked in runs else pd.Series(math.nan, index=runs.index)
     done = (runs["role"] == "seed") & (runs["state"] == "complete")
     missing = runs[done & ~scores.map(math.isfinite)].assign(reason=f"finished without a number for {ranked}")
-    other = foreign(runs[done & scores.map(math.isfinite)])
+    other = foreign(_measured(runs)) if ranked in runs else pd.Series(dtype=object)
     other = runs.loc[other.index].assign(reason=other)[other != ""]
     rows = pd.concat([failed, missing, other]).sort_index()
     rows = rows.assign(reason=rows["reason"].fillna("").replace("", "no reason recorded"))
@@ -64,7 +75,8 @@ def foreign(runs: pd.DataFrame) -> pd.Series:
 
     Compared are the protocol's version, the test images and the settings of `MEASURED_BY`, of equally frequent ones the
     first; a setting that a run does not have touches none of its scores."""
-    columns = [c for c in runs.columns if c.startswith(MEASURED_BY)]
+    runs = runs.assign(suites=_suites(runs))
+    columns = [c for c in runs.columns if c in MEASURED_BY or c.startswith("param:attribution.")]
     said = pd.Series("", index=runs.index, dtype=object)
     standard = runs
     for column in sorted(columns, key=lambda c: c != "protocol"):
@@ -74,7 +86,7 @@ def foreign(runs: pd.DataFrame) -> pd.Series:
             continue
         usual = max(known, key=_version) if column == "protocol" else Counter(known).most_common(1)[0][0]
         other = values.notna() & (values != usual) & (said == "")
-        name = column.rpartition(":")[2].replace("data.test", "checksum of the test images")
+        name = {"tag:data.test": "checksum of the test images"}.get(column, column.rpartition(":")[2])
         words = [f"measured in another way than the others: {name} {v} here, {usual} there" for v in values[other]]
         said[other] = words
         if column == "protocol":
@@ -82,14 +94,20 @@ def foreign(runs: pd.DataFrame) -> pd.Series:
     return said
 
 
+def _suites(runs: pd.DataFrame) -> pd.Series:
+    """The suites of each run that measure in a way of their own."""
+    texts = runs["param:measure.suites"] if "param:measure.suites" in runs else pd.Series("", index=runs.index)
+    return texts.fillna("").map(lambda text: ", ".join(name for name in OWN if name in text) or "none of its own")
+
+
 def _version(text: str) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def unfinished(mine: pd.DataFrame) -> str:
-    """In a line, how far a cell without a single run that counts has come."""
+def unfinished(mine: pd.DataFrame, apart: Iterable[str] = ()) -> str:
+    """In a line, how far a cell without a single run that counts has come. apart: how its runs were measured apart."""
     search, seeds = mine[mine["role"] == "search"], mine[mine["role"] == "seed"]
-    reasons = [r for r in mine["reason"].dropna() if r]
+    reasons = [r for r in mine["reason"].dropna() if r] + [r for r in apart if r]
     why = f"; {reasons[-1]}" if reasons else ""
     if len(seeds):
         return f"no seed run of the winner counts yet: {_counted(seeds['state'])}{why}"

@@ -82,9 +82,14 @@ def answers(board: pd.DataFrame, question: str) -> Table:
     done = words.finished(board)
     names = [c for c in done.columns if c.startswith("test/") and done[c].notna().any()]
     names = [n for n in names if scores.question(n) == question and _told(n)]
-    counted = [f"{kind}:{names[0]}" for kind in ("n", "dropped") if names and f"{kind}:{names[0]}" in done]
-    labels = [_header(n) for n in names] + [{"n": "Images", "dropped": "Dropped"}[c.partition(":")[0]] for c in counted]
-    columns = [Column("Cell", number=False), *map(Column, labels)]
+    counted = {
+        f"{kind}:{name}": f"{label} ({scores.PROTOCOLS[found[0]]})"
+        for name in names
+        if (found := scores.attribution(name)) and found[1:] == ("", "in")
+        for kind, label in (("n", "Images"), ("dropped", "Dropped"))
+        if f"{kind}:{name}" in done and done[f"{kind}:{name}"].notna().any()
+    }
+    columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *counted.values()])]
     rows = []
     for row in done.to_dict("records"):
         images = [Entry(words.number(row[c]), _number(row[c])) for c in counted]
@@ -218,7 +223,9 @@ def _mean(row: dict, name: str, among: pd.DataFrame | None = None) -> Entry:
     column = f"best:{name}"
     best = among is not None and column in among and row[column] is True and not among[column].eq(True).all()
     best = best and row["seeds"] > 1  # a single one cannot be told from anything
-    return Entry(words.with_interval(row[name], row[f"half:{name}"]), _number(row[name]), best=best)
+    seeds = row.get(f"seeds:{name}", row["seeds"])
+    mark = f"{seeds} seeds" if 0 < seeds < row["seeds"] else ""
+    return Entry(words.with_interval(row[name], row[f"half:{name}"]), _number(row[name]), mark, best)
 
 
 def _any_best(rows: list[list[Entry]]) -> bool:

@@ -24,7 +24,8 @@ def cautions(board: pd.DataFrame) -> Table:
     rows = []
     for row in done.to_dict("records"):
         gain, epoch = row.get("best_epoch_gain"), row.get("best_epoch")
-        entries = [Entry(row["doubts"] or "none", row["doubts"] or "none"), _points(gain), _count(epoch)]
+        doubts = words.NONE if missing(row["doubts"]) else row["doubts"] or "none"
+        entries = [Entry(doubts, doubts), _points(gain), _count(epoch)]
         entries += [_count(row[c]) for c in dropped]
         rows.append([_named(row), *entries, _count(row["seeds:failed"]), _count(row["touches"])])
     remark = (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports import scores, selection
+from reports import published, scores, selection
 
 NONE = "–"  # stands where there is no figure
 _PROTOCOLS = {
@@ -194,7 +194,7 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
         pairs.append((f"vs {control}", said))
     pairs += [("Selection", _selection(runs, done)), ("Test", _test(runs, tested, done))]
     phases = [c for c in ("seconds/train", "seconds/val", "seconds/test") if c in runs]
-    if total := runs[phases].sum().sum():
+    if total := _once(runs)[phases].sum().sum():
         pairs.append(
             (
                 "Cost",
@@ -202,7 +202,7 @@ def reading(runs: pd.DataFrame, board: pd.DataFrame) -> list[tuple[str, str]]:
                 "short, teachers and maps come on top.",
             )
         )
-    return pairs + [("Doubt", said) for said in (*doubts(done), *checked(tested))]
+    return pairs + [("Doubt", said) for said in (*doubts(done), *shared(tested), *checked(tested))]
 
 
 def checked(tested: pd.DataFrame) -> list[str]:
@@ -236,6 +236,15 @@ def doubts(done: pd.DataFrame) -> list[str]:
                 "Gradients may be masked; trust no figure under PGD there before a stronger attack was tried."
             )
     return [*found, *_no_better_than_random(done), *_dropped(done)]
+
+
+def shared(tested: pd.DataFrame) -> list[str]:
+    """Rows that rest on the very same nets, as those of joined experiments may."""
+    rows: dict[frozenset, list[str]] = {}
+    for row, keys in tested.groupby("row", sort=False)["key"]:
+        if (keys.fillna("") != "").all():
+            rows.setdefault(frozenset(keys), []).append(row)
+    return [f"The same nets stand in {listed(same)}." for same in rows.values() if len(same) > 1]
 
 
 def _no_better_than_random(done: pd.DataFrame) -> list[str]:
@@ -277,17 +286,18 @@ def _dropped(done: pd.DataFrame) -> list[str]:
 
 def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     attacks = sorted({a for s in shown(done) if (a := scores.attack(s))})
+    settings = [column for column in tested.columns if column.startswith("param:measure.")]
+    params = {column.removeprefix("param:"): next(iter(tested[column].dropna()), "0") for column in settings}
     text = "Accuracy in per cent of the test images. clean: as they are."
     for steps, restarts in sorted({(s, r) for _, s, r in attacks}):
         grid = ", ".join(f"{e:g}" for e, s, r in attacks if (s, r) == (steps, restarts))
         again = f", the worst of {restarts} starts" if restarts > 1 else ""
         text += f" PGD-{steps}: under {steps} steps of projected gradient ascent{again}, every value of an "
         text += f"image in [0, 1] moved by at most {grid} of 255"
-        step = tested["param:measure.step"].dropna().unique() if "param:measure.step" in tested else []
-        if len(step) == 1:
-            size = setting("measure.step", step[0])
-            text += "; a step is 2.5 · eps / steps" if size in ("0", "0.0") else f"; a step is {size}"
-        text += "."
+        alike = [name for name in shown(done) if (found := scores.attack(name)) and found[1:] == (steps, restarts)]
+        sizes = {published.step(params, name) for name in alike}
+        fixed = len(sizes) == 1 and sizes != {published.step({}, name) for name in alike}
+        text += f"; a step is {setting('step', repr(min(sizes)))}." if fixed else "; a step is 2.5 · eps / steps."
     if attacks and "test/robust" in done:
         text += " robust: the mean of the PGD accuracies over that grid."
     return text
@@ -370,20 +380,29 @@ def _selection(runs: pd.DataFrame, done: pd.DataFrame) -> str:
         rule = f"winners are the complete trials that no other beats in all of {', '.join(goals)}{images}"
     else:
         rule = f"winner is the complete trial with the highest {goals[0]}{images}"
-    return (
-        f"Every cell is a search of its own with the same budget. Its {rule}, repeated with other seeds. "
-        "Pruned and failed trials never compete."
-    )
+    floor = next((text for text in runs["floor"].dropna() if text), "") if "floor" in runs else ""
+    rule += f", of those with at least {floor}" if floor else ""
+    trials = runs[runs["role"] == "search"].groupby("cell").size()
+    size = f", of {_range(trials)} trials" if len(trials) else ""
+    said = f"Every cell is a search of its own{size}. Its {rule}, repeated with other seeds."
+    return f"{said} Pruned and failed trials never compete."
 
 
 def _test(runs: pd.DataFrame, tested: pd.DataFrame, done: pd.DataFrame) -> str:
     images = f" on {_range(done['images:test'])} images" if done["images:test"].notna().any() else ""
     text = f"Measured{images}, after the search."
     if "test_touches" in runs:
-        touches = int(runs["test_touches"].sum())
-        text += f" The {len(tested)} runs behind these figures; {touches} measurements on test in all"
-        text += ", one each." if touches == len(tested) else ": not one each, so look into the difference."
+        touches = int(_once(runs)["test_touches"].sum())
+        behind = len(_once(tested))
+        text += f" The {behind} runs behind these figures; {touches} measurements on test in all"
+        text += ", one each." if touches == behind else ": not one each, so look into the difference."
     return text + " The order of the rows is itself read off test, which favours the first a little."
+
+
+def _once(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, each trial once: cells that share one, as joined experiments may, trained and measured it once."""
+    named = runs["key"].fillna("") != ""
+    return runs[~(named & runs.duplicated("key"))]
 
 
 def _range(numbers: pd.Series) -> str:

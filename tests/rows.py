@@ -18,6 +18,7 @@ def child(cell, role, number, state="complete", **more):
         "order": order,
         "control": order < 2,
         "goal": "val/robust",
+        "floor": "",
         "winners": None,
         "role": role,
         "state": state,

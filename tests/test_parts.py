@@ -6,7 +6,7 @@ import pytest
 from rows import PGD, STANDARD, attributed, child, family, seeds
 
 from harness.errors import Mistake
-from reports import artifacts, figures, leaderboard, parts, selection, tables, trust
+from reports import artifacts, figures, leaderboard, parts, selection, tables, trust, words
 from reports.artifacts import Files
 from reports.runs import together
 
@@ -65,11 +65,46 @@ def test_the_best_of_a_column_is_bold_only_where_something_is_worse():
     assert not column["pgd"][clean].best and not column["standard"][clean].best  # equal: nothing stands out
 
 
+def test_a_mean_over_fewer_seeds_says_so():
+    rows = [row | ({"test/art-in": 0.7} if i else {}) for i, row in enumerate(PGD)]
+    ranking = tables.ranking(leaderboard.table(pd.DataFrame(rows)))
+    column = [c.label for c in ranking.columns].index("IN (ART)")
+    assert ranking.rows[0][column].mark == "2 seeds" and ranking.rows[0][1].mark == ""
+
+
+def test_what_several_winners_cost_is_counted_once():
+    both = [
+        row | {"winners": "a,b", "winner": key, "key": f"{key}{i}", "run_id": f"{key}{i}", "test/robust": 0.5 + i / 100}
+        for key in "ab"
+        for i, row in enumerate(PGD)
+    ]
+    runs = pd.DataFrame([*both, child("pgd", "search", 0, **{"seconds/train": 7.0})])
+    board = leaderboard.table(runs)
+    assert list(board["touches"]) == [3, 3] and board["seconds:all"].sum() == 7 + 6 * 3
+
+
+def test_the_same_nets_in_two_rows_are_called_out():
+    again = [row | {"cell": "b", "run_id": f"b{row['run_id']}"} for row in PGD]
+    runs = pd.DataFrame([*STANDARD, *PGD, *again])
+    said = [text for term, text in words.reading(runs, leaderboard.table(runs)) if term == "Doubt"]
+    assert said == ["The same nets stand in pgd and b."]
+    assert "6 measurements on test in all, one each" in dict(words.reading(runs, leaderboard.table(runs)))["Test"]
+
+
+def test_the_step_is_that_of_the_suite():
+    rows = [
+        row | {"param:measure.suites": "('paper-sat',)", "param:measure.step": "0", "test/pgd5-1": 0.5} for row in PGD
+    ]
+    runs = pd.DataFrame(rows).drop(columns="test/pgd10-8")
+    assert "a step is 2/255." in dict(words.reading(runs, leaderboard.table(runs)))["Scores"]
+
+
 def test_doubts_stand_beside_the_name():
     doubted = [row | {"check:gradients": "doubt: zero", "check:reach": "passed: fine"} for row in PGD]
     board = leaderboard.table(pd.DataFrame(STANDARD + doubted))
     assert [row[0].mark for row in tables.ranking(board).rows] == ["1 doubt", "control"]
-    assert texts(trust.cautions(board))["pgd"][0] == "gradients"
+    said = texts(trust.cautions(board))
+    assert said["pgd"][0] == "gradients" and said["standard"][0] == "–"  # nothing was asked of it
 
 
 def test_other_rules_of_choosing():
@@ -128,6 +163,16 @@ def test_a_winner_at_the_edge_is_called_out():
 @pytest.mark.parametrize(
     ("own", "others", "said"),
     [
+        (
+            {"param:measure.eps": "(0.1,)"},
+            {"param:measure.eps": "(0.1, 0.2)"},
+            "measure.eps (0.1,) here, (0.1, 0.2) there",
+        ),
+        (
+            {"param:measure.suites": "('full',)"},
+            {"param:measure.suites": "('standard',)"},
+            "full here, none of its own there",
+        ),
         ({"protocol": "1"}, {"protocol": "2"}, "protocol 1 here, 2 there"),
         ({"protocol": None}, {"protocol": "2"}, "protocol not recorded here, 2 there"),
         ({"tag:data.test": "aa"}, {"tag:data.test": "bb"}, "checksum of the test images aa here, bb there"),
@@ -150,9 +195,23 @@ def test_the_newest_protocol_counts_however_few_its_runs():
     assert list(selection.tested(runs)["cell"]) == ["trades"]
 
 
+def test_an_overtaken_winner_does_not_say_how_the_present_one_should_be_measured():
+    old = seeds("pgd", [0.1] * 5, **{"winner": "a", "winners": "b", "param:measure.step": "0.1"})
+    new = seeds("pgd", [0.6] * 3, **{"winner": "b", "winners": "b", "param:measure.step": "0"})
+    runs = pd.DataFrame([*old, *(row | {"key": f"new{row['key']}"} for row in new)])
+    assert list(selection.tested(runs)["test/robust"]) == [0.6] * 3
+    assert selection.failures(runs).empty
+
+
 def test_a_setting_that_a_run_does_not_have_touches_none_of_its_scores():
     runs = pd.DataFrame([*STANDARD, *(row | {"param:attribution.k": "8"} for row in PGD)])
     assert set(selection.tested(runs)["cell"]) == {"standard", "pgd"}
+
+
+def test_a_cell_whose_runs_were_measured_otherwise_says_so():
+    runs = pd.DataFrame([*STANDARD, *PGD, *(r | {"protocol": "1"} for r in seeds("trades", [0.9]))])
+    board = leaderboard.table(runs)
+    assert board.iloc[2]["not_finished"].endswith("protocol 1 here, 2 there")
 
 
 # ---- several experiments
@@ -170,7 +229,10 @@ def test_experiments_are_joined_and_cells_of_the_same_name_told_apart():
     ("change", "said"),
     [
         ({"param:data": "shapes"}, "different data sets share no table: 'a' has 'digits', 'b' 'shapes'"),
-        ({"goal": "val/clean"}, "different goals share no table: 'a' has 'val/robust', 'b' 'val/clean'"),
+        (
+            {"goal": "val/robust,val/clean"},
+            "different goals share no table: 'a' has 'val/robust', 'b' 'val/robust,val/clean'",
+        ),
     ],
 )
 def test_experiments_that_cannot_be_joined(change, said):

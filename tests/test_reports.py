@@ -665,7 +665,8 @@ def test_text_from_outside_is_escaped(tmp_path):
     assert "<script" not in md and "second line" in md
     for lines in (block.splitlines() for block in md.split("\n\n") if block.startswith("| ")):
         assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1  # no bar too many
-    assert {f.name for f in tmp_path.iterdir()} == {f"b-x-b-..-y.{kind}" for kind in ("md", "csv", "tex", "html")}
+    stems = {f.name.rpartition(".")[0] for f in tmp_path.iterdir()}
+    assert len(stems) == 1 and stems.pop().startswith("b-x-b-..-y-")  # and four digits of its own
 
 
 def test_the_guide_says_what_the_numbers_are():

@@ -91,3 +91,8 @@ def test_budgets_are_no_part_of_a_study_and_domains_are():
     longer = Space(base={}, compare={"sat": {"method": "sat"}}, search={"optim.lr": within(2)}, trials=99, seeds=9)
     assert longer.digest(longer.cells({})[0]) == plain.digest(cell)
     assert wider.digest(wider.cells({})[0]) != plain.digest(cell)
+
+
+def test_a_goal_is_a_share_or_a_likeness():
+    with pytest.raises(Mistake, match="such as val/robust or val/strong-in, not 'val/cw20_l2'"):
+        Space({}, {"a": {}}, {}, goal=("val/robust", "val/cw20_l2"))

@@ -83,7 +83,8 @@ def front(
     on = stats.front((-p.x if less_x else p.x, p.y) for p in points)
     best = [p for p, strong in zip(points, on, strict=True) if strong]
     others = [p for p, strong in zip(points, on, strict=True) if not strong]
-    across, marks = _across([*(p.x for p in points), *(v for p in best for v in ends(p.x, p.half_x))], min([0.0, *(p.x for p in points)]), log_x, unit_x)
+    widths = [*(p.x for p in points), *(v for p in best for v in ends(p.x, p.half_x))]
+    across, marks = _across(widths, min([0.0, *(p.x for p in points)]), log_x, unit_x)
     heights = [*(p.y for p in points), *(v for p in best for v in ends(p.y, p.half_y))]
     low, high, upright = shares(heights, min([0.0, *(p.y for p in points)]))
     up = Axis(low, high, HEIGHT - FOOT, TOP)
