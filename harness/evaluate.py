@@ -182,7 +182,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     p.set_defaults(space=None)
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
     p.add_argument("--model", help="package.module:callable, or a net of harness.models: somebody else's net")
-    p.add_argument("--weights", type=Path, metavar="FILE", help="its weights, as torch.save wrote them")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="its weights, as torch.save or safetensors wrote them")
     p.add_argument(
         "--suite", default="standard", help=f"some of {', '.join(suites.SUITES)}, joined by commas (default standard)"
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness import models
@@ -24,7 +26,8 @@ def load(model: str, weights: Path | None, data: Data, device: str = "cpu") -> n
 
     model: a name of `harness.models`, or `package.module:callable`, which is called without arguments, or with
     `classes` where it takes that, and gives a module from images in [0, 1] to logits; normalisation is its own affair.
-    weights: what `torch.save` wrote, a state dict or a checkpoint that holds one; None for a net that has them already.
+    weights: what `torch.save` wrote, a state dict or a checkpoint that holds one, or a .safetensors file; None for a
+    net that has them already.
     Raises `Mistake` for anything that does not fit.
     """
     net = _made(model, data)
@@ -79,7 +82,8 @@ def _takes_classes(make: Callable) -> bool:
 
 
 def _fill(net: nn.Module, file: Path) -> None:
-    state = _state(load_weights(file, hint=""), file)
+    saved = _tensors(file) if file.suffix == ".safetensors" else load_weights(file, hint="")
+    state = _state(saved, file)
     own = net.state_dict()
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
     resized = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
@@ -92,6 +96,16 @@ def _fill(net: nn.Module, file: Path) -> None:
         shapes = f"{tuple(state[name].shape)}, the net's is {tuple(own[name].shape)}"
         raise Mistake(f"{str(file)!r} holds the weights of another net: {name!r} is {shapes}")
     net.load_state_dict(state)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds: tensors by name, and nothing that could be run."""
+    try:
+        return load_file(file)
+    except OSError as error:
+        raise Mistake(f"cannot read {str(file)!r}: {error.strerror or one_line(error)}") from None
+    except SafetensorError as error:
+        raise Mistake(f"{str(file)!r} is not a safetensors file: {one_line(error)}") from None
 
 
 def _state(saved: object, file: Path) -> dict[str, Tensor]:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from harness.errors import Mistake
 
+_MASK = os.umask(0)
+os.umask(_MASK)
+MODE = 0o666 & ~_MASK  # of files, as other programs of this user make them
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,6 +65,7 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         save(Path(name))
+        os.chmod(name, MODE)  # a temporary file is its owner's alone, what is kept is for whom the folder is
         with open(name, "rb") as written:
             os.fsync(written.fileno())
         os.replace(name, path)

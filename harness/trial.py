@@ -246,6 +246,7 @@ def machine(device: str) -> dict[str, str]:
     )
     return {
         "device": f"{device} ({name})",
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # the widest instructions: other ones round sums otherwise
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,

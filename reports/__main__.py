@@ -16,10 +16,8 @@ import pandas as pd
 from harness.errors import Mistake, exit_status
 from reports import artifacts, write, write_papers
 from reports.leaderboard import table, text
-from reports.runs import experiments, read, together
+from reports.runs import STORE, experiments, read, together
 from reports.selection import tested
-
-STORE = "sqlite:///runs/mlflow.db"
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:

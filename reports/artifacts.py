@@ -49,7 +49,7 @@ def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str) -> dic
     from mlflow.exceptions import MlflowException
 
     try:
-        with np.load(_file(client, run, name)) as arrays:
+        with open(_file(client, run, name), "rb") as file, np.load(file) as arrays:  # numpy leaves open what is damaged
             return {key: arrays[key] for key in arrays.files}
     except (MlflowException, OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}

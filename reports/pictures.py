@@ -140,7 +140,7 @@ def _attribution(arrays: Arrays) -> _Sheet:
     told = "; ".join(f"{name} as {before}, attacked as {after}" for name, before, after in fates)
     right = [name == before for name, before in zip(names, seen, strict=True)]
     kept = sum(was and name == after for was, name, after in zip(right, names, fooled, strict=True))
-    note = f"{sum(right)} of {n} right, {kept} of them when attacked"
+    note = f"{sum(right)} of {n} right, {kept} under attack"
     alt = f"{n} test images and their attributions, clean and attacked. Seen are {told}."
     return _Sheet(rows, names, alt, note, float(arrays["eps"]))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+STORE = "sqlite:///runs/mlflow.db"
 FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor"),
     *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),

@@ -154,7 +154,7 @@ def test_words_say_what_is_seen():
     found = galleries({"pgd": given})
     attribution = found["attribution"]
     assert "three as seven, attacked as two" in attribution.pictures[0].alt
-    assert attribution.pictures[0].note == "5 of 6 right, 0 of them when attacked"
+    assert attribution.pictures[0].note == "5 of 6 right, 0 under attack"
     assert "PGD at 8/255" in attribution.remark and attribution.columns == NAMES[:6]
     assert "left to right: zero, one, two, three, four, five." in attribution.remark
     moved = found["moved"]
