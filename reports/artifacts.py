@@ -22,7 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Files:
-    """images: run id -> score -> one number per test image. pictures: row of the board -> what its gallery holds."""
+    """images: run id -> the ranked score -> one number per test image. pictures: row of the board -> its gallery's."""
 
     images: Mapping[str, Arrays] = field(default_factory=dict)
     pictures: Mapping[str, Arrays] = field(default_factory=dict)
@@ -32,25 +32,25 @@ def read(uri: str, runs: pd.DataFrame) -> Files:
     """The files of the runs that count; the pictures of each row's first seed. What is not there is left out.
 
     Raises `Mistake` where the store cannot be read."""
-    counted = selection.tested(runs)
+    counted, ranked = selection.tested(runs), selection.ranked_by(runs)
     images, pictures = {}, {}
     with opened(uri) as client:
         ordered = counted.sort_values(["row", "number"], kind="stable")
         for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
-            if arrays := _arrays(client, run, "test.npz"):
+            if arrays := _arrays(client, run, "test.npz", ranked):
                 images[run["run_id"]] = arrays
             if run["row"] not in pictures and (arrays := _arrays(client, run, "gallery.npz")):
                 pictures[run["row"]] = arrays
     return Files(images, pictures)
 
 
-def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str) -> dict[str, np.ndarray]:
-    """The arrays of an artifact; none where it is missing or damaged: a report shows what there is."""
+def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str, only: str = "") -> dict[str, np.ndarray]:
+    """The arrays of an artifact, or one alone; none where it is missing or damaged: a report shows what there is."""
     from mlflow.exceptions import MlflowException
 
     try:
         with open(_file(client, run, name), "rb") as file, np.load(file) as arrays:  # numpy leaves open what is damaged
-            return {key: arrays[key] for key in arrays.files}
+            return {key: arrays[key] for key in arrays.files if only in ("", key)}
     except (MlflowException, OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 # What changes a test score and does not stand in its name: runs that differ in it never share a column. `robust` is a
@@ -38,14 +39,25 @@ def tested(runs: pd.DataFrame) -> pd.DataFrame:
     named = rows["key"].notna() & (rows["key"] != "")
     again = rows.sort_values("started", kind="stable").duplicated(["cell", "key"], keep="last")
     rows = rows[~(named & again.reindex(rows.index))]
-    return rows.assign(row=[_label(row) for row in rows[["cell", "winners", "winner"]].to_dict("records")])
+    labels = [_label(row) for row in rows.reindex(columns=["cell", "winners", "winner"]).to_dict("records")]
+    return runs.loc[rows.index].assign(row=labels)
 
 
 def _measured(runs: pd.DataFrame) -> pd.DataFrame:
-    """The complete seed runs of present winners that have a figure, however it was measured."""
-    rows = runs[(runs["role"] == "seed") & (runs["state"] == "complete") & runs[ranked_by(runs)].map(math.isfinite)]
+    """The complete seed runs of present winners that have a figure, however it was measured.
+
+    Of their columns those alone that say which of them count: a table of runs is hundreds of columns wide."""
+    telling = ("cell", "key", "started", "winners", "winner")
+    columns = [c for c in runs.columns if c in telling or _tells_how(c) or c == "param:measure.suites"]
+    seeds = (runs["role"] == "seed") & (runs["state"] == "complete") & np.isfinite(runs[ranked_by(runs)])
+    rows = runs.loc[seeds, columns]
     present = [_present(row) for row in rows.reindex(columns=["winners", "winner"]).to_dict("records")]
     return rows[pd.Series(present, index=rows.index, dtype=bool)]
+
+
+def _tells_how(column: str) -> bool:
+    """Whether a column says how a run was measured."""
+    return column in MEASURED_BY or column.startswith("param:attribution.")
 
 
 def doubted(rows: pd.DataFrame) -> list[str] | None:
@@ -76,7 +88,7 @@ def foreign(runs: pd.DataFrame) -> pd.Series:
     Compared are the protocol's version, the test images and the settings of `MEASURED_BY`, of equally frequent ones the
     first; a setting that a run does not have touches none of its scores."""
     runs = runs.assign(suites=_suites(runs))
-    columns = [c for c in runs.columns if c in MEASURED_BY or c.startswith("param:attribution.")]
+    columns = [column for column in runs.columns if _tells_how(column)]
     said = pd.Series("", index=runs.index, dtype=object)
     standard = runs
     for column in sorted(columns, key=lambda c: c != "protocol"):

@@ -104,7 +104,8 @@ def against(board: pd.DataFrame) -> str:
 def shown(board: pd.DataFrame) -> list[str]:
     """The scores on test that tables show, in the board's order: the goals, and all others but minor ones."""
     names = [c for c in board.columns if c.startswith("test/") and board[c].notna().any()]
-    return [name for name in names if not scores.minor(name) or name in goals(board)]
+    first = goals(board)
+    return [name for name in names if not scores.minor(name) or name in first]
 
 
 def goals(board: pd.DataFrame) -> list[str]:
