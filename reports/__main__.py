@@ -123,4 +123,6 @@ def _progress(runs: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    status = exit_status(main)
+    gc.freeze()  # looking through all that was read once more, at exit, would take a second
+    sys.exit(status)
