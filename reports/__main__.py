@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import Mistake, exit_status
+from harness.errors import Mistake, exit_status, unknown
 from reports import artifacts, write, write_papers
 from reports.leaderboard import table, text
 from reports.runs import STORE, experiments, read, together
@@ -49,6 +49,8 @@ def main(words: list[str] | None = None) -> int:
         from reports import export
 
         return export.main(words[1:])
+    if words and not words[0].startswith("-"):
+        raise unknown("command", words[0], ("verify", "export"))
     with _uncollected():
         return _reports(arguments(words))
 

@@ -807,6 +807,7 @@ def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsy
     [
         (["--experiment", "sat-digit"], "experiment 'sat-digit' is not known; did you mean 'sat-digits'?"),
         (["--experiment", "sat-shapes"], "'sat-shapes' has no finished seed run yet; its trials: 1 complete"),
+        (["exprot", "--sweep"], "command 'exprot' is not known; did you mean 'export'?"),
         (["--sweep", "new"], "--sweep is one of an experiment's; name that by --experiment"),
         (["--tracking-uri", "sqlite:///no/such.db"], "there is no MLflow database at 'no/such.db'"),
         (["--tracking-uri", "runs/mlflow.db"], "did you mean 'sqlite:///runs/mlflow.db'?"),
@@ -816,7 +817,7 @@ def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsy
 )
 def test_mistakes_are_one_line_and_status_2(store, tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
-    words = words if "--tracking-uri" in words else ["--tracking-uri", store, *words]
+    words = words if {"--tracking-uri", "exprot"} & {*words} else ["--tracking-uri", store, *words]
     assert exit_status(lambda: main(words)) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and "secret" not in error
