@@ -6,6 +6,7 @@ stops early, a `Source` says; trials checkpoint and resume by themselves.
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import math
 import os
@@ -87,8 +88,18 @@ def slots(cpus: float, gpus: float) -> int:
     return max(1, math.floor(min(room))) if room else 1
 
 
-def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners: Sequence[Listener]) -> bool:
+def run_all(
+    source: Source,
+    place: Place,
+    *,
+    cpus: float,
+    gpus: float,
+    listeners: Sequence[Listener],
+    work: str = "harness.trial:run",
+) -> bool:
     """Run every job of the source; repetitions of winners are also tested.
+
+    work: where workers find what runs a trial, with the signature of `harness.trial.run`.
 
     Returns whether the source is finished; False after an interruption. Raises what the source, a listener or, as a
     `Mistake`, a worker could not go on with; jobs under way are then neither ended nor lost.
@@ -100,7 +111,7 @@ def run_all(source: Source, place: Place, *, cpus: float, gpus: float, listeners
     trainable = tune.with_resources(_trainable, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
-        param_space={"place": dataclasses.astuple(place)},
+        param_space={"place": dataclasses.astuple(place), "work": work},
         tune_config=tune.TuneConfig(
             search_alg=_Proposals(desk),
             scheduler=_Rungs(desk),
@@ -132,9 +143,10 @@ def _trainable(config: dict) -> None:
     """One job on a worker. What goes wrong in it is reported as its outcome, so that only a dead worker is retried."""
     import torch
 
-    from harness import trial as trials
     from harness.config import build
 
+    module, _, function = config["work"].partition(":")
+    run = getattr(importlib.import_module(module), function)
     place = Place(*config["place"])
     gpus = ray.get_gpu_ids()
     place = dataclasses.replace(place, device="cuda" if gpus else "cpu")
@@ -149,7 +161,7 @@ def _trainable(config: dict) -> None:
         tune.report({"row": tuple(row.items())})  # no dict: Ray flattens those
 
     try:
-        result = trials.run(build(config["settings"]), place, report=report, test=config["test"])
+        result = run(build(config["settings"]), place, report=report, test=config["test"])
         tune.report({"outcome": Outcome("complete", epoch, result)})
     except (
         Mistake,
