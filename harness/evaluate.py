@@ -155,13 +155,15 @@ def drawn(target: Target, place: Place, per_class: int) -> Path:
 
 def tracked(found: Evaluation, extra: list[Path], uri: str, place: Place) -> None:
     """Write it to MLflow's experiment `evaluations`."""
-    from harness import track
+    from harness import deliver, track
 
     name = f"{found.file.parent.name} {found.file.stem}"
-    tracker = track.Tracker(uri, "evaluations", place, {"harness.sweep": "evaluations", **track.environment()})
+    tags = {"harness.sweep": "evaluations", **track.environment()}
+    tracker = track.Tracker(place, "evaluations", tags, f"evaluations-{name.replace(' ', '-')}")
     beside = (found.file, found.file.with_suffix(".npz"), found.file.with_name(f"{found.file.stem}-attacked.npz"))
     files = [file for file in (*beside, *extra) if file.exists()]
     tracker.evaluated(name, found.settings, track.summed(found.scores), found.checks, files)
+    deliver.everything(uri, tracker.log, place)
 
 
 def spoken(checks: list[Check]) -> list[str]:

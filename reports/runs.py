@@ -58,10 +58,11 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if not studies:
             raise Mistake(f"experiment {experiment!r} holds no study yet")
         children = _search(client, found.experiment_id, "tags.harness.role != 'study'")
-        sweep = _newest(studies, children) if sweep is None else sweep
-        parents = {s.info.run_id: s for s in studies if s.data.tags.get("harness.sweep", "") == sweep}
-        if not parents:
-            raise unknown("sweep", sweep, {s.data.tags.get("harness.sweep", "") for s in studies})
+        known = {_written(s)[0] for s in studies}
+        if sweep is not None and sweep not in known:
+            raise unknown("sweep", sweep, known)
+        newest = _newest([s for s in studies if sweep in (None, _written(s)[0])], children)
+        parents = {s.info.run_id: s for s in studies if _written(s) == newest}
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")
@@ -147,9 +148,14 @@ def _ordered(columns: pd.Index) -> list[str]:
     return [*FACTS, *params, *sorted(c for c in columns if c not in {*FACTS, *params})]
 
 
-def _newest(studies: list["Run"], children: list["Run"]) -> str:
+def _written(study: "Run") -> tuple[str, str]:
+    """The sweep of a study, and which log of it: the same sweep may have been run in several output folders."""
+    return study.data.tags.get("harness.sweep", ""), study.data.tags.get("harness.log", "")
+
+
+def _newest(studies: list["Run"], children: list["Run"]) -> tuple[str, str]:
     """The sweep of the run that started last: an old one that was taken up again is the newest."""
-    sweeps = {s.info.run_id: s.data.tags.get("harness.sweep", "") for s in studies}
+    sweeps = {s.info.run_id: _written(s) for s in studies}
     runs = [(r, r.data.tags.get("mlflow.parentRunId", r.info.run_id)) for r in (*studies, *children)]
     return max((run.info.start_time, sweeps[parent]) for run, parent in runs if parent in sweeps)[1]
 
