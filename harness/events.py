@@ -30,6 +30,7 @@ class Log:
             if not path.exists() or not path.stat().st_size:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._append({"log": uuid.uuid4().hex[:12], "experiment": experiment})
+            head(path)
         except OSError as error:
             raise Mistake(f"cannot keep what happens in {str(path)!r}: {error.strerror}") from None
 
@@ -58,7 +59,9 @@ class Log:
 def head(path: Path) -> Event:
     """Which log it is (`log`), and of which experiment. Raises `Mistake` where it is none."""
     for event, _ in _lines(path, 0):
-        return event
+        if "log" in event:
+            return event
+        break
     raise Mistake(f"{str(path)!r} is no log of events; move it away to start anew")
 
 

@@ -1,10 +1,14 @@
 """A small sweep as a user starts it, and everything that it left, in a form that two sweeps can be compared by."""
 
+import contextlib
 import csv
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import optuna
@@ -81,3 +85,32 @@ def told(out, uri=None):
             "files": sorted(a.path for a in client.list_artifacts(r.info.run_id)),
         }
     return found
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(database, port, log):
+    """MLflow's server on that database, until the block ends: then it is killed."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--artifacts-destination", str(database.parent / "served"), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with open(log, "a") as said:
+        server = subprocess.Popen(command, stdout=said, stderr=said, env=env, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()

@@ -15,7 +15,9 @@ import sys
 import time
 
 import pytest
-from sweeps import ONE_AT_A_TIME, ROOT, command, leaderboard, proposed, run, told
+from sweeps import ONE_AT_A_TIME, ROOT, command, free_port, leaderboard, proposed, run, serving, told
+
+from harness import deliver
 
 SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 10**6))
 CHANCE = random.Random(SEED)
@@ -150,3 +152,27 @@ def test_a_trial_that_hangs_ends_at_the_time_limit(tmp_path, fresh):
     ended = {name[-1]: run["tags"] for name, run in told(tmp_path).items() if "search #" in name}
     assert {number: tags["harness.state"] for number, tags in ended.items()} == {"0": "failed", "1": "complete"}
     assert ended["0"]["harness.reason"].startswith("not done after 12 s, at misfortunes.py, line ")
+
+
+def test_a_tracking_server_that_is_gone_for_good(undisturbed, tmp_path, fresh, empty_store):
+    """The study completes, a command says what waits, and another store learns everything later."""
+    (served := tmp_path / "served").mkdir()
+    shutil.copy(empty_store, served / "server.db")
+    port = free_port()
+    python, env = suffering(tmp_path, "--tracking-uri", f"http://127.0.0.1:{port}")
+    with contextlib.ExitStack() as serves:
+        serves.enter_context(serving(served / "server.db", port, served / "server.log"))
+        process = subprocess.Popen(python, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: list(tmp_path.glob("trials/*/result.json")), process)
+            serves.close()
+            _, said = process.communicate(timeout=240)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 1 and "events wait in" in said and said.count("\n") == 1, said
+    assert proposed(tmp_path) == proposed(undisturbed[0])
+    assert deliver.main(["--out", str(tmp_path)]) == 0
+    again = run(tmp_path, *ONE_AT_A_TIME)  # has nothing left to run, and reports
+    assert again.returncode == 0, again.stderr
+    same(tmp_path, undisturbed[0])
