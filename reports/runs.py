@@ -1,6 +1,7 @@
 """What MLflow holds about an experiment, as one tidy table."""
 
 import contextlib
+import http.client
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import Mistake, one_line, unknown
+from harness.errors import Mistake, one_line, redacted, unknown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +111,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "sweep": about.get("harness.sweep", ""),
         "study": about.get("harness.study", parent.info.run_id),
         "cell": about.get("harness.cell", parent.info.run_name),
-        "order": int(order) if order.isdigit() else 10**6,
+        "order": int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6,
         "control": about.get("harness.control") == "true",
         "goal": about.get("harness.goal", ""),
         "floor": about.get("harness.floor", ""),
@@ -185,7 +186,7 @@ def opened(uri: str) -> Iterator["MlflowClient"]:
         try:
             yield MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise Mistake(f"MLflow at {_shown(uri)} cannot be read: {one_line(error)}") from None
+            raise Mistake(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
 
 
 def _check(uri: str) -> None:
@@ -214,16 +215,16 @@ def _check_sqlite(uri: str) -> None:
 def _check_server(uri: str) -> None:
     """Ask once. MLflow itself would try a server that is not there again and again, for minutes."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER):
+        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=ANSWER):
             pass
     except urllib.error.HTTPError as error:
         error.close()  # it answered; whether it lets us in is for MLflow to find out
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has its own say on certificates
-            raise Mistake(f"no MLflow server answers at {_shown(uri)}: {reason}") from None
+            raise Mistake(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
 
 
-def _shown(uri: str) -> str:
-    """The URI without a password in it."""
-    return repr(re.sub(r"//[^/@]*@", "//***@", uri))
+def without_user(uri: str) -> str:
+    """The URI of a server without the name and password in it, which Python's own client takes for its address."""
+    return re.sub(r"//\S*@", "//", uri)
