@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 NAMES = 24  # that one line lists
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:([^\s/:@]*):\S*|[^\s/:@]+)@", re.IGNORECASE)
 _FIELD = re.compile(
-    r"((?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api_?key|access_?key|signature|\bsig|odbc_connect)\w*"
+    r"((?:(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api_?key|access_?key|signature|odbc_connect)\w*|\bsig)"
     r"\s*(?:=|%3d)\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&;'\"]+)",
     re.IGNORECASE,
 )
