@@ -579,7 +579,8 @@ def test_settings_name_what_there_is_and_nothing_else(place, path, name):
 
 @pytest.mark.parametrize("key", ["../../secret", "/etc", "..", "", "a" * 11, "A" * 12, "a" * 12 + "/.."])
 def test_a_trial_is_named_by_its_key(tmp_path, place, key):
-    write_json(tmp_path / "secret/trial.json", {"settings": build({}).flat()})
+    for folder in (tmp_path / "secret", place.out / "trials", place.trial("a" * 12).parent.parent):
+        write_json(folder / "trial.json", {"settings": build({}).flat()})  # what would be found there
     with refused("trial ", "is not known"):
         evaluate.recorded(key, place)
 
