@@ -48,6 +48,11 @@ def redacted(text: str) -> str:
     return _FIELD.sub(r"\1***", hidden)
 
 
+def without_user(uri: str) -> str:
+    """The URI without the name and password in it, which Python's own client would take for a part of the host."""
+    return _USER.sub(r"\1", uri)
+
+
 def printable(text: str) -> str:
     """The text with question marks for what would steer a terminal, line ends included."""
     return "".join(c if c.isprintable() else "?" for c in text)

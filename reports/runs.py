@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import Mistake, one_line, redacted, unknown
+from harness.errors import Mistake, one_line, redacted, unknown, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -223,8 +223,3 @@ def _check_server(uri: str) -> None:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has its own say on certificates
             raise Mistake(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
-
-
-def without_user(uri: str) -> str:
-    """The URI of a server without the name and password in it, which Python's own client takes for its address."""
-    return re.sub(r"//\S*@", "//", uri)
