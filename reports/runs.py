@@ -195,7 +195,7 @@ def _check(uri: str) -> None:
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif "://" not in uri and ":" not in uri:
-        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{uri}'?")
+        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
 
 
 def _check_sqlite(uri: str) -> None:
