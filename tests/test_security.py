@@ -553,10 +553,11 @@ OUTSIDE = ["../secret", "..", ".", "/etc", "a/../../secret", "a/b", "..\\secret/
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_a_data_set_does_not_lie_outside_the_data_root(tmp_path, place, name):
-    (tmp_path / "secret").mkdir()
     parquet_folder(tmp_path, [picture()] * 2)
-    (tmp_path / "mine").rename(tmp_path / "secret/deep")
-    place.data.mkdir(exist_ok=True)
+    for folder in (tmp_path, tmp_path / "secret", place.data, place.data / "a/b"):  # what would be found there
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (tmp_path / "mine").iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
     before = sorted(tmp_path.rglob("*"))
     with refused("data "):
         datasets.load(Source(name), place)
