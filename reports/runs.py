@@ -1,6 +1,7 @@
 """What MLflow holds about an experiment, as one tidy table."""
 
 import contextlib
+import http.client
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import Mistake, one_line, unknown
+from harness.errors import Mistake, one_line, redacted, unknown, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,7 +112,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "sweep": about.get("harness.sweep", ""),
         "study": about.get("harness.study", parent.info.run_id),
         "cell": about.get("harness.cell", parent.info.run_name),
-        "order": int(order) if order.isdigit() else 10**6,
+        "order": int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6,
         "control": about.get("harness.control") == "true",
         "goal": about.get("harness.goal", ""),
         "floor": about.get("harness.floor", ""),
@@ -191,7 +192,7 @@ def opened(uri: str) -> Iterator["MlflowClient"]:
         try:
             yield MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise Mistake(f"MLflow at {_shown(uri)} cannot be read: {one_line(error)}") from None
+            raise Mistake(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
 
 
 def _check(uri: str) -> None:
@@ -200,7 +201,7 @@ def _check(uri: str) -> None:
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif "://" not in uri and ":" not in uri:
-        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{uri}'?")
+        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
 
 
 def _check_sqlite(uri: str) -> None:
@@ -220,16 +221,11 @@ def _check_sqlite(uri: str) -> None:
 def _check_server(uri: str) -> None:
     """Ask once. MLflow itself would try a server that is not there again and again, for minutes."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER):
+        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=ANSWER):
             pass
     except urllib.error.HTTPError as error:
         error.close()  # it answered; whether it lets us in is for MLflow to find out
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has its own say on certificates
-            raise Mistake(f"no MLflow server answers at {_shown(uri)}: {reason}") from None
-
-
-def _shown(uri: str) -> str:
-    """The URI without a password in it."""
-    return repr(re.sub(r"//[^/@]*@", "//***@", uri))
+            raise Mistake(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
