@@ -9,6 +9,7 @@ output folder, such as one whose server had gone, or one made on a cluster and t
 
 import argparse
 import hashlib
+import http.client
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness import events
-from harness.errors import Mistake, exit_status, one_line
+from harness.errors import Mistake, exit_status, one_line, redacted, without_user
 from harness.place import Place, locked, write_json
 
 for _name, _value in {
@@ -91,6 +92,8 @@ class Store:
             self._client.log_batch(run, metrics=metrics[start : start + BATCH], params=params, tags=tags)
             params, tags = [], []
         for file, folder in event.get("files", ()):
+            if ".." in Path(file).parts or Path(file).is_absolute():  # a log may be somebody else's
+                raise LookupError(f"{file!r} is not in the output folder")
             if (path := self._place.out / file).exists():
                 self._client.log_artifact(run, str(path), folder or None)
         if event.get("status") == "RUNNING":
@@ -113,7 +116,7 @@ class Delivery:
         reachable(uri)
         self._uri, self._log = uri, log
         self.store = _opened(uri, log, place)
-        self._mark = log.with_suffix(f".{hashlib.sha256(uri.encode()).hexdigest()[:8]}.delivered")
+        self._mark = log.with_suffix(f".{hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]}.delivered")
         told = _position(self._mark) if self.store.runs else 0  # a new store is told everything
         self._at = self._marked = told or events.first(log)
         self._refused: list[str] = []
@@ -145,12 +148,12 @@ class Delivery:
         left = sum(1 for _ in events.read(self._log, self._at))
         if left:
             return (
-                f"the tracking store {self._uri!r} failed: {self._trouble or 'it takes too long'};"
+                f"the tracking store {redacted(self._uri)!r} failed: {self._trouble or 'it takes too long'};"
                 f" {left} events wait in {str(self._log)!r}, send them by: python -m harness.deliver"
             )
         if self._refused:
-            first = self._refused[0]
-            return f"the tracking store {self._uri!r} refused {len(self._refused)} events, the first one: {first}"
+            said = f"{len(self._refused)} events, the first one: {self._refused[0]}"
+            return f"the tracking store {redacted(self._uri)!r} refused {said}"
         return ""
 
     def _work(self) -> None:
@@ -223,7 +226,7 @@ def _opened(uri: str, log: Path, place: Place) -> Store:
     except Mistake:
         raise
     except Exception as error:  # stores fail in their drivers' own ways
-        raise Mistake(f"cannot use the tracking store {uri!r}: {one_line(error)}") from None
+        raise Mistake(f"cannot use the tracking store {redacted(uri)!r}: {one_line(error)}") from None
 
 
 def reachable(uri: str) -> None:
@@ -231,10 +234,12 @@ def reachable(uri: str) -> None:
     scheme, _, rest = uri.partition("://")
     if scheme in ("http", "https"):
         try:
-            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
-        except (OSError, urllib.error.URLError, ValueError) as error:
+            urllib.request.urlopen(without_user(uri).rstrip("/") + "/health", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()  # it answered; whether it lets us in is for MLflow to find out
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise Mistake(f"no MLflow server answers at {uri!r}: {reason}") from None
+            raise Mistake(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
     elif scheme == "sqlite":
         file = Path(rest.removeprefix("/"))
         try:
@@ -244,7 +249,7 @@ def reachable(uri: str) -> None:
         except OSError as error:
             raise Mistake(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
     elif scheme not in ("postgresql", "mysql", "mssql", "databricks"):
-        raise Mistake(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {uri!r}")
+        raise Mistake(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -272,7 +277,7 @@ def main(words: list[str] | None = None) -> int:
             raise Mistake(f"a command is writing to {str(place.out)!r}, and delivers by itself; wait for its end")
         for log in logs:
             told = everything(uri, log, place)
-            print(f"{events.head(log)['experiment']}: {len(told.store.runs)} runs of {log.stem} at {uri}")
+            print(f"{events.head(log)['experiment']}: {len(told.store.runs)} runs of {log.stem} at {redacted(uri)}")
     return 0
 
 

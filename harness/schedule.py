@@ -354,8 +354,12 @@ class _Workers(tune.Callback):
 
     @staticmethod
     def _why(trial) -> str:
-        error = trial.get_error()
-        return one_line(getattr(error, "cause", None) or error)
+        """The first line of what Ray noted of a dead worker, or the last one of a traceback."""
+        try:
+            noted = Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
+        except (OSError, TypeError):
+            noted = []
+        return (noted or ["nobody knows why"])[-1 if any("Traceback" in line for line in noted) else 0][:500]
 
 
 @contextlib.contextmanager

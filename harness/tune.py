@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness import cli
-from harness.errors import Mistake, exit_status
+from harness.errors import Mistake, exit_status, redacted
 
 # Torch, Ray, Optuna and MLflow are imported where they are used: names and arguments are checked before.
 
@@ -288,7 +288,7 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     for file in written:
         print(f"report: {file}")
     print(f"studies: optuna-dashboard {place.out / 'optuna.journal'}")
-    print(f"runs: mlflow ui --backend-store-uri {uri}")
+    print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
         print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
@@ -299,7 +299,7 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
 def _again() -> str:
     import shlex
 
-    return f"python -m harness.tune {shlex.join(sys.argv[1:])}"
+    return f"python -m harness.tune {redacted(shlex.join(sys.argv[1:]))}"
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_trials_that_raise_or_ask_for_too_much_fail_alone(undisturbed, tmp_path,
     by_end = {name.split(" @")[0].split("/")[-1] + name[-2:]: reason for name, reason in failed.items()}
     assert by_end[f"standard#{standard[0]}"] == "ZeroDivisionError: a deliberate one"
     assert by_end["standard#1"].startswith("MemoryError: Unable to allocate 1.00 PiB")
-    assert by_end[f"sat#{sat[0]}"].startswith("its worker died: ActorDiedError")
+    assert by_end[f"sat#{sat[0]}"].startswith("its worker died: The actor died unexpectedly")
     intact = mine.keys() - failed.keys()
     parents = {theirs[name]["parent"] for name in failed}
     assert {name: mine[name] for name in intact - parents} == {name: theirs[name] for name in intact - parents}

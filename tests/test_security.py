@@ -16,6 +16,7 @@ import time
 import uuid
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -515,6 +516,7 @@ def _reports(uri):
     [
         f"postgresql://me:{SECRET}@127.0.0.1:9/db",
         f"http://me:{SECRET}@127.0.0.1:9",
+        f"http://me:{SECRET}/x@127.0.0.1:9",
         f"nothing://me:{SECRET}@127.0.0.1:9",
     ],
 )
@@ -531,6 +533,30 @@ def test_no_command_prints_the_password_of_a_store(command, uri, tmp_path, monke
     assert "Traceback" not in said.err and len(re.findall("^error: ", said.err, re.M)) == 1
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
+
+
+def test_no_text_shows_a_uri_as_it_is():
+    for file in (file for folder in OURS for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name | ast.Attribute):
+                name = ast.unparse(node.value).rpartition(".")[2]
+                assert name not in ("uri", "_uri", "tracking_uri"), f"{file.name}:{node.lineno}: redacted() is missing"
+
+
+def test_a_log_names_no_file_outside_its_folder(place):
+    from harness.deliver import Store
+
+    store = object.__new__(Store)
+    store._place, store.runs, sent = place, {"run": "id"}, []
+    store._client = SimpleNamespace(log_artifact=lambda run, file, folder: sent.append(file))
+    (place.out / "trials").mkdir()
+    (place.out / "own.npz").write_bytes(b"")
+    (place.out.parent / "secret").write_text(SECRET)
+    for name in ("../secret", "trials/../../secret", str(place.out.parent / "secret")):
+        with pytest.raises(LookupError):
+            store.take({"run": "run", "time": 0, "files": [[name, ""]]})
+    store.take({"run": "run", "time": 0, "files": [["own.npz", ""]]})
+    assert sent == [str(place.out / "own.npz")]
 
 
 def test_a_server_is_asked_without_the_name_and_password_of_its_uri(monkeypatch):
@@ -729,10 +755,8 @@ def test_a_setting_that_no_parser_takes_stays_text(text):
 
 @pytest.mark.parametrize("order", ["²", "9" * 5000, "-1", "1e3", "٣"])
 def test_a_hostile_tag_does_not_stop_a_report(order):
-    from types import SimpleNamespace as Thing
-
-    data = Thing(tags={"harness.order": order}, params={}, metrics={})
-    run = Thing(info=Thing(run_id="a", run_name="x", start_time=0, artifact_uri=""), data=data)
+    data = SimpleNamespace(tags={"harness.order": order}, params={}, metrics={})
+    run = SimpleNamespace(info=SimpleNamespace(run_id="a", run_name="x", start_time=0, artifact_uri=""), data=data)
     assert runs._row(run, run)["order"] == 10**6
 
 
