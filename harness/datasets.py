@@ -16,7 +16,7 @@ from torch import Tensor
 from harness import readers
 from harness.config import Source
 from harness.errors import Mistake
-from harness.place import Place, locked, read_json, write_json
+from harness.place import Place, digest, locked, read_json, set_aside, write_json
 
 _COLUMNS = ("x", "y", "boxes", "masks")
 
@@ -93,9 +93,13 @@ def load(source: Source, place: Place) -> Data:
     stamp = repr((reader.stamp(), source.val, source.split, source.size))
     folder = place.cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
     with locked(folder.with_name(f"{folder.name}.lock")):
-        if not (folder / "meta.json").exists():
+        meta = read_json(folder / "meta.json")
+        if meta and not _intact(folder, meta):
+            set_aside(folder)
+            meta = None
+        if meta is None:
             _decode(reader, source, folder)
-    meta = read_json(folder / "meta.json")
+            meta = read_json(folder / "meta.json")
     splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
     if source.crop:
         _check_crop(source, splits["train"].x.shape[-2:])
@@ -138,12 +142,20 @@ def _decode(reader: readers.Reader, source: Source, folder: Path) -> None:
                 checksums[name] = checksum(taken.x, taken.y)
                 for column, array in taken.columns().items():
                     np.save(whole / f"{name}-{column}.npy", array)
-            write_json(whole / "meta.json", {"classes": list(raw.classes), "checksums": checksums})
+            meta = {"classes": list(raw.classes), "checksums": checksums}
+            meta["digests"] = {file.name: digest(file) for file in sorted(whole.glob("*.npy"))}
+            write_json(whole / "meta.json", meta)
             shutil.rmtree(folder, ignore_errors=True)  # what somebody left of an older one
             whole.rename(folder)
     except OSError as error:
         where = str(folder.parent)
         raise Mistake(f"cannot keep data {source.name!r} under {where!r}: {error.strerror}") from None
+
+
+def _intact(folder: Path, meta: dict) -> bool:
+    """Whether the files are those that were written."""
+    digests = meta.get("digests", {})
+    return bool(digests) and all((folder / n).is_file() and digest(folder / n) == d for n, d in digests.items())
 
 
 def _check(name: str, raw: readers.Raw) -> None:
@@ -179,10 +191,7 @@ def checksum(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _open(folder: Path, name: str) -> Split:
+    """A part, mapped copy-on-write: processes share the pages, and torch gets memory that it may call writable."""
     paths = {c: folder / f"{name}-{c}.npy" for c in _COLUMNS}
-    try:
-        # Copy-on-write mapping: processes share the pages, and torch gets memory that it may call writable.
-        arrays = {c: np.load(path, mmap_mode="c") for c, path in paths.items() if path.exists()}
-        return Split(**{c: torch.from_numpy(array) for c, array in arrays.items()})
-    except (OSError, EOFError, ValueError, TypeError):
-        raise Mistake(f"{str(folder)!r} is damaged; remove it and the data set is read again") from None
+    arrays = {c: np.load(path, mmap_mode="c") for c, path in paths.items() if path.exists()}
+    return Split(**{c: torch.from_numpy(array) for c, array in arrays.items()})

@@ -19,7 +19,7 @@ from harness.batch import MAP_UNIT
 from harness.config import Maps, Trial, build
 from harness.datasets import Data, Split
 from harness.errors import Mistake, unknown
-from harness.place import Place, locked, read_json, write, write_json
+from harness.place import Place, digest, locked, read_json, set_aside, write, write_json
 from harness.randomness import exact, seeded
 
 CHUNK = 256
@@ -136,12 +136,15 @@ def _cached(name: str, maps: Maps, lesson: Trial, data: Data, place: Place, teac
     file = place.cache("maps", hashlib.sha256(repr(recipe).encode()).hexdigest()[:12] + ".npy")
     with locked(file.with_suffix(".lock")):
         costs = read_json(file.with_suffix(".json"))
+        if costs and file.exists() and costs.get("digest") != digest(file):
+            set_aside(file)
         if costs is None or not file.exists():
             net, teacher_seconds = teach(lesson)
             began = time.perf_counter()
             made = _all(name, maps, net, data.train, place.device)
             costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in recipe]}
             write(file, lambda temporary: np.save(temporary, made))
+            costs["digest"] = digest(file)
             write_json(file.with_suffix(".json"), costs)
     return torch.from_numpy(np.load(file, mmap_mode="c")), costs["maps"], costs["teacher"]
 

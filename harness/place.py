@@ -2,9 +2,13 @@
 
 import contextlib
 import fcntl
+import functools
+import hashlib
 import json
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,11 @@ from harness.errors import Mistake
 _MASK = os.umask(0)
 os.umask(_MASK)
 MODE = 0o666 & ~_MASK  # of files, as other programs of this user make them
+SEAL = "checksum"  # under which a JSON file keeps that of all else in it
+
+
+class Damaged(Mistake):
+    """A file that does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,52 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
             Path(name).unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
-    """`value` as JSON at `path`, whole or not at all."""
-    write(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1)))
+def write_json(path: Path, value: dict) -> None:
+    """`value` as JSON at `path`, whole or not at all, with a checksum of itself."""
+    sealed = {**value, SEAL: _seal(value)}
+    write(path, lambda temporary: temporary.write_text(json.dumps(sealed, indent=1)))
 
 
 def read_json(path: Path) -> dict | None:
-    """What `write_json` put there; None where there is nothing. Raises `Mistake` where it is not JSON."""
+    """What `write_json` put there; None where there is nothing, or a damaged file, which is set aside."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict) or value.pop(SEAL, None) not in (None, _seal(value)):
+            raise ValueError
+        return value
     except FileNotFoundError:
         return None
-    except (ValueError, UnicodeDecodeError):
-        raise Mistake(f"{str(path)!r} is damaged; remove it and its trial is run again") from None
+    except (ValueError, RecursionError):
+        set_aside(path)
+        return None
+
+
+def _seal(value: dict) -> str:
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # twice: a number as a key becomes a text
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, or folder, of which somebody will make a new one, and say so."""
+    kept = path.with_name(f"{path.name}.damaged")
+    if kept.is_dir():
+        shutil.rmtree(kept)
+    os.replace(path, kept)
+    warnings.warn(
+        f"{str(path)!r} is damaged: what it held is made again, and it is kept as {kept.name!r}", stacklevel=3
+    )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, 16 hex digits; read once per process, as long as the file stays the same."""
+    about = path.stat()
+    return _digest(path, about.st_size, about.st_mtime_ns, about.st_ino)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, size: int, changed: int, inode: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def only_whole_lines(path: Path) -> None:

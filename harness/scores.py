@@ -1,7 +1,5 @@
 """A score, and how scores are kept: what a reader needs as JSON, and one number per image beside it."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from harness import arrays
 from harness.errors import Mistake
-from harness.place import read_json, write, write_json
+from harness.place import read_json, set_aside, write, write_json
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,15 @@ class Ledger:
         self.folder = folder
 
     def read(self, key: str) -> list[Score] | None:
-        """The scores that were written under this key, with their numbers per image."""
+        """The scores that were written under this key, with their numbers per image; None if there are none whole."""
         if self.folder is None or (records := read_json(self.folder / f"{key}.json")) is None:
             return None
         try:
-            with np.load(self.folder / f"{key}.npz") as images:
-                return [Score(**r, per_example=images[r["name"]]) for r in records["scores"]]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-            raise Mistake(f"{str(self.folder)!r} is damaged; remove it and the evaluation starts again") from None
+            images = arrays.read(self.folder / f"{key}.npz")
+            return [Score(**r, per_example=images[r["name"]]) for r in records["scores"]]
+        except (Mistake, KeyError, TypeError):
+            set_aside(self.folder / f"{key}.json")
+            return None
 
     def write(self, key: str, scores: list[Score]) -> None:
         if self.folder is None:

@@ -136,10 +136,15 @@ def save_weights(path: Path, state: dict) -> None:
 
 
 def _resume(path: Path, model, steps, average) -> list[Row]:
-    """Load the checkpoint into model, optimiser and average. Returns the rows so far, none where there is no file."""
+    """Load the checkpoint into model, optimiser and average. Returns the rows so far, none where there is no file, or
+    a damaged one, which is set aside."""
     if not path.exists():
         return []
-    state = load_weights(path)
+    try:
+        state = load_weights(path)
+    except place.Damaged:
+        place.set_aside(path)
+        return []
     try:
         model.load_state_dict(state["model"])
         steps.load_state_dict(state["optimiser"])
@@ -151,13 +156,20 @@ def _resume(path: Path, model, steps, average) -> list[Row]:
 
 
 def load_weights(path: Path, hint: str = "; remove it and its trial starts again") -> dict:
-    """What torch saved there, tensors and plain values only. Raises `Mistake` where it is no such file."""
+    """What torch saved there, tensors and plain values only, every byte held against its checksum.
+
+    Raises `Damaged` where it is no such file, `Mistake` where it cannot be read.
+    """
     try:
+        if zipfile.is_zipfile(path):  # as torch saves since 2020; it does not look at the checksums itself
+            with zipfile.ZipFile(path) as members:
+                if members.testzip():
+                    raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
     except Exception as error:  # unpickling garbled bytes may raise anything
-        raise Mistake(f"{str(path)!r} is {_instead(path, error)}{hint}") from None
+        raise place.Damaged(f"{str(path)!r} is {_instead(path, error)}{hint}") from None
 
 
 def _instead(path: Path, error: Exception) -> str:

@@ -24,7 +24,7 @@ from harness.config import Trial
 from harness.datasets import Data, Split
 from harness.doubts import doubt
 from harness.errors import Mistake, one_line
-from harness.place import Place, locked, read_json, write_json
+from harness.place import Damaged, Place, locked, read_json, set_aside, write_json
 from harness.randomness import seeded
 from harness.scores import Ledger, Score, save_images
 from harness.train import Row
@@ -216,7 +216,7 @@ def _store(result: Result, folder: Path, part: str = "") -> None:
 def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
     """What the folder holds of a finished training, or None. Raises `Mistake` where it was on other data."""
     record = read_json(folder / "result.json")
-    if record is None:
+    if record is None or not _intact(folder):
         return None
     try:
         scores = [Score(**s) for s in record["scores"]]
@@ -228,6 +228,19 @@ def _stored(trial: Trial, folder: Path, data: Data) -> Result | None:
         ) from None
     _same_data(result.checksums, trial, folder, data)
     return result
+
+
+def _intact(folder: Path) -> bool:
+    """Whether the weights of a result are what was written; where they are not, both are set aside."""
+    weights = folder / "weights.pt"
+    try:
+        if weights.exists():
+            train.load_weights(weights)
+        return True
+    except Damaged:
+        set_aside(weights)
+        set_aside(folder / "result.json")
+        return False
 
 
 def _same_data(checksums: dict[str, str], trial: Trial, folder: Path, data: Data) -> None:

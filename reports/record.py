@@ -19,7 +19,7 @@ from harness.datasets import Data
 from harness.errors import Mistake, unknown
 from harness.measurements import Measurement, accuracy
 from harness.models import MODELS
-from harness.place import Place
+from harness.place import SEAL, Place
 from harness.scores import Score, per_image
 from harness.trial import Result
 from reports.runs import STORE, opened
@@ -103,6 +103,7 @@ def stored(folder: Path, whose: str) -> Result:
     damaged = Mistake(f"the result.json {whose} is damaged: it is not a trial's result")
     try:
         record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        record.pop(SEAL, None)
         settings, checks = dict(record["trial"]), [Check(**c) for c in record["checks"]]
         scores = [Score(**score) for score in record["scores"]]
         whole = _whole(Result(**{**record, "scores": scores, "checks": checks}))

@@ -229,17 +229,6 @@ def test_a_full_disk_is_a_mistake_and_leaves_nothing(place, reading, monkeypatch
     assert not list(place.cache("data").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"not an array at all"])
-def test_a_damaged_kept_file_is_a_mistake_that_names_it(place, reading, damage):
-    reading(raw())
-    load(Source("mine"), place)
-    file = next(place.cache("data").glob("mine-*/val-x.npy"))
-    file.write_bytes(damage)
-    with pytest.raises(Mistake) as error:
-        load(Source("mine"), place)
-    assert str(file.parent) in str(error.value) and "\n" not in str(error.value)
-
-
 def relabelled(part, change):
     """Raw data of which the labels of one part are changed."""
     given = getattr(raw(), part)

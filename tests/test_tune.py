@@ -110,18 +110,17 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
 
 
 def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path, fresh):
-    """A damaged checkpoint stands for all that is no trial's fault: the trial stays open and is gone on with later."""
+    """A folder in a checkpoint's place stands for all that is no trial's fault: the trial is gone on with later."""
     words = [*ONE_AT_A_TIME, "--trials", "1", "--seeds", "1"]
     (cell, *_) = cli.space("smoke").cells({})
-    damaged = tmp_path / "trials" / replace(cell.trial, seed=1).key / "checkpoint.pt"
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"no checkpoint")
+    blocked = tmp_path / "trials" / replace(cell.trial, seed=1).key / "checkpoint.pt"
+    blocked.mkdir(parents=True)
     done = run(tmp_path, *words)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and str(damaged) in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and str(blocked) in done.stderr
     stored = {p: p.read_bytes() for p in tmp_path.glob("trials/*/result.json")}
     assert len(stored) == 2  # what was searched
-    damaged.unlink()
+    blocked.rmdir()
     again = run(tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert {p: p.read_bytes() for p in stored} == stored
