@@ -61,22 +61,23 @@ def run(address: str, words: list[str]) -> int:
             .options(num_cpus=0, max_concurrency=2, resources={"node:__internal_head__": 0.001})
             .remote(words)
         )
-        interrupted = False
+        interrupted, asked = False, command.said.remote()
         while True:
             try:
-                said = ray.get(command.said.remote())
+                said = ray.get(asked)
             except KeyboardInterrupt:
                 if interrupted:
                     raise
                 interrupted = True
                 ray.get(command.interrupt.remote())
-                continue
+                continue  # what was asked is still to be answered
             if said is None:
                 return ray.get(command.status.remote())
             for to_error, text in said:
                 stream = sys.stderr if to_error else sys.stdout
                 stream.buffer.write(text)
                 stream.flush()
+            asked = command.said.remote()
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise Mistake(f"lost the command on {address!r}; run it again, it goes on ({one_line(error)})") from None
     finally:
@@ -127,8 +128,8 @@ class Command:
         return said
 
     def interrupt(self) -> None:
-        """What Ctrl-C does at a terminal."""
-        self._process.send_signal(signal.SIGINT)
+        """Stop it in good order. Not by SIGINT: a cluster started in the background hands down that it is ignored."""
+        self._process.send_signal(signal.SIGTERM)
 
     def status(self) -> int:
         """The command's exit status, as a shell gives it."""

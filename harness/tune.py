@@ -48,7 +48,11 @@ def arguments(words: list[str] | None = None) -> Namespace:
     p.add_argument("--seeds", type=int, help="seeds of each winner (default: the space's)")
     p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
-    p.add_argument("--tracking-uri", help="MLflow store (default sqlite:///<out>/mlflow.db), or a server")
+    p.add_argument(
+        "--tracking-uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        help="MLflow server or store (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)",
+    )
     p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: one here)")
     return p.parse_args(words)
 

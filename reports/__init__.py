@@ -1,6 +1,6 @@
 """Leaderboards from what MLflow holds. Neither torch nor ray is imported here or below.
 
-    runs -> board -> parts (tables, figures, pictures) -> page, Markdown, LaTeX, CSV
+runs -> board -> parts (tables, figures, pictures) -> page, Markdown, LaTeX, CSV
 """
 
 import hashlib
