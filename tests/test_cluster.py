@@ -1,15 +1,16 @@
-"""The same command on a Ray cluster: as a job, from outside, with a node killed; and the manifests that make clusters."""
+"""The same command on a Ray cluster: as a job, from outside, with a node killed; and the files that make clusters."""
 
 import contextlib
 import copy
+import csv
 import importlib.util
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -53,8 +54,7 @@ def ray_node(folder, environment, *words):
     """`ray start --block` with these words, as a process; ends with all of its descendants."""
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", START, "--block", "--num-cpus", "1", *words]
-            + ["--temp-dir", str(folder), "--object-store-memory", "100000000"],
+            [sys.executable, "-c", START, "--block", "--num-cpus", "1", "--temp-dir", str(folder), *words],
             env=environment,
             cwd=folder,
             stdout=log,
@@ -126,8 +126,6 @@ def environment(**more):
 @pytest.fixture
 def short():
     """A temporary folder with a short path: Ray's sockets lie in it, and their names are limited to 107 bytes."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -136,8 +134,6 @@ def short():
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A cluster of one node with its dashboard and its server for clients: (dashboard, client) addresses."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     gcs, client, dashboard, *agents = free_ports(6)
     ports = ["--port", str(gcs), "--ray-client-server-port", str(client), "--dashboard-port", str(dashboard)]
@@ -250,15 +246,13 @@ def test_what_the_command_says_inside_is_said_outside(cluster, tmp_path):
 
 
 def leaderboard(out):
-    import csv
-
     with open(out / "reports" / "smoke-digits.csv", newline="") as file:
         return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in csv.DictReader(file)]
 
 
 def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     """One trial a cell: then no proposal, and no stop, depends on which trial ended first."""
-    words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=16"]
+    words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=8"]
     outs = {name: tmp_path / name for name in ("undisturbed", "lost")}
     for out in outs.values():
         shutil.copytree(store, out)
@@ -296,7 +290,7 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     assert len(children) == len({r.data.tags["harness.job"] for r in children}) == 4
     assert {r.info.status for r in children} == {"FINISHED"}
     for r in children:
-        assert [m.step for m in client.get_metric_history(r.info.run_id, "train/ce")] == list(range(1, 17))
+        assert [m.step for m in client.get_metric_history(r.info.run_id, "train/ce")] == list(range(1, 9))
     storage = search.journal(outs["lost"] / "optuna.journal")
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
@@ -374,7 +368,7 @@ def test_what_is_outside(monkeypatch):
 
 
 def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
-    with pytest.raises(Mistake, match="^'http://h:8265' is a dashboard.*ray job submit --address http://h:8265"):
+    with pytest.raises(Mistake, match=r"^'http://h:8265' is a dashboard.*ray job submit --address http://h:8265"):
         schedule.connect("http://h:8265")
     with pytest.raises(Mistake, match=r"^no Ray cluster at 'ray://127.0.0.1:9'"):
         schedule.connect("ray://127.0.0.1:9")
@@ -390,7 +384,7 @@ def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
     with pytest.raises(Mistake, match=r"needs Ray's client; .*\[cluster\]$"):
         schedule.connect("ray://h:1")
     monkeypatch.setattr(schedule.ray, "init", raises(RuntimeError("No node info found matching attributes: ''")))
-    with pytest.raises(Mistake, match="^this machine is no node of the cluster at 'h:6379'; .*ray://HOST:10001$"):
+    with pytest.raises(Mistake, match=r"^this machine is no node of the cluster at 'h:6379'; .*ray://HOST:10001$"):
         schedule.connect("h:6379")
 
 
