@@ -2,8 +2,8 @@
 
     python -m harness.tune --space sat --address ray://head:10001 --out /shared/runs
 
-Ray Tune's driver needs a node of the cluster. So this checkout goes there as a package, without what
-`.rayignore` names, and the command is run by an actor that takes no CPU; Ctrl-C interrupts it there, and what is finished is kept.
+Ray Tune's driver needs a node of the cluster. So this checkout goes there as a package, without what `.rayignore`
+names, and the command is run by an actor that takes no CPU. Ctrl-C interrupts it there; what is finished is kept.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The one module that imports Ray (`harness.remote` takes it from here): it runs jobs side by side, on this machine or on a cluster.
+"""The one module that imports Ray: it runs jobs side by side, on this machine or on a cluster.
 
 Ray Tune places trials, restarts those whose worker died, and keeps workers between trials. What is to run, and what
 stops early, a `Source` says; trials checkpoint and resume by themselves.

@@ -18,7 +18,6 @@ from mlflow import MlflowClient
 
 from harness import cli, search, tune
 from harness.config import PROTOCOL
-from harness.errors import Mistake
 
 ROOT = Path(__file__).parent.parent
 ONE_AT_A_TIME = ["--cpus", str(os.cpu_count())]  # then the order of trials is the same in every run
