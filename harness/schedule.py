@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def connect(address: str | None, package: Path | None = None) -> None:
         if address:
             _answers(address)
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
-            ray.init(address=address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(address=address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -73,11 +75,14 @@ def connect(address: str | None, package: Path | None = None) -> None:
 
 
 def _no_cluster(address: str | None, error: Exception) -> str:
-    said = str(error)
+    """One line for what `ray.init` raised, most likely cause first."""
+    said = f"{error} {error.__cause__}"
     if "ray[client]" in said:
         return f"{address!r} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
     if "No node info found" in said:
         return f"this machine is no node of the cluster at {address!r}; from outside give ray://HOST:10001"
+    if type(error) is ConnectionError:  # somebody listens there, or `_answers` had raised a more exact one
+        return f"{address!r} answers, but lets nobody in; is it a Ray cluster, and RAY_AUTH_TOKEN its token?"
     return f"no Ray cluster at {address!r}: {one_line(error)}"
 
 

@@ -392,7 +392,11 @@ def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
     monkeypatch.setattr(schedule.ray, "init", raises(ValueError("Ray Client requires pip package `ray[client]`.")))
     with pytest.raises(Mistake, match=r"needs Ray's client; .*\[cluster\]$"):
         schedule.connect("ray://h:1")
-    monkeypatch.setattr(schedule.ray, "init", raises(RuntimeError("No node info found matching attributes: ''")))
+    elsewhere = ConnectionError("Failed to connect to Ray cluster at h:6379")
+    monkeypatch.setattr(schedule.ray, "init", raises(elsewhere))
+    with pytest.raises(Mistake, match=r"^'h:6379' answers, but lets nobody in; .*RAY_AUTH_TOKEN"):
+        schedule.connect("h:6379")
+    elsewhere.__cause__ = RuntimeError("No node info found matching attributes: ''")
     with pytest.raises(Mistake, match=r"^this machine is no node of the cluster at 'h:6379'; .*ray://HOST:10001$"):
         schedule.connect("h:6379")
 
