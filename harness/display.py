@@ -59,6 +59,9 @@ class Display:
         self.running[job.id] = (job, int(row["epoch"]))
         self._show()
 
+    def lost(self, job: Job, why: str) -> None:
+        self._line(f"  {self.names[job.study]}, {job.role} {job.number} goes on in another worker: {why}")
+
     def ended(self, job: Job, outcome: Outcome) -> None:
         self.running.pop(job.id, None)
         self.states[outcome.state] += 1

@@ -1,10 +1,17 @@
 """What goes wrong by the user's hand: one line that names the thing and the nearest valid one."""
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable
 
 NAMES = 24  # that one line lists
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:([^\s/:@]*):\S*|[^\s/:@]+)@", re.IGNORECASE)
+_FIELD = re.compile(
+    r"((?:(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api_?key|access_?key|signature|odbc_connect)\w*|\bsig)"
+    r"\s*(?:=|%3d)\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&;'\"]+)",
+    re.IGNORECASE,
+)
 
 
 class Mistake(ValueError):
@@ -30,9 +37,30 @@ def nearest(name: object, valid: Iterable[str]) -> str:
     return f"there are: {', '.join(valid[:NAMES]) or 'none'}{more}"
 
 
+def redacted(text: str) -> str:
+    """The text with stars for the passwords in its URIs: `postgresql://user:***@host/db`.
+
+    A name before `@` without a password is taken for a token, `https://***@host`; fields such as `password=` and
+    `token=` lose their values too. What follows a colon goes up to the last `@` of the word, since a password may
+    hold others.
+    """
+    hidden = _USER.sub(lambda found: f"{found[1]}{'' if found[2] is None else f'{found[2]}:'}***@", text)
+    return _FIELD.sub(r"\1***", hidden)
+
+
+def without_user(uri: str) -> str:
+    """The URI without the name and password in it, which Python's own client would take for a part of the host."""
+    return _USER.sub(r"\1", uri)
+
+
+def printable(text: str) -> str:
+    """The text with question marks for what would steer a terminal, line ends included."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def one_line(error: BaseException) -> str:
-    """The error's kind and first line, short enough for a log or a tag."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    """The error's kind and first line, without passwords, short enough for a log or a tag."""
+    first = redacted(str(error).strip().splitlines()[0]) if str(error).strip() else ""
     return f"{type(error).__name__}: {first}"[:500] if first else type(error).__name__
 
 
@@ -40,11 +68,8 @@ def exit_status(main: Callable[[], int]) -> int:
     """Run a command line: a `Mistake`, or a disk that fails, becomes one line on standard error and status 2."""
     try:
         return main()
-    except Mistake as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a file that may not be read
-        print(f"error: {error}", file=sys.stderr)
+    except (Mistake, OSError) as error:  # OSError: a full disk, a file that may not be read
+        print(f"error: {printable(redacted(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

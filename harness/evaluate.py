@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -50,7 +51,8 @@ class Target:
 
 def recorded(key: str, place: Place) -> Trial:
     """The trial of that key under `place.out`. Raises `Mistake` where there is none, or it is of another version."""
-    record = read_json(place.trial(key) / "trial.json")
+    whole = re.fullmatch("[0-9a-f]{12}", key)  # all else may lead out of the folder
+    record = read_json(place.trial(key) / "trial.json") if whole else None
     if record is None:
         raise unknown("trial", key, [p.name for p in (place.out / "trials").glob("*") if p.is_dir()])
     trial = build(record["settings"])
@@ -155,13 +157,15 @@ def drawn(target: Target, place: Place, per_class: int) -> Path:
 
 def tracked(found: Evaluation, extra: list[Path], uri: str, place: Place) -> None:
     """Write it to MLflow's experiment `evaluations`."""
-    from harness import track
+    from harness import deliver, track
 
     name = f"{found.file.parent.name} {found.file.stem}"
-    tracker = track.Tracker(uri, "evaluations", place, {"harness.sweep": "evaluations", **track.environment()})
+    tags = {"harness.sweep": "evaluations", **track.environment()}
+    tracker = track.Tracker(place, "evaluations", tags, f"evaluations-{name.replace(' ', '-')}")
     beside = (found.file, found.file.with_suffix(".npz"), found.file.with_name(f"{found.file.stem}-attacked.npz"))
     files = [file for file in (*beside, *extra) if file.exists()]
     tracker.evaluated(name, found.settings, track.summed(found.scores), found.checks, files)
+    deliver.everything(uri, tracker.log, place)
 
 
 def spoken(checks: list[Check]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness import models
+from harness import arrays, models
 from harness.attacks import frozen
 from harness.datasets import Data
 from harness.errors import Mistake, nearest, one_line, unknown
@@ -36,6 +37,20 @@ def load(model: str, weights: Path | None, data: Data, device: str = "cpu") -> n
     net = net.to(device).eval()
     _try(net, model, data, device)
     return net
+
+
+def weights(file: Path) -> dict:
+    """What `torch.save` wrote to a file that comes from elsewhere: tensors and plain values, nothing that could be run.
+
+    Raises `Mistake` for any other file, and for one that unpacks to more than it takes on disk: torch packs nothing.
+    """
+    try:
+        grows = arrays.unpacked(file) > 2 * file.stat().st_size
+    except (OSError, zipfile.BadZipFile):
+        grows = False  # an old checkpoint, or none: the loader knows
+    if grows:
+        raise Mistake(f"{str(file)!r} is a packed zip file, not a checkpoint")
+    return load_weights(file, hint="")
 
 
 def fingerprint(net: nn.Module, data: Data, device: str = "cpu") -> str:
@@ -82,7 +97,7 @@ def _takes_classes(make: Callable) -> bool:
 
 
 def _fill(net: nn.Module, file: Path) -> None:
-    saved = _tensors(file) if file.suffix == ".safetensors" else load_weights(file, hint="")
+    saved = _tensors(file) if file.suffix == ".safetensors" else weights(file)
     state = _state(saved, file)
     own = net.state_dict()
     missing, extra = own.keys() - state.keys(), state.keys() - own.keys()

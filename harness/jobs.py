@@ -65,4 +65,7 @@ class Listener(Protocol):
 
     def heard(self, job: Job, row: Row) -> None: ...
 
+    def lost(self, job: Job, why: str) -> None:
+        """Its worker died; another one goes on with it."""
+
     def ended(self, job: Job, outcome: Outcome) -> None: ...

@@ -89,3 +89,9 @@ def read_json(path: Path) -> dict | None:
         return None
     except (ValueError, UnicodeDecodeError):
         raise Mistake(f"{str(path)!r} is damaged; remove it and its trial is run again") from None
+
+
+def only_whole_lines(path: Path) -> None:
+    """Cut a last line that a full disk or a lost machine left unfinished: the next one would be glued to it."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, text.rfind(b"\n") + 1 if b"\n" in text else len(text))

@@ -6,10 +6,13 @@ stops early, a `Source` says; trials checkpoint and resume by themselves.
 
 import contextlib
 import dataclasses
+import faulthandler
+import gc
 import importlib
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,7 +44,8 @@ from ray import tune  # noqa: E402 - likewise
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402 - likewise
 from ray.tune.search import Searcher  # noqa: E402 - likewise
 
-RETRIES = 2  # of a trial whose worker died
+RETRIES = 2  # of a trial whose workers die before another epoch is done
+SCRATCH = "ray"  # under the output folder, while trials run
 
 
 def connect(address: str | None, package: Path | None = None) -> None:
@@ -131,11 +135,13 @@ def run_all(
     cpus: float,
     gpus: float,
     listeners: Sequence[Listener],
+    limit: float | None = None,
     work: str = "harness.trial:run",
 ) -> bool:
     """Run every job of the source; repetitions of winners are also tested.
 
-    work: where workers find what runs a trial, with the signature of `harness.trial.run`.
+    limit: seconds after which a trial that is not done has failed. work: where workers find what runs a trial, with
+    the signature of `harness.trial.run`.
 
     Returns whether the source is finished; False after an interruption. Raises what the source, a listener or, as a
     `Mistake`, a worker could not go on with; jobs under way are then neither ended nor lost.
@@ -147,7 +153,7 @@ def run_all(
     trainable = tune.with_resources(_trainable, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
-        param_space={"place": dataclasses.astuple(place), "work": work},
+        param_space={"place": dataclasses.astuple(place), "work": work, "limit": limit},
         tune_config=tune.TuneConfig(
             search_alg=_Proposals(desk),
             scheduler=_Rungs(desk),
@@ -158,9 +164,9 @@ def run_all(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(place.out / "ray"),
+            storage_path=str(place.out / SCRATCH),
             verbose=0,
-            callbacks=[_Starts(desk)],
+            callbacks=[_Workers(desk)],
             stop=_Trouble(desk),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
@@ -169,7 +175,7 @@ def run_all(
         with _muted("ray.tune"):
             tuner.fit()
     finally:
-        shutil.rmtree(place.out / "ray", ignore_errors=True)
+        shutil.rmtree(place.out / SCRATCH, ignore_errors=True)
     if desk.trouble:
         raise desk.trouble
     return source.finished() and not desk.jobs
@@ -186,8 +192,9 @@ def _trainable(config: dict) -> None:
     place = Place(*config["place"])
     gpus = ray.get_gpu_ids()
     place = dataclasses.replace(place, device="cuda" if gpus else "cpu")
+    gc.collect()  # what an earlier trial of this worker left
     if gpus:
-        torch.cuda.empty_cache()  # what an earlier trial of this worker left
+        torch.cuda.empty_cache()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     epoch = 0
 
@@ -197,7 +204,12 @@ def _trainable(config: dict) -> None:
         tune.report({"row": tuple(row.items())})  # no dict: Ray flattens those
 
     try:
-        result = run(build(config["settings"]), place, report=report, test=config["test"])
+        overdue = place.out / SCRATCH / f"{tune.get_context().get_trial_id()}.overdue"
+        if hung := where_it_hung(overdue):
+            tune.report({"outcome": Outcome("failed", epoch, reason=f"not done after {config['limit']:g} s, {hung}")})
+            return
+        with limited(config["limit"], overdue):
+            result = run(build(config["settings"]), place, report=report, test=config["test"])
         tune.report({"outcome": Outcome("complete", epoch, result)})
     except (
         Mistake,
@@ -206,6 +218,31 @@ def _trainable(config: dict) -> None:
         tune.report({"mistake": str(error)})
     except Exception as error:  # any failure of a trial is a result of the study
         tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
+
+
+@contextlib.contextmanager
+def limited(seconds: float | None, file: Path) -> Iterator[None]:
+    """Within, this process ends after so many seconds, whatever it hangs in; the file then says where that was."""
+    if not seconds:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w") as said:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=said)  # needs no interpreter that answers
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    file.unlink()
+
+
+def where_it_hung(file: Path) -> str:
+    """What `limited` left: the innermost call of the trial, as `at file.py, line 3, in f`; "" if it left nothing."""
+    if not file.exists() or not (said := file.read_text()):
+        return ""
+    thread = next((t for t in said.split("\n\n") if "in _trainable" in t), said)
+    call = re.search(r'File "(?:.*/)?(.+)", line (\d+) in (\S+)', thread)
+    return f"at {call[1]}, line {call[2]}, in {call[3]}" if call else "nobody knows where"
 
 
 class _Desk:
@@ -229,6 +266,11 @@ class _Desk:
         with self._guarded():
             for listener in self.listeners:
                 listener.started(self.jobs[trial_id])
+
+    def lose(self, trial_id: str, why: str) -> None:
+        with self._guarded():
+            for listener in self.listeners:
+                listener.lost(self.jobs[trial_id], why)
 
     def hear(self, trial_id: str, row: dict) -> bool:
         with self._guarded():
@@ -284,9 +326,7 @@ class _Proposals(Searcher):
         return {"settings": job.trial.flat(), "test": job.role == "seed"}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Ends what has not ended by its own report: its worker died once too often."""
-        if error:
-            self._desk.end(trial_id, Outcome("failed", self._desk.epochs.get(trial_id, 0), reason="its worker died"))
+        """Nothing: a trial ends by its own report, or with its worker."""
 
     def save(self, checkpoint_path: str) -> None:
         """The study's journal is the state."""
@@ -309,6 +349,8 @@ class _Rungs(FIFOScheduler):
             self._desk.end(trial.trial_id, result["outcome"])
         elif "row" in result:
             row = dict(result["row"])
+            if row["epoch"] > self._desk.epochs.get(trial.trial_id, 0):  # it gets on: nodes that leave count no more
+                trial.max_failures = trial.num_failures + RETRIES
             if self._desk.hear(trial.trial_id, row):
                 self._desk.end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP
@@ -328,8 +370,8 @@ class _Trouble(tune.Stopper):
         return getattr(self._desk, "trouble", None) is not None
 
 
-class _Starts(tune.Callback):
-    """Tells the listeners when a job starts on a worker."""
+class _Workers(tune.Callback):
+    """Hears when a worker starts on a job, and when it dies over it."""
 
     def __init__(self, desk: _Desk):
         self._desk = desk
@@ -338,13 +380,29 @@ class _Starts(tune.Callback):
         if trial.trial_id in self._desk.jobs:
             self._desk.start(trial.trial_id)
 
+    def on_trial_recover(self, iteration: int, trials: list, trial, **info) -> None:
+        self._desk.lose(trial.trial_id, self._why(trial))
+
+    def on_trial_error(self, iteration: int, trials: list, trial, **info) -> None:
+        reason = f"its worker died: {self._why(trial)}"
+        self._desk.end(trial.trial_id, Outcome("failed", self._desk.epochs.get(trial.trial_id, 0), reason=reason))
+
+    @staticmethod
+    def _why(trial) -> str:
+        """The first line of what Ray noted of a dead worker, or the last one of a traceback."""
+        try:
+            noted = Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
+        except (OSError, TypeError):
+            noted = []
+        return (noted or ["nobody knows why"])[-1 if any("Traceback" in line for line in noted) else 0][:500]
+
 
 @contextlib.contextmanager
 def _muted(logger: str):
-    """Within, only errors of that logger are heard."""
+    """Within, that logger is not heard: Ray prints pages where a worker dies, and the trial goes on elsewhere."""
     log = logging.getLogger(logger)
     level = log.level
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

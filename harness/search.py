@@ -7,7 +7,6 @@ with the value and the epoch of that rung; only trials run to their full length 
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.config import Trial
 from harness.errors import Mistake
 from harness.jobs import Job, Outcome
+from harness.place import only_whole_lines
 from harness.randomness import derive
 from harness.space import Cell, Choice, Log, Space, Uniform
 from harness.train import Row
@@ -31,7 +31,7 @@ def journal(path: Path) -> BaseStorage:
     """The Optuna storage in that file; `optuna-dashboard PATH` shows it. Raises `Mistake` where it is damaged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_half_a_record(path)
+    only_whole_lines(path)
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
@@ -40,12 +40,6 @@ def journal(path: Path) -> BaseStorage:
         raise Mistake(
             f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew"
         ) from None
-
-
-def _drop_half_a_record(path: Path) -> None:
-    """Cut a last line that a full disk or a lost machine left unfinished: the next one would be glued to it."""
-    if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
-        os.truncate(path, text.rfind(b"\n") + 1 if b"\n" in text else len(text))
 
 
 def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:

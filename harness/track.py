@@ -1,22 +1,16 @@
-"""The one module that writes to MLflow: a run per sweep, in it one per study, in that one per trial and per seed.
+"""What a sweep tells MLflow: a run per sweep, in it one per study, in that one per trial and per seed.
 
-Only the driver writes, in batches: a write costs tens of milliseconds whatever it holds, and SQLite bears one writer.
+It is told to a log on disk, which `harness.deliver` passes on: no trial waits for a server, and none is lost with it.
 """
 
-import functools
 import math
-import os
 import time
-import urllib.error
-import urllib.request
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness import provenance
+from harness import events, provenance
 from harness.checks import Check
 from harness.config import PROTOCOL
-from harness.errors import Mistake, one_line
 from harness.jobs import Job, Outcome
 from harness.place import Place
 from harness.scores import Score
@@ -24,12 +18,7 @@ from harness.space import spoken
 from harness.train import Row
 from harness.trial import Result
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # its migrations announce themselves
-
 FLUSH = 5.0  # seconds between two writes of a running trial's curves
-BATCH = 1000  # metrics that one call may hold
 PARAM = 6000  # characters of a parameter
 CURVES = ("robust", "clean")  # kept as a tag too: a report of a thousand runs cannot ask for each one's history
 POINTS = 400  # of such a curve; a tag holds 8,000 characters
@@ -38,156 +27,93 @@ _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # 
 _ROLES = {"search": "trial", "seed": "seed"}  # as people call them
 
 
-def _storing(write: Callable) -> Callable:
-    """The method, its failures turned into one line that names the store: stores fail in their drivers' own ways."""
-
-    @functools.wraps(write)
-    def storing(self: "Tracker", *args, **kwargs):
-        try:
-            return write(self, *args, **kwargs)
-        except Mistake:
-            raise
-        except Exception as error:
-            raise Mistake(
-                f"the tracking store {self.uri!r} failed: {one_line(error)};"
-                " results are on disk, the same command tracks them later"
-            ) from error
-
-    return storing
-
-
 class Tracker:
-    """Writes studies, trials and scores of one sweep into one MLflow experiment."""
+    """Tells the log of one sweep what becomes of its studies, trials and scores; each thing once."""
 
-    def __init__(self, uri: str, experiment: str, place: Place, tags: Mapping[str, str]):
-        """Open the store at `uri`, made if it is a new SQLite file. Raises `Mistake` where it cannot be reached."""
-        _reachable(uri)
-        self.uri, self._place, self._tags = uri, place, dict(tags)
-        self._runs: dict[str, str] = {}  # job id or study -> run id
+    def __init__(self, place: Place, experiment: str, tags: Mapping[str, str], name: str = ""):
+        """Open the log of that name (the sweep's of the experiment), and learn from it what was told before."""
+        self._place, self._tags = place, dict(tags)
+        name = name or f"{experiment}-{tags['harness.sweep']}"
+        self.log = place.out / events.FOLDER / f"{name}.jsonl"
+        self._log = events.Log(self.log, experiment)
+        self._begun: set[str] = set()  # runs: job ids and studies
         self._studies: set[str] = set()
         self._ended: set[str] = set()
-        self._last: dict[str, int] = {}  # job id -> last epoch that was logged
+        self._last: dict[str, int] = {}  # job id -> last epoch that was told
         self._about: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
+        self._figures: dict[str, list] = {}  # study -> what its winner was last reported with
         self._curves: dict[str, dict[int, Row]] = {}  # job id -> epoch -> its numbers
         self._pending: dict[str, list] = {}
         self._flushed = time.monotonic()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of SQLAlchemy, about MLflow's own use of it
-                from mlflow import MlflowClient
-
-                self._client = MlflowClient(tracking_uri=uri)
-                self.experiment = self._experiment(uri, experiment)
-                self._recall()
-        except Mistake:
-            raise
-        except Exception as error:  # stores fail in their drivers' own ways
-            raise Mistake(f"cannot use the tracking store {uri!r}: {one_line(error)}") from None
-
-    def _experiment(self, uri: str, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
-        local = str(self._place.out / "artifacts") if uri.startswith("sqlite") else None
-        made = self._client.create_experiment(name, artifact_location=local)
-        about = "A run for every sweep; in it one for every cell; in that its trials and the seeds of its winner."
-        self._client.set_experiment_tag(made, "mlflow.note.content", about)
-        return made
+        self._recall()
 
     def _recall(self) -> None:
-        """Find the runs of this sweep that an earlier call wrote."""
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment],
-                f"tags.`harness.sweep` = '{self._tags['harness.sweep']}'",
-                max_results=1000,
-                page_token=token,
-            )
-            for run in page:
-                tags = run.data.tags
-                name = tags.get("harness.job") or tags["harness.study"]
-                self._runs[name] = run.info.run_id
-                self._last[name] = int(run.data.metrics.get("epoch", 0))
-                if tags.get("harness.state") == "complete":  # what failed is tried again
-                    self._ended.add(name)
-            token = page.token
-            if not token:
-                return
+        for event, _ in events.read(self.log):
+            run = event["run"]
+            self._begun.add(run)
+            metrics = [tuple(metric) for metric in event.get("metrics", ())]
+            for name, value, _ in metrics:
+                if name == "epoch":
+                    self._last[run] = max(self._last.get(run, 0), int(value))
+            if metrics and metrics[0][2] == 0:  # of no epoch
+                self._figures[run] = metrics
+            if event.get("tags", {}).get("harness.state") == "complete":  # what failed is tried again
+                self._ended.add(run)
 
-    @_storing
-    def sweep(self, name: str, about: str) -> None:
-        """The run that holds the sweep's studies and its report, unless it is there."""
-        self._studies.add(SWEEP)
-        if SWEEP in self._runs:
-            self._client.update_run(self._runs[SWEEP], status="RUNNING")
-            return
+    def sweep(self, title: str, about: str) -> None:
+        """The run that holds the sweep's studies and its report."""
         tags = {"harness.role": "sweep", "harness.job": SWEEP, "mlflow.note.content": about}
-        self._runs[SWEEP] = self._client.create_run(
-            self.experiment, run_name=name, tags={**self._tags, **tags}
-        ).info.run_id
+        self._begin(SWEEP, title, None, tags, {})
 
-    @_storing
     def study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
-        """The run of a study within the sweep's, unless it is there."""
-        self._studies.add(name)
+        """The run of a study within the sweep's."""
         self._about[name] = cell, tuple(searched)
-        if name in self._runs:
-            self._client.update_run(self._runs[name], status="RUNNING")
-            return
-        run = self._client.create_run(
-            self.experiment,
-            run_name=cell,
-            tags={
-                **self._tags,
-                "mlflow.parentRunId": self._runs[SWEEP],
-                "harness.role": "study",
-                "harness.study": name,
-                "harness.cell": cell,
-                **tags,
-            },
-        )
-        self._runs[name] = run.info.run_id
-        self._log(run.info.run_id, params={f"search.{path}": domain for path, domain in searched.items()})
+        tags = {"harness.role": "study", "harness.study": name, "harness.cell": cell, **tags}
+        self._begin(name, cell, SWEEP, tags, {f"search.{path}": domain for path, domain in searched.items()})
 
-    @_storing
+    def _begin(
+        self, name: str, title: str, parent: str | None, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> None:
+        self._studies.add(name)
+        if name in self._begun:
+            self._log.tell(name, status="RUNNING")
+        else:
+            begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
+            self._log.tell(name, begin=begin, params=_texts(params))
+            self._begun.add(name)
+
     def crown(self, study: str, winners: list[str]) -> None:
         """Say which trials the study's repetitions belong to; those of an earlier winner stay, but count no more."""
-        self._client.set_tag(self._runs[study], "harness.winners", ",".join(winners))
+        self._log.tell(study, tags={"harness.winners": ",".join(winners)})
 
-    @_storing
     def reported(self, study: str, figures: Mapping[str, float]) -> None:
         """What the report says of the study's winner, on the study's run: MLflow's list of them is a leaderboard."""
-        self._log(self._runs[study], metrics=_metrics(figures, 0))
+        metrics = _metrics(figures, 0)
+        if metrics != self._figures.get(study):
+            self._figures[study] = metrics
+            self._log.tell(study, metrics=metrics)
 
     def is_complete(self, job: Job) -> bool:
         """Whether the job's run was brought to its end."""
         return job.id in self._ended
 
-    @_storing
     def started(self, job: Job) -> None:
-        if job.id in self._runs:
+        if job.id in self._begun:
             return
-        flat = {path: _text(value) for path, value in job.trial.flat().items()}
-        run = self._client.create_run(
-            self.experiment,
-            run_name=f"{_ROLES[job.role]} {job.number}: {self._about[job.study][0]}",
-            tags={
-                **self._tags,
-                "mlflow.parentRunId": self._runs[job.study],
-                "harness.role": job.role,
-                "harness.study": job.study,
-                "harness.job": job.id,
-                "harness.key": job.trial.key,
-                "harness.number": str(job.number),
-                "harness.winner": job.winner,
-                "harness.state": "running",
-            },
-        )
-        self._runs[job.id] = run.info.run_id
-        self._log(run.info.run_id, params=flat)
+        tags = {
+            "harness.role": job.role,
+            "harness.study": job.study,
+            "harness.job": job.id,
+            "harness.key": job.trial.key,
+            "harness.number": str(job.number),
+            "harness.winner": job.winner,
+            "harness.state": "running",
+        }
+        title = f"{_ROLES[job.role]} {job.number}: {self._about[job.study][0]}"
+        begin = {"title": title, "parent": job.study, "tags": {**self._tags, **tags}}
+        self._log.tell(job.id, begin=begin, params=_texts(job.trial.flat()))
+        self._begun.add(job.id)
 
-    @_storing
     def heard(self, job: Job, row: Row) -> None:
         self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
         if row["epoch"] <= self._last.get(job.id, 0):
@@ -197,12 +123,15 @@ class Tracker:
         if time.monotonic() - self._flushed > FLUSH:
             self.flush()
 
-    @_storing
+    def lost(self, job: Job, why: str) -> None:
+        self._log.tell(job.id, tags={"harness.lost": why})
+
     def ended(self, job: Job, outcome: Outcome) -> None:
         self.started(job)  # a job whose result lay ready may end before Ray says it started
-        run = self._runs[job.id]
-        metrics = self._pending.pop(job.id, [])
-        tags = {"harness.state": outcome.state, **_curves(self._curves.pop(job.id, {}))}
+        curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])
+        if job.id in self._ended:  # told by a command that was killed before the study heard of it
+            return
+        tags, files = {"harness.state": outcome.state, **_curves(curves)}, []
         if outcome.reason:
             tags["harness.reason"] = outcome.reason
         if outcome.result:
@@ -211,19 +140,13 @@ class Tracker:
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
             tags |= _checked(outcome.result.checks)
-        tags["mlflow.note.content"] = _described(job, outcome, *self._about[job.study])
-        self._log(run, metrics=metrics, tags=tags)
-        folder = self._place.trial(job.trial.key)
-        if outcome.result:
             names = ["result.json", "val.npz", "test.npz"]
             names += ["weights.pt", "gallery.npz"] if job.role == "seed" else []
-            for file in (folder / name for name in names):
-                if file.exists():
-                    self._client.log_artifact(run, str(file))
-        self._client.set_terminated(run, _STATUS[outcome.state])
-        self._ended.add(job.id)
+            files = self._files(self._place.trial(job.trial.key) / name for name in names)
+            self._ended.add(job.id)
+        tags["mlflow.note.content"] = _described(job, outcome, *self._about[job.study])
+        self._log.tell(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
-    @_storing
     def evaluated(
         self,
         name: str,
@@ -232,54 +155,50 @@ class Tracker:
         checks: list[Check],
         files: list[Path],
     ) -> None:
-        """A run of its own for a net that was measured outside a sweep, unless it is there."""
+        """A run of its own for a net that was measured outside a sweep, unless it was told before."""
         if name in self._ended:
             return
         tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
-        if name not in self._runs:
-            self._runs[name] = self._client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
-        run = self._runs[name]
-        texts = {path: _text(value)[:PARAM] for path, value in params.items()}
-        self._log(run, metrics=_metrics(metrics, 0), params=texts, tags=_checked(checks))
-        for file in files:
-            self._client.log_artifact(run, str(file))
-        self._client.set_tag(run, "harness.state", "complete")
-        self._client.set_terminated(run, "FINISHED")
+        self._log.tell(
+            name,
+            begin={"title": name, "parent": None, "tags": tags},
+            params=_texts(params),
+            metrics=_metrics(metrics, 0),
+            tags={**_checked(checks), "harness.state": "complete"},
+            files=self._files(files),
+            status="FINISHED",
+        )
+        self._ended.add(name)
 
-    @_storing
-    def close(self, status: str = "FINISHED", report: Iterable[Path] = ()) -> None:
-        """Write what is pending, attach the report's files to the sweep's run, and close it and its studies'."""
+    def attach(self, report: Iterable[Path]) -> None:
+        """Add the report's files to the sweep's run."""
+        self._log.tell(SWEEP, files=self._files(report, "report"))
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Tell what is pending, and how the sweep and its studies stand."""
         self.flush()
-        for file in report:
-            self._client.log_artifact(self._runs[SWEEP], str(file), "report")
-        for name, run in self._runs.items():
-            if name in self._studies:
-                self._client.set_terminated(run, status)
+        for name in sorted(self._studies):
+            self._log.tell(name, status=status)
 
-    @_storing
     def flush(self) -> None:
-        """Write what is pending."""
+        """Tell what is pending."""
         for job, metrics in self._pending.items():
-            self._log(self._runs[job], metrics=metrics)
+            self._log.tell(job, metrics=metrics)
         self._pending.clear()
         self._flushed = time.monotonic()
 
-    def _log(self, run: str, metrics: list | None = None, params: Mapping | None = None, tags: Mapping | None = None):
-        from mlflow.entities import Param, RunTag
-
-        metrics = metrics or []
-        params = [Param(k, v) for k, v in (params or {}).items()]
-        tags = [RunTag(k, v) for k, v in (tags or {}).items()]
-        for at in range(0, max(len(metrics), 1), BATCH):
-            self._client.log_batch(run, metrics=metrics[at : at + BATCH], params=params, tags=tags)
-            params, tags = [], []
+    def _files(self, paths: Iterable[Path], folder: str = "") -> list[tuple[str, str]]:
+        return [(str(path.relative_to(self._place.out)), folder) for path in paths if path.exists()]
 
 
-def _metrics(values: Mapping[str, float], step: int) -> list:
-    from mlflow.entities import Metric
+def _metrics(values: Mapping[str, float], step: int) -> list[tuple[str, float, int]]:
+    return [(name, float(value), step) for name, value in values.items() if math.isfinite(value)]
 
-    now = int(time.time() * 1000)
-    return [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Settings as MLflow keeps them; numbers stay plain, for its plots."""
+    texts = {path: f"{value:.9g}" if isinstance(value, float) else str(value) for path, value in values.items()}
+    return {path: text[:PARAM] for path, text in texts.items()}
 
 
 def _curves(rows: Mapping[int, Row]) -> dict[str, str]:
@@ -336,35 +255,9 @@ def _checked(checks: list[Check]) -> dict[str, str]:
     return {f"harness.check.{c.name}": verdicts[c.passed] + c.about for c in checks}
 
 
-def _text(value: object) -> str:
-    """A setting as MLflow keeps it; numbers stay plain, for its plots."""
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
-
-
 def environment() -> dict[str, str]:
     """Tags that say what writes these runs: package versions, the state of the code, how it measures."""
     made = {f"harness.{name}": text for name, text in provenance.code().items()}
     commit = made["harness.git"].split()[0]
     source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
     return {"harness.protocol": str(PROTOCOL), **made, **source, "mlflow.source.git.commit": commit}
-
-
-def _reachable(uri: str) -> None:
-    """Raise `Mistake` for a store that is not there, before MLflow retries for minutes."""
-    scheme, _, rest = uri.partition("://")
-    if scheme in ("http", "https"):
-        try:
-            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise Mistake(f"no MLflow server answers at {uri!r}: {reason}") from None
-    elif scheme == "sqlite":
-        file = Path(rest.removeprefix("/"))
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "ab"):
-                pass
-        except OSError as error:
-            raise Mistake(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
-    elif scheme not in ("postgresql", "mysql", "mssql", "databricks"):
-        raise Mistake(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {uri!r}")

@@ -11,11 +11,11 @@ The same command run again goes on where it was; with more --trials or --seeds i
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness import cli, remote
-from harness.errors import Mistake, exit_status
+from harness.errors import Mistake, exit_status, redacted
 
 # Torch, Ray, Optuna and MLflow are imported where they are used: names and arguments are checked before.
 
@@ -49,9 +49,10 @@ def arguments(words: list[str] | None = None) -> Namespace:
     p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
     p.add_argument(
-        "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI"),
-        help="MLflow server or store (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)",
+        "--time-limit", type=float, metavar="SECONDS", help="a trial not done by then has failed (default: none)"
+    )
+    p.add_argument(
+        "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
     p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: one here)")
     return p.parse_args(words)
@@ -62,6 +63,8 @@ def plan(args: Namespace) -> Plan:
     for name in ("trials", "seeds"):
         if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
             raise Mistake(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
+    if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
+        raise Mistake(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
     for name in ("cpus", "gpus"):
         if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
             raise Mistake(f"--{name} must not be negative, not {value:g}")
@@ -178,43 +181,62 @@ def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> in
 
 
 def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> int:
-    from harness import schedule, search, track
-    from harness.display import Display
+    from harness import deliver, track
+
+    uri = args.tracking_uri or deliver.default_uri(place)
+    tracker = track.Tracker(place, planned.experiment, _tags(planned))
+    with deliver.Delivery(uri, tracker.log, place) as delivery:
+        studies = _studies(planned, place, args, tracker)
+        if not _searched(planned, place, args, studies, tracker, listeners):
+            tracker.close("KILLED")
+            print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
+            return 130
+        tracker.close()
+        status = _report(planned, place, uri, tracker, studies) if delivery.caught_up() else 0
+        delivery.caught_up()
+    if complaint := delivery.complaint():
+        print(f"error: {complaint}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _studies(planned: Plan, place, args: Namespace, tracker) -> list:
+    """The study of every cell, where it was left, and the tracker told of it."""
+    from harness import search
     from harness.space import spoken
 
-    say: Callable[[str], None] = (lambda text: None) if args.quiet else (lambda text: print(text, flush=True))
-    uri = args.tracking_uri or f"sqlite:///{place.out / 'mlflow.db'}"
-    gpus = args.gpus if args.gpus is not None else float(place.device.startswith("cuda"))
-    tracker = track.Tracker(uri, planned.experiment, place, _tags(planned))
-    names = {study: cell.name for study, cell in planned.studies.items()}
     tracker.sweep(f"{planned.experiment} {planned.sweep}", _about(planned))
     for order, (study, cell) in reversed(list(enumerate(planned.studies.items()))):  # MLflow shows the newest first
         searched = {path: spoken(path, domain) for path, domain in cell.search.items()}
         tracker.study(study, cell.name, _study_tags(planned, cell, order), searched)
-
     storage = search.journal(place.out / "optuna.journal")
-    studies = [
+    return [
         search.Study(study, planned.space, cell, planned.trials, storage, args.seed)
         for study, cell in planned.studies.items()
     ]
+
+
+def _searched(planned: Plan, place, args: Namespace, studies: list, tracker, listeners: Sequence) -> bool:
+    """Run what is left of the studies and of the seeds of their winners. False after an interruption."""
+    from harness import schedule, search
+    from harness.display import Display
+
     source = search.Sweep(studies, planned.seeds, tracker.crown, tracker.is_complete)
-    say(f"{planned.experiment}: {len(studies)} cells; results in {place.out}")
+    if not args.quiet:
+        print(f"{planned.experiment}: {len(studies)} cells; results in {place.out}", flush=True)
+    if source.finished():
+        return True
+    names = {study: cell.name for study, cell in planned.studies.items()}
     shown = [] if args.quiet else [Display(source.remaining, planned.space.goals[0], names)]
-    done = source.finished()
-    if not done:
-        schedule.connect(args.address)
-        try:
-            heard_by = [tracker, *shown, *listeners]
-            done = schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by)
-        finally:
-            schedule.disconnect()
-            for display in shown:
-                display.finish()
-    if not done:
-        tracker.close("KILLED")
-        print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
-        return 130
-    return _report(planned, place, uri, tracker, studies)
+    gpus = args.gpus if args.gpus is not None else float(place.device.startswith("cuda"))
+    schedule.connect(args.address)
+    try:
+        heard_by = [tracker, *shown, *listeners]
+        return schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by, limit=args.time_limit)
+    finally:
+        schedule.disconnect()
+        for display in shown:
+            display.finish()
 
 
 def _tags(planned: Plan) -> dict[str, str]:
@@ -258,20 +280,19 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     """Write and print the leaderboard, and say where everything is."""
     from reports import artifacts, leaderboard, runs, write
 
-    tracker.flush()
     table = runs.read(uri, planned.experiment, planned.sweep)
     files = artifacts.read(uri, table)
     board = leaderboard.table(table, files)
     written = write(table, place.out / "reports", planned.experiment, files, board)
     for study, cell in planned.studies.items():
         tracker.reported(study, leaderboard.figures(board, cell.name))
-    tracker.close(report=written)
+    tracker.attach(written)
     print(leaderboard.text(board))
     print()
     for file in written:
         print(f"report: {file}")
     print(f"studies: optuna-dashboard {place.out / 'optuna.journal'}")
-    print(f"runs: mlflow ui --backend-store-uri {uri}")
+    print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
         print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
@@ -282,7 +303,7 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
 def _again() -> str:
     import shlex
 
-    return f"python -m harness.tune {shlex.join(sys.argv[1:])}"
+    return f"python -m harness.tune {redacted(shlex.join(sys.argv[1:]))}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from reports.artifacts import Files
 from reports.latex import latex
 from reports.markdown import markdown, plain, sections
 from reports.parts import Part, every
+from reports.spreadsheet import spreadsheet
 from reports.tables import Table
 
 
@@ -37,7 +38,7 @@ def write(
     parts = every(runs, board, files)
     contents = {
         "md": markdown(runs, board, parts, name),
-        "csv": board.to_csv(index=False, lineterminator="\n"),
+        "csv": spreadsheet(board),
         "tex": latex(_tables(parts), name),
         "html": page.html(runs, board, parts, name),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import Mistake, exit_status, unknown
+from harness.errors import Mistake, exit_status, printable, redacted, unknown
 from reports import artifacts, write, write_papers
 from reports.leaderboard import table, text
 from reports.runs import STORE, experiments, read, together
@@ -82,7 +82,7 @@ def _every(args: argparse.Namespace) -> int:
     """A report of each experiment that has finished runs, and the papers' tables with all of them."""
     names = experiments(args.tracking_uri)
     if not names:
-        raise Mistake(f"there is no experiment at {args.tracking_uri!r} yet")
+        raise Mistake(f"there is no experiment at {redacted(args.tracking_uri)!r} yet")
     boards = {}
     for name in names:
         try:
@@ -90,11 +90,11 @@ def _every(args: argparse.Namespace) -> int:
         except Mistake as mistake:
             if len(names) == 1:
                 raise
-            print(f"{name}: nothing to report: {mistake}\n")
+            print(f"{printable(f'{name}: nothing to report: {mistake}')}\n")
             continue
         boards[name] = _report(args, runs, name)
     if not boards:
-        raise Mistake(f"no experiment at {args.tracking_uri!r} has a finished seed run yet")
+        raise Mistake(f"no experiment at {redacted(args.tracking_uri)!r} has a finished seed run yet")
     for file in write_papers(boards, args.out, "papers" if "papers" not in boards else "published papers"):
         print(f"papers: {file}")
     return 0
@@ -112,7 +112,7 @@ def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> pd.DataF
     """Print and write the report; returns its board."""
     files = artifacts.read(args.tracking_uri, runs)
     board = table(runs, files)
-    print(f"{name}\n\n{text(board)}\n")
+    print(f"{printable(name)}\n\n{text(board)}\n")
     for file in write(runs, args.out, name, files, board):
         print(f"report: {file}")
     print()

@@ -1,7 +1,5 @@
 """Files that runs keep in MLflow: one number per image and score, and pictures."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,8 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
+from harness import arrays
+from harness.errors import Mistake
 from reports import selection
 from reports.runs import opened
 
@@ -37,10 +37,10 @@ def read(uri: str, runs: pd.DataFrame) -> Files:
     with opened(uri) as client:
         ordered = counted.sort_values(["row", "number"], kind="stable")
         for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
-            if arrays := _arrays(client, run, "test.npz", ranked):
-                images[run["run_id"]] = arrays
-            if run["row"] not in pictures and (arrays := _arrays(client, run, "gallery.npz")):
-                pictures[run["row"]] = arrays
+            if found := _arrays(client, run, "test.npz", ranked):
+                images[run["run_id"]] = found
+            if run["row"] not in pictures and (found := _arrays(client, run, "gallery.npz")):
+                pictures[run["row"]] = found
     return Files(images, pictures)
 
 
@@ -49,9 +49,8 @@ def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str, only: 
     from mlflow.exceptions import MlflowException
 
     try:
-        with open(_file(client, run, name), "rb") as file, np.load(file) as arrays:  # numpy leaves open what is damaged
-            return {key: arrays[key] for key in arrays.files if only in ("", key)}
-    except (MlflowException, OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return arrays.read(_file(client, run, name), only)
+    except (MlflowException, Mistake, OSError):
         return {}
 
 

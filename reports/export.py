@@ -21,13 +21,12 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from harness import cli
+from harness import cli, foreign
 from harness.config import PROTOCOL
 from harness.datasets import Data
 from harness.errors import Mistake, exit_status
 from harness.place import write
 from harness.scores import Score
-from harness.train import load_weights
 from reports import scores, words
 from reports.markdown import code, plain
 from reports.record import Record, contradictions, data_of, enough, facts, parser, read, upheld, weights_of
@@ -153,7 +152,7 @@ def card(record: Record, data: Data, held: str) -> str:
 def write_all(record: Record, data: Data, out: Path, held: str) -> Path:
     """Write the four files, each whole or not at all; returns their folder. Raises `Mistake` where that fails."""
     called, about = name(record), {"harness": _version(record), "key": record.result.trial.key}
-    state = load_weights(weights_of(record), hint="")
+    state = foreign.weights(weights_of(record))
     files = {
         "model.safetensors": weights(state, {**about, "protocol": str(PROTOCOL)}),
         "config.json": _json(config(record, data)),

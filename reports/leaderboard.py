@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from harness.errors import printable
 from reports import analysis, published, scores, selection, stats, tables, words
 from reports.artifacts import Files
 
@@ -118,7 +119,7 @@ def text(board: pd.DataFrame) -> str:
     for i, (cell, why) in enumerate(tables.unfinished(board).rows):
         lines += [] if i else [""]
         lines += textwrap.wrap(f"not finished: {cell.text}: {why.text}", WIDTH, subsequent_indent="  ")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _laid_out(board: pd.DataFrame) -> list[str]:

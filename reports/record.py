@@ -5,8 +5,6 @@ import dataclasses
 import json
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import datasets, foreign, measuring
+from harness import arrays, datasets, foreign, measuring
 from harness.checks import Check
 from harness.config import PROTOCOL, build
 from harness.datasets import Data
@@ -277,9 +275,8 @@ def _images(file: Path, whose: str) -> dict[str, np.ndarray]:
     if not file.exists():
         return {}
     try:
-        with open(file, "rb") as handle, np.load(handle) as arrays:  # numpy leaves open what it cannot read
-            images = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        images = arrays.read(file)
+    except Mistake:
         raise Mistake(f"the {file.name} {whose} is damaged: it does not hold numbers per image") from None
     if any(array.ndim != 1 or array.dtype.kind not in "bfiu" for array in images.values()):
         raise Mistake(f"the {file.name} {whose} is damaged: it does not hold numbers per image")

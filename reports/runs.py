@@ -1,6 +1,7 @@
 """What MLflow holds about an experiment, as one tidy table."""
 
 import contextlib
+import http.client
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import Mistake, one_line, unknown
+from harness.errors import Mistake, one_line, redacted, unknown, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,10 +59,11 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if not studies:
             raise Mistake(f"experiment {experiment!r} holds no study yet")
         children = _search(client, found.experiment_id, "tags.harness.role != 'study'")
-        sweep = _newest(studies, children) if sweep is None else sweep
-        parents = {s.info.run_id: s for s in studies if s.data.tags.get("harness.sweep", "") == sweep}
-        if not parents:
-            raise unknown("sweep", sweep, {s.data.tags.get("harness.sweep", "") for s in studies})
+        known = {_written(s)[0] for s in studies}
+        if sweep is not None and sweep not in known:
+            raise unknown("sweep", sweep, known)
+        newest = _newest([s for s in studies if sweep in (None, _written(s)[0])], children)
+        parents = {s.info.run_id: s for s in studies if _written(s) == newest}
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")
@@ -110,7 +112,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "sweep": about.get("harness.sweep", ""),
         "study": about.get("harness.study", parent.info.run_id),
         "cell": about.get("harness.cell", parent.info.run_name),
-        "order": int(order) if order.isdigit() else 10**6,
+        "order": int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6,
         "control": about.get("harness.control") == "true",
         "goal": about.get("harness.goal", ""),
         "floor": about.get("harness.floor", ""),
@@ -147,9 +149,14 @@ def _ordered(columns: pd.Index) -> list[str]:
     return [*FACTS, *params, *sorted(c for c in columns if c not in {*FACTS, *params})]
 
 
-def _newest(studies: list["Run"], children: list["Run"]) -> str:
+def _written(study: "Run") -> tuple[str, str]:
+    """The sweep of a study, and which log of it: the same sweep may have been run in several output folders."""
+    return study.data.tags.get("harness.sweep", ""), study.data.tags.get("harness.log", "")
+
+
+def _newest(studies: list["Run"], children: list["Run"]) -> tuple[str, str]:
     """The sweep of the run that started last: an old one that was taken up again is the newest."""
-    sweeps = {s.info.run_id: s.data.tags.get("harness.sweep", "") for s in studies}
+    sweeps = {s.info.run_id: _written(s) for s in studies}
     runs = [(r, r.data.tags.get("mlflow.parentRunId", r.info.run_id)) for r in (*studies, *children)]
     return max((run.info.start_time, sweeps[parent]) for run, parent in runs if parent in sweeps)[1]
 
@@ -185,7 +192,7 @@ def opened(uri: str) -> Iterator["MlflowClient"]:
         try:
             yield MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise Mistake(f"MLflow at {_shown(uri)} cannot be read: {one_line(error)}") from None
+            raise Mistake(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
 
 
 def _check(uri: str) -> None:
@@ -194,7 +201,7 @@ def _check(uri: str) -> None:
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif "://" not in uri and ":" not in uri:
-        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{uri}'?")
+        raise Mistake(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
 
 
 def _check_sqlite(uri: str) -> None:
@@ -214,16 +221,11 @@ def _check_sqlite(uri: str) -> None:
 def _check_server(uri: str) -> None:
     """Ask once. MLflow itself would try a server that is not there again and again, for minutes."""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER):
+        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=ANSWER):
             pass
     except urllib.error.HTTPError as error:
         error.close()  # it answered; whether it lets us in is for MLflow to find out
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has its own say on certificates
-            raise Mistake(f"no MLflow server answers at {_shown(uri)}: {reason}") from None
-
-
-def _shown(uri: str) -> str:
-    """The URI without a password in it."""
-    return repr(re.sub(r"//[^/@]*@", "//***@", uri))
+            raise Mistake(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness import cli, track
+from harness import cli, foreign, track
 from harness import trial as trials
-from harness.errors import Diverged, Mistake, exit_status
+from harness.errors import Diverged, Mistake, exit_status, printable
 from harness.place import Place
 from harness.scores import Score
-from harness.train import Row, load_weights
+from harness.train import Row
 from harness.trial import Result
 from reports.record import Record, contradictions, data_of, enough, facts, parser, read, stored, upheld
 
@@ -120,7 +120,7 @@ def _images(then: np.ndarray | None, now: np.ndarray | None) -> tuple[int, int] 
 
 def same_weights(then: Path, now: Path) -> tuple[int, int]:
     """How many tensors of two files of weights are equal, of how many. Raises `Mistake` for damaged files."""
-    one, other = (load_weights(file, hint="") for file in (then, now))
+    one, other = (foreign.weights(file) for file in (then, now))
     if not isinstance(one, Mapping):
         return 0, len(other)
     names = {*one, *other}
@@ -307,7 +307,7 @@ def _figure(value: float | None, style: str = ".6f") -> str:
 def _say(lines: list[str]) -> None:
     """Print lines; characters of a record that would steer the terminal are shown as question marks."""
     for line in lines:
-        print("".join(c if c.isprintable() else "?" for c in line), flush=True)
+        print(printable(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def plain(text: str) -> object:
     """The value that a setting's text stands for; the text where it stands for itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside workers; and sums in one order are the same sums
 
@@ -37,3 +38,18 @@ def place(tmp_path):
 def quick():
     """A function from settings to a trial of a second or less."""
     return lambda **settings: build({**QUICK, **{k.replace("__", "."): v for k, v in settings.items()}})
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A tracking database with its tables and nothing in them: making those takes seconds, copying does not."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def fresh(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")

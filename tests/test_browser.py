@@ -21,6 +21,7 @@ import pytest
 from browser import TEXTS, chromium, contrast, settled, shot, tabbed, visit
 
 import reports
+from harness import deliver
 from harness.checks import Check
 from harness.config import build
 from harness.jobs import Job, Outcome
@@ -409,7 +410,7 @@ def tracked(folder):
     place = Place(folder, folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow, about its own dependencies
-        tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", "sat-digits", place, {"harness.sweep": "5eed0001"})
+        tracker = Tracker(place, "sat-digits", {"harness.sweep": "5eed0001"})
         tracker.sweep("sat-digits 5eed0001", "Which map serves **best**?")
         for order, cell in enumerate(("standard", "pgd")):
             tags = {"harness.order": str(order), "harness.goal": "val/robust", "mlflow.note.content": f"Of {cell}."}
@@ -424,7 +425,8 @@ def tracked(folder):
                 result = Result(job.trial, scores, [], {"train": 2.0}, {"test": "fd66"}, {"device": "cpu"}, 1, checks)
                 tracker.ended(job, Outcome("complete", 3, result))
         tracker.close()
-    return tracker.uri, tracker.experiment
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        return uri, deliver.everything(uri, tracker.log, place).store.experiment
 
 
 @contextlib.contextmanager

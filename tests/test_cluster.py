@@ -596,10 +596,3 @@ def test_both_examples_give_the_same_command_and_it_is_one():
     assert job == COMMAND and COMMAND in comment
     args = tune.arguments(COMMAND.split()[3:])
     assert tune.plan(args).space_name == "sat" and args.space in cli.spaces()
-
-
-def test_the_tracking_server_may_come_from_the_environment(monkeypatch):
-    assert tune.arguments([]).tracking_uri is None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.internal:5000")
-    assert tune.arguments([]).tracking_uri == "http://mlflow.internal:5000"
-    assert tune.arguments(["--tracking-uri", "sqlite:///x.db"]).tracking_uri == "sqlite:///x.db"

@@ -812,7 +812,7 @@ def test_the_command_writes_what_is_finished(store, tmp_path, monkeypatch, capsy
         (["--tracking-uri", "sqlite:///no/such.db"], "there is no MLflow database at 'no/such.db'"),
         (["--tracking-uri", "runs/mlflow.db"], "did you mean 'sqlite:///runs/mlflow.db'?"),
         (["--tracking-uri", "http://127.0.0.1:9"], "no MLflow server answers at 'http://127.0.0.1:9'"),
-        (["--tracking-uri", "http://me:secret@127.0.0.1:9"], "server answers at 'http://***@127.0.0.1:9'"),
+        (["--tracking-uri", "http://me:secret@127.0.0.1:9"], "server answers at 'http://me:***@127.0.0.1:9'"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(store, tmp_path, monkeypatch, capsys, words, said):

@@ -1,64 +1,18 @@
 """The command, end to end: a sweep, the same one killed and gone on with, and every kind of bad input."""
 
-import csv
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import optuna
 import pytest
-from mlflow import MlflowClient
+from sweeps import ONE_AT_A_TIME, ROOT, command, leaderboard, proposed, run, stored_runs, studies, told
 
-from harness import cli, search, tune
+from harness import cli, tune
 from harness.config import PROTOCOL
-
-ROOT = Path(__file__).parent.parent
-ONE_AT_A_TIME = ["--cpus", str(os.cpu_count())]  # then the order of trials is the same in every run
-
-
-def command(out, *words):
-    return [sys.executable, "-m", "harness.tune", "--space", "smoke", "--out", str(out), *words]
-
-
-def run(out, *words):
-    return subprocess.run(command(out, *words), cwd=ROOT, capture_output=True, text=True, timeout=240)
-
-
-def stored_runs(out):
-    client = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
-    ids = [e.experiment_id for e in client.search_experiments()]
-    return client, client.search_runs(ids, max_results=1000)
-
-
-def studies(out):
-    storage = search.journal(out / "optuna.journal")
-    return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
-
-
-def leaderboard(out):
-    """The leaderboard without what a clock wrote."""
-    with open(out / "reports" / "smoke-digits.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A tracking database with its tables and nothing in them: making those takes seconds, copying does not."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def fresh(tmp_path, empty_store):
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +97,8 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     again = run(tmp_path, *ONE_AT_A_TIME)
     assert again.returncode == 0, again.stderr
     assert leaderboard(tmp_path) == leaderboard(undisturbed[0])
-    _, runs = stored_runs(tmp_path)
-    children = [r for r in runs if r.data.tags["harness.role"] in ("search", "seed")]
-    assert len(children) == len({r.data.tags["harness.job"] for r in children}) == 6
-    assert {r.data.tags["harness.state"] for r in children} <= {"complete", "pruned"}
-    for mine, theirs in zip(studies(tmp_path).values(), studies(undisturbed[0]).values(), strict=True):
-        assert [(t.state, t.params, t.values) for t in mine.trials] == [
-            (t.state, t.params, t.values) for t in theirs.trials
-        ]
+    assert proposed(tmp_path) == proposed(undisturbed[0])
+    assert told(tmp_path) == told(undisturbed[0])
 
     # and with a larger budget it adds to what is there
     touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}

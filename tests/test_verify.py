@@ -12,6 +12,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from harness import deliver
 from harness import trial as trials
 from harness.config import PROTOCOL, build
 from harness.errors import Mistake, exit_status
@@ -35,7 +36,7 @@ class Store:
         self.trial = build({**SETTINGS, **dict(settings)})
         self.result = trials.run(self.trial, self.place, test=True)
         tags = {"harness.sweep": "5eed0001", "harness.space": "sat", **environment()}
-        self.tracker = Tracker(self.uri, "sat-digits", self.place, tags)
+        self.tracker = Tracker(self.place, "sat-digits", tags)
         self.tracker.sweep("sat-digits", "about")
         self.tracker.study("study", EVIL, {}, {})
         self.client, self.number = MlflowClient(tracking_uri=self.uri), 0
@@ -48,7 +49,7 @@ class Store:
         if state != "running":
             result = self.result if state == "complete" else None
             self.tracker.ended(job, Outcome(state, self.trial.epochs, result, reason))
-        run = self.tracker._runs[job.id]
+        run = deliver.everything(self.uri, self.tracker.log, self.place).store.runs[job.id]
         return run, self.place.out / "artifacts" / run / "artifacts"
 
 

@@ -19,8 +19,9 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import torch
+from mlflow.store.entities import PagedList
 
-from harness import datasets, gallery, models, suites, track, tune
+from harness import datasets, deliver, events, gallery, models, suites, track, tune
 from harness.checks import Check
 from harness.config import Attribution, build
 from harness.jobs import Job, Outcome
@@ -74,8 +75,8 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     planned = tune.plan(tune.arguments([*asked, "--trials", str(trials), "--seeds", str(seeds)]))
     place = Place(folder, folder).writable()
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    tracker = track.Tracker(uri, planned.experiment, place, tune._tags(planned))
-    tracker._client = book = Book(folder / "artifacts")  # what follows is kept there, not sent
+    tracker = track.Tracker(place, planned.experiment, tune._tags(planned))
+    experiment = deliver.everything(uri, tracker.log, place).store.experiment  # of a store with nothing else in it
     tracker.sweep(planned.experiment, "Numbers made up by seed.")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, studies = optuna.storages.InMemoryStorage(), []
@@ -98,22 +99,32 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
         source.ended(job, outcome)
         made += 1
     tracker.close()
-    book.write(folder / "mlflow.db", tracker.experiment)
+    book = Book(folder / "artifacts", experiment)
+    store = deliver.Store(book, uri, tracker.log, place)
+    for event, _ in events.read(tracker.log):
+        store.take(event)
+    book.write(folder / "mlflow.db")
     return uri, made
 
 
 class Book:
-    """Stands in for a tracker's MLflow client: keeps what it is told, and writes it all as MLflow would have."""
+    """Stands in for an MLflow client: keeps what it is told, and writes it all as MLflow would have, in seconds."""
 
-    def __init__(self, artifacts: Path):
-        self._artifacts = artifacts
+    def __init__(self, artifacts: Path, experiment: str):
+        self._artifacts, self._experiment = artifacts, experiment
         self._names: dict[str, str] = {}
         self._ends: dict[str, str] = {}
         self._tags: dict[tuple[str, str], str] = {}
         self._params: dict[tuple[str, str], str] = {}
         self._metrics: list[tuple] = []
 
-    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id=self._experiment)
+
+    def search_runs(self, *args, **kwargs) -> PagedList:
+        return PagedList([], None)
+
+    def create_run(self, experiment: str, start_time: int, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
         run = f"{len(self._names):032x}"
         self._names[run] = run_name
         for key, value in {**tags, "mlflow.runName": run_name}.items():
@@ -128,10 +139,10 @@ class Book:
     def set_tag(self, run: str, key: str, value: str) -> None:
         self._tags[key, run] = value
 
-    def set_terminated(self, run: str, status: str) -> None:
+    def set_terminated(self, run: str, status: str, end_time: int) -> None:
         self._ends[run] = status
 
-    def log_artifact(self, run: str, file: str) -> None:
+    def log_artifact(self, run: str, file: str, folder: str | None) -> None:
         kept = self._folder(run) / Path(file).name
         kept.parent.mkdir(parents=True, exist_ok=True)
         Path(file).replace(kept)
@@ -139,10 +150,10 @@ class Book:
     def _folder(self, run: str) -> Path:
         return self._artifacts / run / "artifacts"
 
-    def write(self, database: Path, experiment: str) -> None:
+    def write(self, database: Path) -> None:
         """Into a database that MLflow made."""
         runs = [
-            (run, name, self._ends[run], at, at + 1, "active", str(self._folder(run)), int(experiment), "unknown")
+            (run, name, self._ends[run], at, at + 1, "active", str(self._folder(run)), int(self._experiment), "unknown")
             for at, (run, name) in enumerate(self._names.items())
         ]
         latest = {(key, run): (key, value, at, run, step, nan) for key, value, at, run, step, nan in self._metrics}

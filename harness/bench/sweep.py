@@ -64,6 +64,9 @@ class _Clock:
     def heard(self, job, row) -> None:
         pass
 
+    def lost(self, job, why) -> None:
+        pass
+
     def ended(self, job, outcome) -> None:
         self.done = time.perf_counter()
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.errors import Mistake, one_line
-from harness.readers.images import Sample, pixels, stack
-from harness.readers.parts import Raw, Reader, stamp
+from harness.readers.images import Encoded, Sample, decoded, pixels, stack
+from harness.readers.parts import Raw, Reader, contents, stamp
 
 
 class Archive(NamedTuple):
@@ -81,7 +81,8 @@ def _read(folder: Path, size: int) -> Raw:
                 f"it would fetch the files anew by: {fetch(folder.name, folder)}"
             ) from None
         where = f"{kind}({_spelled(arguments)}) in {str(folder)!r}"
-        parts.append(stack(_samples(images, where, size), len(images)))
+        samples = _listed(images, where, size, folder) if kind == "GTSRB" else _samples(images, where, size)
+        parts.append(stack(samples, len(images)))
         names = getattr(images, "classes", names)
     # GTSRB's labels are the positions of its folders: where one is missing, all that follow are wrong.
     if (there := len(np.unique(parts[0].y))) != classes:
@@ -97,3 +98,13 @@ def _samples(images, where: str, size: int) -> Iterator[Sample]:
         except Exception as error:  # a damaged file makes Pillow raise nearly anything
             raise Mistake(f"cannot decode image {i} of {where}: {one_line(error)}") from None
         yield Sample(f"image {i} of {where}", x, int(y))
+
+
+def _listed(images, where: str, size: int, folder: Path) -> Iterator[Sample]:
+    """GTSRB's images, which lie one a file and are read from here: torchvision opens whatever its list names."""
+    listed = images._samples
+    outside = next((path for path, _ in listed if folder not in Path(path).parents or ".." in Path(path).parts), None)
+    if outside:
+        raise Mistake(f"{where} lists {outside!r}, which is not in that folder")
+    encoded = (Encoded(f"image {i} of {where}", contents(Path(path)), y) for i, (path, y) in enumerate(listed))
+    yield from decoded(encoded, size)

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.errors import Mistake
 from harness.readers.images import Box, Encoded, decoded, stack
-from harness.readers.parts import Part, Raw, Reader, contents, lines, stamp
+from harness.readers.parts import Part, Raw, Reader, contents, lines, stamp, within
 
 SETS = {
     "cub": "CUB_200_2011 (images.txt, classes.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt, "
@@ -64,6 +64,7 @@ def _read(folder: Path, size: int) -> Raw:
             raise Mistake(f"{str(base / _LABELS)!r}: image {image} has the class {kind!r}, not in {_KINDS}")
         if part not in parts:
             raise Mistake(f"{str(base / _SPLIT)!r}: image {image} has {part!r} instead of 1 (training) or 0 (test)")
+        within(base / "images", path, base / _IMAGES)
         parts[part].append((Path(path), names[kind], _box(boxes[image], base / _BOXES)))
     train, test = (_part(parts[part], base / "images", _masks(folder), size) for part in ("1", "0"))
     return Raw(train, test, classes=tuple(name.partition(".")[2] or name for name, *_ in kinds.values()))

@@ -25,6 +25,7 @@ _EACH, _TRAIN = 80, 72  # images of a kind among the 17, and how many of them ar
 
 # Oxford's trimaps are painted in these colours; what has another one, a band around the petals, was not judged.
 _FLOWER, _GROUND = (128, 0, 0), (128, 128, 0)
+_MATRIX = 2**20  # bytes of a file of labels at most: compressed, so that it may take a thousand times that
 _BLUE, _NEAR = (0, 0, 254), 64  # the ground of the 102 kinds' segmentations; JPEG moves a colour by less
 
 Listed = tuple[Path, int, Path]  # an image, its label, its mask, which need not be there
@@ -115,8 +116,10 @@ def _matrix(path: Path, name: str) -> np.ndarray:
     from scipy.io import loadmat
 
     file = io.BytesIO(contents(path))
+    if file.getbuffer().nbytes > _MATRIX:
+        raise Mistake(f"{str(path)!r} is too large for a list of numbers: {file.getbuffer().nbytes} bytes")
     try:
-        numbers = loadmat(file)[name].astype(np.int64).ravel()
+        numbers = loadmat(file, variable_names=[name])[name].astype(np.int64).ravel()
     except Exception as error:  # a damaged file makes SciPy raise nearly anything
         raise Mistake(f"{str(path)!r} holds no numbers {name!r}: {one_line(error)}") from None
     if not len(numbers):

@@ -14,6 +14,9 @@ from harness.readers.parts import UNKNOWN, Part
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, inclusive
 
+# What is tried on bytes from outside: some of Pillow's other formats start programs, such as Ghostscript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
 _AT_ONCE = 512  # encoded images held in memory
 _LARGE = 4096  # bytes of an encoded image from which on a second thread saves more than handing over costs
 
@@ -59,11 +62,11 @@ def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
 def _decode(encoded: Encoded, size: int) -> Sample:
     where, data, y, box, mask, reads = encoded
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             x = pixels(image, size)
             box = box and scaled(box, *image.size, size)
         if mask is not None:
-            with Image.open(io.BytesIO(mask)) as image:
+            with Image.open(io.BytesIO(mask), formats=FORMATS) as image:
                 mask = reads(pixels(image, size, Image.Resampling.NEAREST))
             if mask.shape != x.shape[1:]:
                 raise ValueError("its mask has another size")
@@ -112,12 +115,15 @@ def stack(samples: Iterable[Sample], n: int) -> Part:
     """n samples as one part; grey images get three equal channels where one has colour, and where some images have a
     mask, those of the others are unknown throughout.
 
-    Raises `Mistake` where their sizes differ.
+    Raises `Mistake` where their sizes differ, or memory does not hold so many.
     """
     columns: dict[str, np.ndarray] = {}
     for i, sample in enumerate(samples):
         if not i:
-            columns = _columns(sample, n)
+            try:
+                columns = _columns(sample, n)
+            except MemoryError:
+                raise Mistake(f"{n} images like {sample.where} do not fit into memory") from None
         x = columns["x"]
         if x.shape[2:] != sample.x.shape[1:]:
             sizes = " and ".join(f"{w}x{h}" for h, w in (x.shape[2:], sample.x.shape[1:]))

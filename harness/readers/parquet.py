@@ -22,6 +22,7 @@ LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
 _NAME = re.compile(r"(train|test|val)[a-z]*(-.*)?\.parquet")
 _SHARD = re.compile(r"-\d+-of-(\d+)")
 _ROWS = 256  # read at once
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
 class Columns(NamedTuple):
@@ -116,6 +117,8 @@ def _columns(schema: pa.Schema, path: Path) -> Columns:
     if label is None:
         raise Mistake(f"{str(path)!r} has no 'label', a column of whole numbers, among {schema.names}")
     box = "bbox" if "bbox" in schema.names else None
+    if box and not _is_numbers(schema.field(box).type):
+        raise Mistake(f"{str(path)!r} has boxes of type {schema.field(box).type}, not of four numbers x1, y1, x2, y2")
     return Columns(pictures[0], label, box, "mask" if "mask" in images else None, _names(features, label))
 
 
@@ -135,7 +138,16 @@ def _names(features: dict, column: str) -> tuple[str, ...] | None:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    """Whether it is a struct with plain bytes: an extension type, such as Ray registers, unpickles what it holds."""
+    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return at >= 0 and any(of(kind.field(at).type) for of in _BYTES)
+
+
+def _is_numbers(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    return any(of(kind) for of in lists) and (
+        pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
+    )
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[Encoded]:

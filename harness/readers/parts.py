@@ -69,6 +69,13 @@ def contents(path: Path) -> bytes:
         raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
 
 
+def within(folder: Path, name: str, listed: Path) -> Path:
+    """`folder / name`. Raises `Mistake` where the name, as the file `listed` has it, leads out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise Mistake(f"{str(listed)!r} names {name!r}, which is not in {str(folder)!r}")
+    return folder / name
+
+
 def lines(path: Path, fields: int = 1, separator: str | None = "\t") -> list[list[str]]:
     """The fields, at least so many, of each line of a text file that is not empty; None: parted by blanks."""
     try:

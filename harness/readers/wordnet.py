@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import Mistake
 from harness.readers.images import Box, Encoded, decoded, stack
-from harness.readers.parts import Part, Raw, Reader, contents, lines, stamp
+from harness.readers.parts import Part, Raw, Reader, contents, lines, stamp, within
 
 LAYOUT = "Tiny-ImageNet's folders with wnids.txt"
 
@@ -36,7 +36,8 @@ def _read(folder: Path, size: int) -> Raw:
     wnids = sorted({line[0] for line in lines(folder / "wnids.txt")})
     known = folder / "words.txt"
     words = {wnid: name for wnid, name, *_ in lines(known, 2)} if known.is_file() else {}
-    train = [image for y, wnid in enumerate(wnids) for image in _class(folder / "train" / wnid, y)]
+    folders = [within(folder / "train", wnid, folder / "wnids.txt") for wnid in wnids]
+    train = [image for y, of_class in enumerate(folders) for image in _class(of_class, y)]
     labels = {wnid: y for y, wnid in enumerate(wnids)}
     test = [_annotated(folder, line, labels) for line in lines(folder / _VAL, 2)]
     parts = [_part(images, folder, size) for images in (train, test)]
@@ -61,7 +62,7 @@ def _annotated(folder: Path, line: list[str], labels: dict[str, int]) -> Listed:
     if line[1] not in labels:
         raise Mistake(f"{str(folder / _VAL)!r}: {line[0]!r} has no class that is in wnids.txt")
     box = _box(line[2:], folder / _VAL) if line[2:] else None
-    return folder / "val" / "images" / line[0], labels[line[1]], box
+    return within(folder / "val" / "images", line[0], folder / _VAL), labels[line[1]], box
 
 
 def _part(images: list[Listed], folder: Path, size: int) -> Part:

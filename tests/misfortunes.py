@@ -1,0 +1,65 @@
+"""What runs a trial in the tests of faults: the real thing, to which something happens once.
+
+The environment says what, as JSON in MISFORTUNES: a list of [what, method, seed, learning rate or null, epoch].
+"""
+
+import gc
+import json
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+from torch import nn
+
+from harness import trial as trials
+from harness.place import Place
+
+LATER = 10_000  # seconds: for ever, as a test sees it
+
+
+def run(trial, place: Place, *, report=trials.ignore, test=False):
+    nets = sum(isinstance(thing, nn.Module) for thing in gc.get_objects())
+    note(place, f"nets-{trial.key}", str(nets))  # that an earlier trial of this worker left in memory
+    due = [m for m in json.loads(os.environ["MISFORTUNES"]) if _is_its(m, trial)]
+
+    def heard(row):
+        report(row)
+        for what, *_, epoch in due:
+            if row["epoch"] == epoch:
+                _happens(what, note(place, f"{what}-{trial.key}"))
+
+    return trials.run(trial, place, report=heard, test=test)
+
+
+def _is_its(misfortune, trial) -> bool:
+    _, method, seed, lr, _ = misfortune
+    named = trial.flat()["method"] == method and trial.seed == seed
+    return named and (lr is None or abs(trial.optim.lr - lr) < 1e-12)
+
+
+def note(place: Place, name: str, text: str = "") -> bool:
+    """Leave a note of what happened. Whether there was such a one before."""
+    file = place.out / "happened" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = file.exists()
+    file.write_text(text)
+    return before
+
+
+def _happens(what: str, again: bool) -> None:
+    if what == "raise":
+        raise ZeroDivisionError("a deliberate one")
+    if what == "memory":
+        np.zeros(2**50, np.uint8)
+    if what == "hang":
+        time.sleep(LATER)
+    if what == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if again:  # the others happen once
+        return
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "full":  # no file may grow beyond a kilobyte, until the worker ends
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))

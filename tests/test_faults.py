@@ -1,0 +1,181 @@
+"""What goes wrong in the middle of a sweep loses nothing: every finished trial counts once, on disk and everywhere.
+
+Each test compares with a sweep that nothing disturbed: what Optuna and MLflow hold of every trial, metric by metric
+and epoch by epoch, and the leaderboard. Moments are random; a failure prints the seed that FAULT_SEED takes.
+"""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sweeps import ONE_AT_A_TIME, ROOT, command, free_port, leaderboard, proposed, run, serving, told
+
+from harness import deliver
+
+SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 10**6))
+CHANCE = random.Random(SEED)
+# The command, with trials that suffer what MISFORTUNES says, and less patience with a server.
+SUFFERING = """
+import functools, sys
+from harness import deliver, schedule, tune
+from harness.errors import exit_status
+schedule.run_all = functools.partial(schedule.run_all, work="misfortunes:run")
+deliver.PATIENCE = 2.0
+sys.exit(exit_status(tune.main))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, empty_store):
+    out = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(empty_store, out / "mlflow.db")
+    began = time.monotonic()
+    done = run(out, *ONE_AT_A_TIME)
+    assert done.returncode == 0, done.stderr
+    return out, time.monotonic() - began
+
+
+def suffering(out, *words, misfortunes=()):
+    """How to start the command so that these misfortunes happen to its trials."""
+    python = [sys.executable, "-c", SUFFERING, *command(out, *ONE_AT_A_TIME, *words)[3:]]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return python, {**os.environ, "MISFORTUNES": json.dumps(misfortunes), "PYTHONPATH": path}
+
+
+def endure(out, *words, misfortunes=()):
+    python, env = suffering(out, *words, misfortunes=misfortunes)
+    return subprocess.run(python, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+
+
+def same(out, undisturbed):
+    assert proposed(out) == proposed(undisturbed), f"FAULT_SEED={SEED}"
+    assert told(out) == told(undisturbed), f"FAULT_SEED={SEED}"
+    assert leaderboard(out) == leaderboard(undisturbed), f"FAULT_SEED={SEED}"
+
+
+def until(there, process, seconds=120):
+    """Wait for something that the process does."""
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, "the command ended before it was disturbed"
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(out, *words):
+    process = subprocess.Popen(
+        command(out, *ONE_AT_A_TIME, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_the_command_killed_at_random_moments(undisturbed, tmp_path, fresh):
+    for _ in range(3):
+        with started(tmp_path) as process, contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CHANCE.uniform(0.3, 1.1) * undisturbed[1])
+            break  # it came to its end: the moments were late ones
+    again = run(tmp_path, *ONE_AT_A_TIME)
+    assert again.returncode == 0, again.stderr
+    same(tmp_path, undisturbed[0])
+
+
+def test_preempted_with_grace_and_started_twice(undisturbed, tmp_path, fresh):
+    """SIGTERM ends it in good order; a second command on the same output says so and changes nothing."""
+    with started(tmp_path) as process:
+        until(lambda: list(tmp_path.glob("trials/*/checkpoint.pt")), process)
+        second = run(tmp_path, *ONE_AT_A_TIME)
+        assert second.returncode == 2 and "another command is writing" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Go on: python -m harness.tune" in said, said
+    again = run(tmp_path, *ONE_AT_A_TIME)
+    assert again.returncode == 0, again.stderr
+    same(tmp_path, undisturbed[0])
+
+
+def test_a_worker_killed_and_a_disk_full(undisturbed, tmp_path, fresh):
+    """A dead worker costs nothing but time; a full disk ends the command with one line, and the next one goes on."""
+    misfortunes = [["killed", "standard", 0, None, 4], ["full", "sat", 1, None, 2]]
+    done = endure(tmp_path, misfortunes=misfortunes)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: cannot write") and done.stderr.count("\n") == 1, done.stderr
+    happened = {file.name.split("-")[0] for file in (tmp_path / "happened").iterdir()}
+    assert {"killed", "full"} <= happened
+    again = endure(tmp_path, misfortunes=misfortunes)
+    assert again.returncode == 0, again.stderr
+    same(tmp_path, undisturbed[0])
+
+
+def test_trials_that_raise_or_ask_for_too_much_fail_alone(undisturbed, tmp_path, fresh):
+    """The searched trial of each cell that did not win, and the repetition of one winner; one dies with its workers."""
+    before = proposed(undisturbed[0])
+    (standard,), (sat,) = (
+        [t for t in before[name] if t[0] != max(before[name], key=lambda t: (t[1] == "COMPLETE", t[3] or [0]))[0]]
+        for name in sorted(before, key=lambda name: "/sat" in name)
+    )
+    misfortunes = [
+        ["raise", "standard", 0, standard[2]["optim.lr"], 1],
+        ["dies", "sat", 0, sat[2]["optim.lr"], 1],
+        ["memory", "standard", 1, None, 1],
+    ]
+    done = endure(tmp_path, misfortunes=misfortunes)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    mine, theirs = told(tmp_path), told(undisturbed[0])
+    assert mine.keys() == theirs.keys()
+    failed = {name: run["tags"]["harness.reason"] for name, run in mine.items() if run["status"] == "FAILED"}
+    assert len(failed) == 3
+    by_end = {name.split(" @")[0].split("/")[-1] + name[-2:]: reason for name, reason in failed.items()}
+    assert by_end[f"standard#{standard[0]}"] == "ZeroDivisionError: a deliberate one"
+    assert by_end["standard#1"].startswith("MemoryError: Unable to allocate 1.00 PiB")
+    assert by_end[f"sat#{sat[0]}"].startswith("its worker died: The actor died unexpectedly")
+    left = {file.name: file.read_text() for file in (tmp_path / "happened").glob("nets-*")}
+    assert set(left.values()) == {"0"}, left  # those who were stopped or failed leave their memory to the next
+    intact = mine.keys() - failed.keys()
+    parents = {theirs[name]["parent"] for name in failed}
+    assert {name: mine[name] for name in intact - parents} == {name: theirs[name] for name in intact - parents}
+
+
+def test_a_trial_that_hangs_ends_at_the_time_limit(tmp_path, fresh):
+    words = ["--space", "standard", "--trials", "2", "--seeds", "0", "--set", "epochs=2", "--time-limit", "12"]
+    done = endure(tmp_path, *words, misfortunes=[["hang", "standard", 0, 0.05, 1]])
+    assert done.returncode == 0, done.stderr
+    ended = {name[-1]: run["tags"] for name, run in told(tmp_path).items() if "search #" in name}
+    assert {number: tags["harness.state"] for number, tags in ended.items()} == {"0": "failed", "1": "complete"}
+    assert ended["0"]["harness.reason"].startswith("not done after 12 s, at misfortunes.py, line ")
+
+
+def test_a_tracking_server_that_is_gone_for_good(undisturbed, tmp_path, fresh, empty_store):
+    """The study completes, a command says what waits, and another store learns everything later."""
+    (served := tmp_path / "served").mkdir()
+    shutil.copy(empty_store, served / "server.db")
+    port = free_port()
+    python, env = suffering(tmp_path, "--tracking-uri", f"http://127.0.0.1:{port}")
+    with contextlib.ExitStack() as serves:
+        serves.enter_context(serving(served / "server.db", port, served / "server.log"))
+        process = subprocess.Popen(python, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: list(tmp_path.glob("trials/*/result.json")), process)
+            serves.close()
+            _, said = process.communicate(timeout=240)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 1 and "events wait in" in said and said.count("\n") == 1, said
+    assert proposed(tmp_path) == proposed(undisturbed[0])
+    assert deliver.main(["--out", str(tmp_path)]) == 0
+    again = run(tmp_path, *ONE_AT_A_TIME)  # has nothing left to run, and reports
+    assert again.returncode == 0, again.stderr
+    same(tmp_path, undisturbed[0])
