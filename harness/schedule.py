@@ -17,9 +17,11 @@ import shutil
 import signal
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from harness import remote
 from harness.errors import Mistake, one_line
 from harness.jobs import Job, Listener, Outcome, Source
 from harness.place import Place
@@ -46,30 +48,51 @@ RETRIES = 2  # of a trial whose workers die before another epoch is done
 SCRATCH = "ray"  # under the output folder, while trials run
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, package: Path | None = None) -> None:
     """Join the cluster at `address` (or of the surrounding Ray job), or start one on this machine.
 
-    Raises `Mistake` where there is no cluster.
+    An address ray://host:port is joined as a client, which sends the folder `package` along, if any. Raises `Mistake`
+    where there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None or remote.IN_JOB in os.environ:
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address and address.startswith(("http://", "https://")):
+        raise Mistake(
+            f"{address!r} is a dashboard; give it the command: ray job submit --address {address} --working-dir ."
+            " -- python -m harness.tune --address auto ..."
+        )
     try:
         if address:
             _answers(address)
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
-            ray.init(address=address, **quiet)
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(address=address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise Mistake(f"no Ray cluster at {address!r}: {one_line(error)}") from None
-    # Ray stops in good order on SIGUSR1 and SIGINT only; a job's stop and a preemption send SIGTERM.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise Mistake(_no_cluster(address, error)) from None
+    if not address or not address.startswith(remote.CLIENT):
+        # Ray stops in good order on SIGUSR1 and SIGINT only; a job's stop and a preemption send SIGTERM.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def _no_cluster(address: str | None, error: Exception) -> str:
+    """One line for what `ray.init` raised, most likely cause first."""
+    said = f"{error} {error.__cause__}"
+    if "ray[client]" in said:
+        return f"{address!r} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
+    if "No node info found" in said:
+        return f"this machine is no node of the cluster at {address!r}; from outside give ray://HOST:10001"
+    if type(error) is ConnectionError:  # somebody listens there, or `_answers` had raised a more exact one
+        return f"{address!r} answers, but lets nobody in; is it a Ray cluster, and RAY_AUTH_TOKEN its token?"
+    return f"no Ray cluster at {address!r}: {one_line(error)}"
 
 
 def _answers(address: str) -> None:
     """Raise `OSError` where nobody listens at host:port; Ray itself waits for minutes and prints a page."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(remote.CLIENT).rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()
 
@@ -84,13 +107,25 @@ def disconnect() -> None:
 
 
 def slots(cpus: float, gpus: float) -> int:
-    """How many trials run at once. Raises `Mistake` where not even one does."""
-    there = ray.cluster_resources()
+    """How many trials run at once, on all nodes. Raises `Mistake` where no node has room for one."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if wanted > there.get(kind, 0):
-            raise Mistake(f"a trial asks for {wanted:g} {kind}, but there are {there.get(kind, 0):g}")
-    room = [there[kind] / wanted for kind, wanted in (("CPU", cpus), ("GPU", gpus)) if wanted]
-    return max(1, math.floor(min(room))) if room else 1
+        largest = max((node.get(kind, 0) for node in nodes), default=0)
+        if wanted > largest:
+            raise Mistake(f"a trial asks for {wanted:g} {kind}, but the largest node has {largest:g}")
+    room = sum(_room(node, cpus, gpus) for node in nodes)
+    if not room:
+        raise Mistake(f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but no node has both")
+    return room
+
+
+def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many trials a node takes at once; none shares two GPUs by halves."""
+    rooms = [math.floor(node.get("CPU", 0) / cpus)] if cpus else []
+    if gpus:
+        there = node.get("GPU", 0)
+        rooms.append(math.floor(there / gpus) if gpus >= 1 else math.floor(there) * math.floor(1 / gpus))
+    return min(rooms, default=1)
 
 
 def run_all(

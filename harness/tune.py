@@ -8,12 +8,13 @@
 The same command run again goes on where it was; with more --trials or --seeds it adds to what is there.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import cli
+from harness import cli, remote
 from harness.errors import Mistake, exit_status, redacted
 
 # Torch, Ray, Optuna and MLflow are imported where they are used: names and arguments are checked before.
@@ -53,7 +54,7 @@ def arguments(words: list[str] | None = None) -> Namespace:
     p.add_argument(
         "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
-    p.add_argument("--address", help="Ray cluster, e.g. auto (default: one on this machine)")
+    p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: one here)")
     return p.parse_args(words)
 
 
@@ -94,6 +95,9 @@ def main() -> int:
             print(f"{name:<12} {cli.about(name)}")
         return 0
     planned = plan(args)
+    remote.check_paths(args)
+    if remote.is_outside(args.address):
+        return remote.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
     place = cli.place(args)
     _check_data(planned, place)
     if args.dry_run:

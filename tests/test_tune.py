@@ -13,7 +13,6 @@ from sweeps import ONE_AT_A_TIME, ROOT, command, leaderboard, proposed, run, sto
 
 from harness import cli, tune
 from harness.config import PROTOCOL
-from harness.errors import Mistake
 
 
 @pytest.fixture(scope="module")
@@ -204,17 +203,6 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, words, said, capsys, monkeyp
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert all(word in error for word in said), error
-
-
-def test_more_than_the_machine_has_is_said_before_anything_waits(monkeypatch):
-    from harness import schedule
-
-    monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
-    assert schedule.slots(1, 0) == 4 and schedule.slots(1, 0.5) == 2 and schedule.slots(3, 0) == 1
-    with pytest.raises(Mistake, match="asks for 9 CPU, but there are 4"):
-        schedule.slots(9, 0)
-    with pytest.raises(Mistake, match="asks for 3 GPU, but there are 1"):
-        schedule.slots(1, 3)
 
 
 def test_no_cluster_at_the_address(tmp_path):
