@@ -323,7 +323,7 @@ def package(tmp_path_factory):
 
 
 def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
-    assert package.stat().st_size < 1_000_000
+    assert package.stat().st_size < 1_500_000  # Ray does not compress
     with zipfile.ZipFile(package) as file:
         names = set(file.namelist())
         file.extractall(tmp_path)
