@@ -2,8 +2,11 @@
 
 import argparse
 import ast
+import dataclasses
+import hashlib
 import importlib
 import os
+import tempfile
 from pathlib import Path
 
 from harness.errors import Mistake, unknown
@@ -21,8 +24,8 @@ def parser(program: str, description: str, *, single: bool) -> argparse.Argument
     p.add_argument("--data", help="data set: digits (default), shapes, cifar10, ..., or a folder under the data root")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="fix a setting, e.g. epochs=5")
     p.add_argument("--seed", type=int, default=0, help="seed of the search, or of the single trial (default 0)")
-    p.add_argument("--out", type=Path, default=Path("runs"), help="folder for everything written (default runs)")
-    p.add_argument("--data-root", type=Path, help="folder of the data sets (default $HARNESS_DATA, else ./data)")
+    p.add_argument("--out", default="runs", help="folder or URI for everything written (default runs)")
+    p.add_argument("--data-root", help="folder or URI of the data sets (default $HARNESS_DATA, else ./data)")
     p.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     p.add_argument("--quiet", action="store_true", help="print only the result")
     if single:
@@ -63,8 +66,31 @@ def overrides(arguments: argparse.Namespace) -> dict[str, object]:
 
 def place(arguments: argparse.Namespace) -> Place:
     """Where to write, read and compute; absolute, and writable."""
-    root = arguments.data_root or Path(os.environ.get("HARNESS_DATA", "data"))
-    return Place(arguments.out.absolute(), root.absolute(), device(arguments.device)).writable()
+    chosen = local(arguments.out, device(arguments.device))
+    root = arguments.data_root or os.environ.get("HARNESS_DATA", "data")
+    near = scratch() if chosen.store or "://" in root or getattr(arguments, "address", None) else None
+    if "://" in root:
+        chosen = dataclasses.replace(chosen, data=near / f"data-{_named(root)}", source=root.rstrip("/"))
+    else:
+        chosen = dataclasses.replace(chosen, data=Path(root).absolute())
+    return dataclasses.replace(chosen, near=near).writable()
+
+
+def local(out: str, device: str = "cpu") -> Place:
+    """The place of an output folder, or this node's copy of one that lies at a URI."""
+    if "://" not in out:
+        return Place(Path(out).absolute(), device=device)
+    return Place(scratch() / f"out-{_named(out)}", device=device, store=out.rstrip("/"), near=scratch())
+
+
+def scratch() -> Path:
+    """The folder of this node for copies: $HARNESS_SCRATCH, else one of this user's among the temporary ones."""
+    mine = Path(tempfile.gettempdir(), f"saliency-harness-{os.getuid()}")
+    return Path(os.environ.get("HARNESS_SCRATCH") or mine).absolute()
+
+
+def _named(uri: str) -> str:
+    return hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:12]
 
 
 def device(wanted: str | None) -> str:

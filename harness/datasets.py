@@ -89,9 +89,11 @@ class Data:
 
 def load(source: Source, place: Place) -> Data:
     """The data set, decoded on first use. Raises `Mistake` for anything wrong with its name or its files."""
+    if source.name not in readers.EMBEDDED:
+        place.fetch(source.name)
     reader = readers.find(source.name, place.data)
     stamp = repr((reader.stamp(), source.val, source.split, source.size))
-    folder = place.cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
+    folder = place.staged("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
     with locked(folder.with_name(f"{folder.name}.lock")):
         meta = read_json(folder / "meta.json")
         if meta and not _intact(folder, meta):

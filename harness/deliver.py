@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -19,13 +20,13 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from harness import events
+from harness import cli, events
 from harness.errors import Mistake, exit_status, one_line, redacted, without_user
-from harness.place import Place, locked, write_json
+from harness.place import Place, write_json
 
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -94,7 +95,10 @@ class Store:
         for file, folder in event.get("files", ()):
             if ".." in Path(file).parts or Path(file).is_absolute():  # a log may be somebody else's
                 raise LookupError(f"{file!r} is not in the output folder")
-            if (path := self._place.out / file).exists():
+            path = self._place.out / file
+            if not path.exists() and path.is_relative_to(self._place.out / "trials"):
+                self._place.brought(path.parent)  # from the node that wrote it
+            if path.exists():
                 self._client.log_artifact(run, str(path), folder or None)
         if event.get("status") == "RUNNING":
             self._client.update_run(run, status="RUNNING")
@@ -111,10 +115,15 @@ class Store:
 class Delivery:
     """Passes a log on to a store in a thread of its own, from where the last delivery to that store came to."""
 
-    def __init__(self, uri: str, log: Path, place: Place):
-        """Open the store at `uri`, made if it is a new SQLite file. Raises `Mistake` where it cannot be reached."""
+    def __init__(self, uri: str, log: Path, place: Place, safe: Callable[[str], float] = lambda name: math.inf):
+        """Open the store at `uri`, made if it is a new SQLite file. Raises `Mistake` where it cannot be reached.
+
+        safe(name) says up to which byte of the log its store may be told: what the driver's machine could still take
+        away with it would be told again, at another time.
+        """
         reachable(uri)
         self._uri, self._log = uri, log
+        self._safe = lambda: safe(log.relative_to(place.out).as_posix())
         self.store = _opened(uri, log, place)
         self._mark = log.with_suffix(f".{hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]}.delivered")
         told = _position(self._mark) if self.store.runs else 0  # a new store is told everything
@@ -158,10 +167,11 @@ class Delivery:
 
     def _work(self) -> None:
         told = True
-        while told and not (self._ending and self._at >= self._log.stat().st_size):
+        while told and not (self._ending and self._at >= min(self._log.stat().st_size, self._safe())):
             noted = time.monotonic()
+            safe = self._safe()
             for event, end in events.read(self._log, self._at):
-                if not (told := self._pass_on(event)):
+                if end > safe or not (told := self._pass_on(event)):
                     break
                 self._at = end
                 if time.monotonic() - noted > 1:
@@ -258,7 +268,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--out", type=Path, default=Path("runs"), help="folder that a sweep wrote (default %(default)s)")
+    p.add_argument("--out", default="runs", help="folder that a sweep wrote, or its URI (default %(default)s)")
     p.add_argument(
         "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
@@ -267,18 +277,26 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> int:
     args = arguments(words)
-    place = Place(args.out.absolute())
+    place = cli.local(args.out)
+    if place.store and not args.tracking_uri and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise Mistake(f"say by --tracking-uri who is to learn what lies at {args.out!r}, such as sqlite:///mlflow.db")
+    if not place.store and not (place.out / events.FOLDER).is_dir():
+        raise Mistake(f"no sweep was written to {args.out!r}; give its folder by --out")
+    with place.writable().alone() as free:
+        if not free:
+            raise Mistake(f"a command is writing to {args.out!r}, and delivers by itself; wait for its end")
+        with place.mirrored():
+            _each(place, args.tracking_uri or default_uri(place), args.out)
+    return 0
+
+
+def _each(place: Place, uri: str, out: str) -> None:
     logs = sorted((place.out / events.FOLDER).glob("*.jsonl"))
     if not logs:
-        raise Mistake(f"no sweep was written to {str(args.out)!r}; give its folder by --out")
-    uri = args.tracking_uri or default_uri(place)
-    with locked(place.out / "lock", wait=False) as free:
-        if not free:
-            raise Mistake(f"a command is writing to {str(place.out)!r}, and delivers by itself; wait for its end")
-        for log in logs:
-            told = everything(uri, log, place)
-            print(f"{events.head(log)['experiment']}: {len(told.store.runs)} runs of {log.stem} at {redacted(uri)}")
-    return 0
+        raise Mistake(f"no sweep was written to {out!r}; give its folder by --out")
+    for log in logs:
+        told = everything(uri, log, place)
+        print(f"{events.head(log)['experiment']}: {len(told.store.runs)} runs of {log.stem} at {redacted(uri)}")
 
 
 if __name__ == "__main__":

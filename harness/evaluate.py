@@ -31,7 +31,7 @@ from harness.display import Counter
 from harness.doubts import doubt
 from harness.errors import Mistake, exit_status, unknown
 from harness.measuring import Watch, line, silent
-from harness.place import Place, locked, read_json, write, write_json
+from harness.place import Place, read_json, write, write_json
 from harness.scores import Ledger, Score, save_images
 
 
@@ -52,7 +52,7 @@ class Target:
 def recorded(key: str, place: Place) -> Trial:
     """The trial of that key under `place.out`. Raises `Mistake` where there is none, or it is of another version."""
     whole = re.fullmatch("[0-9a-f]{12}", key)  # all else may lead out of the folder
-    record = read_json(place.trial(key) / "trial.json") if whole else None
+    record = read_json(place.brought(place.trial(key)) / "trial.json") if whole else None
     if record is None:
         raise unknown("trial", key, [p.name for p in (place.out / "trials").glob("*") if p.is_dir()])
     trial = build(record["settings"])
@@ -121,7 +121,7 @@ def measure(
     settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}
     stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
     file = stem.with_suffix(".json")
-    with locked(target.folder / "lock"):
+    with place.holding(target.folder):
         if (stored := read_json(file)) is not None:
             scores, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
             return Evaluation(scores, checks, {**target.about, **settings}, file)

@@ -19,7 +19,7 @@ from harness.batch import MAP_UNIT
 from harness.config import Maps, Trial, build
 from harness.datasets import Data, Split
 from harness.errors import Mistake, unknown
-from harness.place import Place, digest, locked, read_json, set_aside, write, write_json
+from harness.place import Place, digest, read_json, set_aside, write, write_json
 from harness.randomness import exact, seeded
 
 CHUNK = 256
@@ -133,9 +133,10 @@ def _live(name: str, maps: Maps, net: nn.Module) -> Callable[[Tensor, Tensor], T
 def _cached(name: str, maps: Maps, lesson: Trial, data: Data, place: Place, teach) -> tuple[Tensor, float, float]:
     """The maps from their file, made first where it is missing. Returns them, seconds for them and for the teacher."""
     recipe = (lesson.key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
-    file = place.cache("maps", hashlib.sha256(repr(recipe).encode()).hexdigest()[:12] + ".npy")
-    with locked(file.with_suffix(".lock")):
-        costs = read_json(file.with_suffix(".json"))
+    folder = place.cache("maps", hashlib.sha256(repr(recipe).encode()).hexdigest()[:12])
+    file, about = folder / "maps.npy", folder / "costs.json"
+    with place.holding(folder):
+        costs = read_json(about)
         if costs and file.exists() and costs.get("digest") != digest(file):
             set_aside(file)
         if costs is None or not file.exists():
@@ -145,7 +146,7 @@ def _cached(name: str, maps: Maps, lesson: Trial, data: Data, place: Place, teac
             costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in recipe]}
             write(file, lambda temporary: np.save(temporary, made))
             costs["digest"] = digest(file)
-            write_json(file.with_suffix(".json"), costs)
+            write_json(about, costs)
     return torch.from_numpy(np.load(file, mmap_mode="c")), costs["maps"], costs["teacher"]
 
 

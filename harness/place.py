@@ -12,8 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import Mistake
+
+if TYPE_CHECKING:
+    from harness.storage import Mirror
 
 _MASK = os.umask(0)
 os.umask(_MASK)
@@ -27,21 +31,102 @@ class Damaged(Mistake):
 
 @dataclass(frozen=True)
 class Place:
-    """out: all that is written. data: root of the data sets, one folder each. device: as torch names it."""
+    """out: all that is written. data: root of the data sets, one folder each. device: as torch names it.
+
+    store: the URI of which `out` is this node's copy, if any. near: a folder of this node for what each node makes for
+    itself; source: the URI of the data sets' root, of which `data` is this node's copy, if any.
+    """
 
     out: Path = Path("runs")
     data: Path = Path("data")
     device: str = "cpu"
+    store: str = ""
+    near: Path | None = None
+    source: str = ""
 
     def trial(self, key: str) -> Path:
         return self.out / "trials" / key
 
     def cache(self, *parts: str) -> Path:
+        """What a cluster makes once."""
         return self.out.joinpath("cache", *parts)
 
+    def staged(self, *parts: str) -> Path:
+        """What a node makes once."""
+        return (self.near or self.cache()).joinpath(*parts)
+
+    @contextlib.contextmanager
+    def holding(self, folder: Path) -> Iterator[Callable[[], None]]:
+        """Hold a folder of `out` for this process alone, among all of a cluster, as the last one that held it left it.
+
+        Yields what is to be called when there is something new in it that another node should find if this one dies.
+        """
+        with locked(folder / "lock"):
+            if not self.store:
+                yield lambda: None
+                return
+            from harness import storage
+
+            store, name = storage.store(self.store), folder.relative_to(self.out).as_posix()
+            with storage.leased(store, f"{name}/{storage.LEASE}"):
+                copy = storage.Copy(store, name, folder)
+                copy.pull()
+                try:
+                    yield copy.keep
+                finally:
+                    copy.push()
+
+    def brought(self, folder: Path) -> Path:
+        """A folder of `out`, made here as it is in the store if there is one."""
+        if self.store:
+            with self.holding(folder):
+                pass
+        return folder
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Write to `out` as the only command. Yields False where another one does."""
+        with locked(self.out / "lock", wait=False) as free:
+            if not free or not self.store:
+                yield free
+                return
+            from harness import storage
+
+            with storage.leased(storage.store(self.store), storage.LEASE, wait=False) as free:
+                yield free
+
+    @contextlib.contextmanager
+    def mirrored(self) -> Iterator["Mirror"]:
+        """Keep in the store, if there is one, what only the command writes: the journal, the logs, the reports."""
+        from harness import storage
+
+        def names() -> list[str]:
+            found = [*self.out.glob("reports/*"), self.out / "optuna.journal"]
+            found += [*self.out.glob("track/*.delivered"), *self.out.glob("track/*.jsonl")]
+            return [path.relative_to(self.out).as_posix() for path in found]
+
+        store = storage.store(self.store) if self.store else None
+        mirror = storage.Mirror(store, self.out, names)
+        if store:
+            mirror.pull(["optuna.journal", *(f"track/{name}" for name in store.files("track"))])
+        with mirror.pushing():
+            yield mirror
+
+    def fetch(self, name: str) -> None:
+        """Bring the folder of a data set here, once per node, where the data lie at a URI."""
+        if self.source and Path(name).name == name.strip("."):  # all else leads out of the root
+            from harness import storage
+
+            with locked(self.data / f"{name}.lock"):
+                storage.fetch(storage.store(self.source), name, self.data / name)
+
     def writable(self) -> "Place":
-        """The same place, its folder made. Raises `Mistake` where nothing can be written."""
+        """The same place, its folder made. Raises `Mistake` where nothing can be written, or others could have."""
         try:
+            if self.near:
+                self.near.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self.near.stat().st_uid != os.getuid():
+                    raise Mistake(f"{str(self.near)!r} is another user's; name a folder of yours by HARNESS_SCRATCH")
             self.out.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.out):
                 pass

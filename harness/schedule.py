@@ -189,7 +189,7 @@ def _trainable(config: dict) -> None:
 
     module, _, function = config["work"].partition(":")
     run = getattr(importlib.import_module(module), function)
-    place = Place(*config["place"])
+    place = Place(*config["place"]).writable()
     gpus = ray.get_gpu_ids()
     place = dataclasses.replace(place, device="cuda" if gpus else "cpu")
     gc.collect()  # what an earlier trial of this worker left

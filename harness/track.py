@@ -188,7 +188,8 @@ class Tracker:
         self._flushed = time.monotonic()
 
     def _files(self, paths: Iterable[Path], folder: str = "") -> list[tuple[str, str]]:
-        return [(str(path.relative_to(self._place.out)), folder) for path in paths if path.exists()]
+        there = [path for path in paths if self._place.store or path.exists()]  # another node may have written it
+        return [(str(path.relative_to(self._place.out)), folder) for path in there]
 
 
 def _metrics(values: Mapping[str, float], step: int) -> list[tuple[str, float, int]]:

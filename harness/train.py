@@ -3,6 +3,7 @@
 import io
 import math
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -165,7 +166,8 @@ def load_weights(path: Path, hint: str = "; remove it and its trial starts again
             with zipfile.ZipFile(path) as members:
                 if members.testzip():
                     raise zipfile.BadZipFile
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a file of another kind, which is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise Mistake(f"cannot read {str(path)!r}: {error.strerror}") from None
     except Exception as error:  # unpickling garbled bytes may raise anything

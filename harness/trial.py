@@ -24,7 +24,7 @@ from harness.config import Trial
 from harness.datasets import Data, Split
 from harness.doubts import doubt
 from harness.errors import Mistake, one_line
-from harness.place import Damaged, Place, locked, read_json, set_aside, write_json
+from harness.place import Damaged, Place, read_json, set_aside, write_json
 from harness.randomness import seeded
 from harness.scores import Ledger, Score, save_images
 from harness.train import Row
@@ -66,10 +66,15 @@ def run(trial: Trial, place: Place, *, report: Callable[[Row], None] = ignore, t
     data = datasets.load(trial.data, place)
     measuring.check(trial, data)
     folder = place.trial(trial.key)
-    with locked(folder / "lock"):
+    with place.holding(folder) as keep:
         result = _stored(trial, folder, data)
         if result is None:
-            result = _train(trial, place, data, report)
+
+            def told(row: Row) -> None:
+                keep()
+                report(row)
+
+            result = _train(trial, place, data, told)
         else:
             for row in result.rows:
                 report(row)

@@ -172,27 +172,33 @@ def _cost(planned: Plan, place) -> str:
 
 def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> int:
     """Run the plan to its report, with further listeners if any. Returns the command's exit status."""
-    from harness.place import locked
-
-    with locked(place.out / "lock", wait=False) as free:
-        if not free:
-            raise Mistake(f"another command is writing to {str(place.out)!r}; wait for it, or choose another --out")
-        return _sweep_alone(planned, place, args, listeners)
-
-
-def _sweep_alone(planned: Plan, place, args: Namespace, listeners: Sequence) -> int:
-    from harness import deliver, track
+    from harness import deliver
 
     uri = args.tracking_uri or deliver.default_uri(place)
+    if place.store and uri.startswith("sqlite") and not args.tracking_uri:
+        raise Mistake(f"SQLite cannot lie at {args.out!r}; name MLflow's server by --tracking-uri http://HOST:5000")
+    with place.alone() as free:
+        if not free:
+            raise Mistake(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
+        with place.mirrored() as mirror:
+            return _sweep_alone(planned, place, uri, mirror, args, listeners)
+
+
+def _sweep_alone(planned: Plan, place, uri: str, mirror, args: Namespace, listeners: Sequence) -> int:
+    from harness import deliver, track
+
     tracker = track.Tracker(place, planned.experiment, _tags(planned))
-    with deliver.Delivery(uri, tracker.log, place) as delivery:
+    with deliver.Delivery(uri, tracker.log, place, mirror.safe) as delivery:
         studies = _studies(planned, place, args, tracker)
         if not _searched(planned, place, args, studies, tracker, listeners):
             tracker.close("KILLED")
+            mirror.push()
             print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
             return 130
         tracker.close()
+        mirror.push()
         status = _report(planned, place, uri, tracker, studies) if delivery.caught_up() else 0
+        mirror.push()
         delivery.caught_up()
     if complaint := delivery.complaint():
         print(f"error: {complaint}", file=sys.stderr)

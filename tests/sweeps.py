@@ -87,6 +87,36 @@ def told(out, uri=None):
     return found
 
 
+def differences(mine, theirs, at=""):
+    """Where two nests of dicts differ, a line each."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        names = sorted(mine.keys() | theirs.keys(), key=str)
+        return [d for n in names for d in differences(mine.get(n), theirs.get(n), f"{at} / {n}")]
+    return [] if mine == theirs else [f"{at}: {mine!r} here, {theirs!r} undisturbed"]
+
+
+def until(there, process, seconds=240):
+    """Wait for something that the process does."""
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, "the command ended before it was disturbed"
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(out, *words):
+    process = subprocess.Popen(
+        command(out, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

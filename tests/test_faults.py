@@ -15,7 +15,20 @@ import sys
 import time
 
 import pytest
-from sweeps import ONE_AT_A_TIME, ROOT, command, free_port, leaderboard, proposed, run, serving, told
+from sweeps import (
+    ONE_AT_A_TIME,
+    ROOT,
+    command,
+    differences,
+    free_port,
+    leaderboard,
+    proposed,
+    run,
+    serving,
+    started,
+    told,
+    until,
+)
 
 from harness import deliver
 
@@ -55,36 +68,14 @@ def endure(out, *words, misfortunes=()):
 
 
 def same(out, undisturbed):
-    assert proposed(out) == proposed(undisturbed), f"FAULT_SEED={SEED}"
-    assert told(out) == told(undisturbed), f"FAULT_SEED={SEED}"
+    differ = differences(proposed(out), proposed(undisturbed)) + differences(told(out), told(undisturbed))
+    assert not differ, f"FAULT_SEED={SEED}"
     assert leaderboard(out) == leaderboard(undisturbed), f"FAULT_SEED={SEED}"
-
-
-def until(there, process, seconds=120):
-    """Wait for something that the process does."""
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert process.poll() is None, "the command ended before it was disturbed"
-        assert time.monotonic() < deadline, "what was waited for did not happen"
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def started(out, *words):
-    process = subprocess.Popen(
-        command(out, *ONE_AT_A_TIME, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 def test_the_command_killed_at_random_moments(undisturbed, tmp_path, fresh):
     for _ in range(3):
-        with started(tmp_path) as process, contextlib.suppress(subprocess.TimeoutExpired):
+        with started(tmp_path, *ONE_AT_A_TIME) as process, contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(CHANCE.uniform(0.3, 1.1) * undisturbed[1])
             break  # it came to its end: the moments were late ones
     again = run(tmp_path, *ONE_AT_A_TIME)
@@ -94,7 +85,7 @@ def test_the_command_killed_at_random_moments(undisturbed, tmp_path, fresh):
 
 def test_preempted_with_grace_and_started_twice(undisturbed, tmp_path, fresh):
     """SIGTERM ends it in good order; a second command on the same output says so and changes nothing."""
-    with started(tmp_path) as process:
+    with started(tmp_path, *ONE_AT_A_TIME) as process:
         until(lambda: list(tmp_path.glob("trials/*/checkpoint.pt")), process)
         second = run(tmp_path, *ONE_AT_A_TIME)
         assert second.returncode == 2 and "another command is writing" in second.stderr

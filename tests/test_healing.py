@@ -95,8 +95,8 @@ def figures(result, place):
     [
         ("training", "trials/{key}/checkpoint.pt"),
         ("training", "trials/{key}/trial.json"),
-        ("training", "cache/maps/*.npy"),
-        ("training", "cache/maps/*.json"),
+        ("training", "cache/maps/*/maps.npy"),
+        ("training", "cache/maps/*/costs.json"),
         ("training", "cache/data/*/train-x.npy"),
         ("training", "cache/data/*/val-y.npy"),
         ("training", "cache/data/*/meta.json"),

@@ -150,7 +150,7 @@ def test_a_lost_map_file_is_made_again(place, quick):
     run = quick(method="sat", maps__saliency="gradient")
     first, _ = prepare(run, place)
     before = first.maps[0].clone()
-    for file in place.cache("maps").glob("*.npy"):
+    for file in place.cache("maps").glob("*/*.npy"):
         file.unlink()
     again, _ = prepare(run, place)
     assert torch.equal(before, again.maps[0])

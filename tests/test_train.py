@@ -77,20 +77,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_place(tmp_path):
 
 
 @pytest.mark.parametrize("garbage", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path, garbage):
+def test_a_file_that_is_no_checkpoint_is_set_aside(tmp_path, garbage):
     (tmp_path / "checkpoint.pt").write_bytes(garbage)
-    with pytest.raises(Mistake, match=r"checkpoint\.pt") as mistake:
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt' is damaged"):
         fit(tmp_path)
-    assert "\n" not in str(mistake.value)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == garbage  # nothing stored is lost
+    assert (tmp_path / "checkpoint.pt.damaged").read_bytes() == garbage  # nothing stored is lost
 
 
-def test_a_truncated_checkpoint_and_one_of_another_net_are_named(tmp_path):
-    fit(tmp_path, epochs=1)
-    whole = (tmp_path / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(Mistake, match="checkpoint"):
-        fit(tmp_path)
+def test_a_checkpoint_of_another_net_is_named(tmp_path):
     torch.save({"model": {}, "optimiser": {}, "average": {}, "rows": []}, tmp_path / "checkpoint.pt")
     with pytest.raises(Mistake, match="another net"):
         fit(tmp_path)

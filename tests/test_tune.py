@@ -9,7 +9,19 @@ import time
 from dataclasses import replace
 
 import pytest
-from sweeps import ONE_AT_A_TIME, ROOT, command, leaderboard, proposed, run, stored_runs, studies, told
+from sweeps import (
+    ONE_AT_A_TIME,
+    ROOT,
+    command,
+    leaderboard,
+    proposed,
+    run,
+    started,
+    stored_runs,
+    studies,
+    told,
+    until,
+)
 
 from harness import cli, tune
 from harness.config import PROTOCOL
@@ -131,20 +143,15 @@ def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path,
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, fresh):
     """When nothing is left to hand out, but something still runs: the case that is easily taken for the end."""
     words = ["--trials", "1", "--set", "epochs=40"]
-    process = subprocess.Popen(
-        command(tmp_path, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    with started(tmp_path, *words) as process:
 
-    def searched():
-        results = [json.loads(p.read_text()) for p in tmp_path.glob("trials/*/result.json")]
-        return [r for r in results if r["trial"]["seed"] == 0]
+        def searched():
+            results = [json.loads(p.read_text()) for p in tmp_path.glob("trials/*/result.json")]
+            return [r for r in results if r["trial"]["seed"] == 0]
 
-    deadline = time.monotonic() + 120
-    while len(searched()) < 2 or not list(tmp_path.glob("trials/*/checkpoint.pt")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+        until(lambda: len(searched()) == 2 and list(tmp_path.glob("trials/*/checkpoint.pt")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Go on: python -m harness.tune --space smoke" in said and "Traceback" not in said
 

@@ -12,7 +12,7 @@ from harness.readers import archives, cub, flowers, parquet, wordnet
 from harness.readers.embedded import EMBEDDED
 from harness.readers.parts import Part, Raw, Reader
 
-__all__ = ["Part", "Raw", "Reader", "find"]
+__all__ = ["EMBEDDED", "Part", "Raw", "Reader", "find"]
 
 # In this order: a folder that holds parquet files is read from them, whatever else is there.
 LAYOUTS = (parquet, wordnet, cub, flowers, archives)

@@ -1,0 +1,411 @@
+"""Output at a URI: what one node began another one finishes, and each thing is made once, whoever dies meanwhile."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sweeps import ONE_AT_A_TIME, ROOT, command, differences, leaderboard, proposed, run, told
+
+from harness import cli, datasets, maps, storage, train
+from harness import trial as trials
+from harness.config import Source, build
+from harness.errors import Mistake
+from harness.place import Place
+
+# What a process of another node does: argv is the URI, its scratch folder, then settings as JSON.
+NODE = """
+import json, os, sys, time
+from harness import cli, trial
+from harness.config import build
+os.environ["HARNESS_SCRATCH"] = sys.argv[2]
+place = cli.local(sys.argv[1]).writable()
+def report(row):
+    print("epoch", row["epoch"], flush=True)
+    time.sleep(float(os.environ.get("SLEEP", 0)))
+trial.run(build(json.loads(sys.argv[3])), place, report=report)
+"""
+SETTINGS = {"epochs": 4, "data.limit": 96, "measure.eps": [16 / 255], "measure.steps": 2, "measure.watch": 1}
+SAT = {**SETTINGS, "method": "sat", "maps.saliency": "gradient"}
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"file://{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def node(tmp_path, uri, monkeypatch):
+    """A function from a name to the place of that node."""
+
+    def made(name):
+        monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / name))
+        return cli.local(uri).writable()
+
+    return made
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    monkeypatch.setattr(storage, "ASK", 0.01)
+
+
+def figures(result, place):
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
+    weights = train.load_weights(place.trial(result.trial.key) / "weights.pt")
+    return [s.record() for s in result.scores], rows, {name: w.numpy().tobytes() for name, w in weights.items()}
+
+
+@functools.cache
+def undisturbed(folder, settings):
+    place = Place(folder / "out").writable()
+    return figures(trials.run(build(json.loads(settings)), place, test=True), place)
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory):
+    return lambda settings: undisturbed(tmp_path_factory.getbasetemp(), json.dumps(settings))
+
+
+def test_what_one_node_began_another_goes_on_with(node, expected, patient, monkeypatch):
+    trial, epochs, whole = build(SAT), [], expected(SAT)
+    one = node("one")
+
+    def interrupted(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trials.run(trial, one, report=interrupted)
+    shutil.rmtree(one.out)
+    two = node("two")
+    assert two.out != one.out
+    epoch = train._epoch
+    monkeypatch.setattr(train, "_epoch", lambda *of: epochs.append(of[-2]) or epoch(*of))
+    result = trials.run(trial, two, test=True)
+    assert epochs == [2, 3]  # and neither the teacher nor its maps again
+    assert figures(result, two) == whole
+    three = node("three")
+    assert figures(trials.run(trial, three, test=True), three) == whole
+    assert epochs == [2, 3]
+    assert not list(storage.Store(three.store).files(f"trials/{trial.key}").keys() & {"lease", "checkpoint.pt"})
+
+
+def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
+    settings = {**SETTINGS, "method": "standard"}
+    env = {**os.environ, "SLEEP": "0.2", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", NODE, uri, str(tmp_path / "one"), json.dumps(settings)]
+    dying = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    assert dying.stdout.readline() == "epoch 1\n" and dying.stdout.readline() == "epoch 2\n"
+    dying.send_signal(signal.SIGKILL)
+    dying.wait()
+    dying.stdout.close()
+    shutil.rmtree(tmp_path / "one")
+    two = node("two")
+    key = build(settings).key
+    there = storage.Store(uri).files(f"trials/{key}")
+    assert "checkpoint.pt" in there and "lease" in there  # which its holder could not give back
+    assert figures(trials.run(build(settings), two, test=True), two) == expected(settings)
+
+
+def test_maps_and_their_teacher_are_made_once_in_a_cluster(node, uri, tmp_path):
+    """Two nodes ask for them at once; each trains a trial of its own with them."""
+    asked = [{**SAT, "method.alpha10": 0.5}, {**SAT, "method.alpha10": 0.6}]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    nodes = [
+        subprocess.Popen([sys.executable, "-c", NODE, uri, str(tmp_path / name), json.dumps(settings)], env=env)
+        for name, settings in zip(("one", "two"), asked, strict=True)
+    ]
+    assert [n.wait(120) for n in nodes] == [0, 0]
+    lesson = maps.teacher_trial(build(SAT), "standard").key
+    taught = [name for name in ("one", "two") if list((tmp_path / name).glob(f"out-*/trials/{lesson}/result.json"))]
+    assert len(taught) == 1, "both trained the teacher"
+    digests = {f.read_bytes() for f in tmp_path.glob("*/out-*/cache/maps/*/maps.npy")}
+    assert len(digests) == 1 and len(list(tmp_path.glob("*/out-*/cache/maps/*/maps.npy"))) == 2
+
+
+# ---- leases
+
+
+def test_of_many_that_ask_one_holds_it(uri, patient):
+    store, held, most = storage.Store(uri), [], []
+
+    def ask():
+        with storage.leased(store, "a/lease") as mine:
+            assert mine
+            held.append(1)
+            most.append(len(held))
+            time.sleep(0.01)
+            held.pop()
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 12 and store.read("a/lease") is None
+
+
+def test_who_does_not_wait_is_told(uri, patient):
+    store = storage.Store(uri)
+    with storage.leased(store, "lease") as first, storage.leased(store, "lease", wait=False) as second:
+        assert first and not second
+    with storage.leased(store, "lease", wait=False) as third:
+        assert third
+
+
+def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatch):
+    """No clock is compared: what counts is whether the sign of life changes while one watches."""
+    monkeypatch.setattr(storage, "STALE", 0.5)
+    store = storage.Store(uri)
+    silent = json.dumps({"host": "elsewhere", "pid": os.getpid(), "id": "x", "beat": 0}).encode()
+    store.write("silent", silent)
+    began = time.monotonic()
+    with storage.leased(store, "silent", wait=False) as mine:
+        assert mine and time.monotonic() - began > 0.5
+    done = threading.Event()
+
+    def beat():
+        beats = 0
+        while not done.wait(0.1):
+            beats += 1
+            store.write("loud", json.dumps({"host": "elsewhere", "pid": 1, "id": "y", "beat": beats}).encode())
+
+    store.write("loud", silent)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with storage.leased(store, "loud", wait=False) as mine:
+            assert not mine
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_holder_gives_signs_of_life_and_yields_to_who_took_over(uri, monkeypatch):
+    monkeypatch.setattr(storage, "BEAT", 0.05)
+    store = storage.Store(uri)
+    with storage.leased(store, "lease") as mine:
+        before = store.read("lease")
+        time.sleep(0.3)
+        assert mine and json.loads(store.read("lease"))["beat"] > json.loads(before)["beat"]
+        store.write("lease", b'{"id": "another"}')  # while this one slept
+        time.sleep(0.3)
+    assert store.read("lease") == b'{"id": "another"}'
+
+
+# ---- copies
+
+
+def test_a_copy_sends_what_changed_in_the_order_in_which_it_was_written(uri, tmp_path, monkeypatch):
+    store, sent = storage.Store(uri), []
+    monkeypatch.setattr(storage.Store, "put", lambda self, file, name: sent.append(name) or name)
+    copy = storage.Copy(store, "trial", tmp_path / "here")
+    copy.pull()
+    for at, name in enumerate(("weights.pt", "a.npz", "result.json", ".part", "lock")):
+        (tmp_path / "here" / name).write_text("x")
+        os.utime(tmp_path / "here" / name, ns=(at, at))
+    copy.push()
+    assert sent == ["trial/weights.pt", "trial/a.npz", "trial/result.json"]
+    copy.push()
+    assert len(sent) == 3
+
+
+def test_what_is_removed_here_is_removed_there_but_not_with_the_whole_copy(uri, tmp_path):
+    store = storage.Store(uri)
+    copy = storage.Copy(store, "trial", tmp_path / "here")
+    copy.pull()
+    for name in ("checkpoint.pt", "result.json"):
+        (tmp_path / "here" / name).write_text("x")
+    copy.push()
+    (tmp_path / "here" / "checkpoint.pt").unlink()
+    copy.push()
+    assert store.files("trial").keys() == {"result.json"}
+    shutil.rmtree(tmp_path / "here")
+    copy.push()
+    assert store.files("trial").keys() == {"result.json"}
+
+
+def test_pushing_takes_a_tenth_of_the_time(uri, tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    copy = storage.Copy(storage.Store(uri), "trial", tmp_path)
+    pushed = []
+
+    def push():
+        now[0] += 2
+        pushed.append(now[0])
+        copy._last, copy._took = now[0], 2
+
+    monkeypatch.setattr(copy, "push", push)
+    for _ in range(400):
+        now[0] += 1
+        copy.keep()
+    assert 400 / 25 < len(pushed) < 400 / 17
+
+
+def test_a_copy_becomes_what_the_store_has_and_keeps_what_it_had_not_sent(uri, tmp_path):
+    store = storage.Store(uri)
+    one, two = (storage.Copy(store, "trial", tmp_path / name) for name in ("one", "two"))
+    one.pull()
+    (tmp_path / "one" / "a").write_text("1")
+    (tmp_path / "one" / "sub").mkdir()
+    (tmp_path / "one" / "sub" / "b").write_text("1")
+    one.push()
+    two.pull()
+    assert (tmp_path / "two" / "sub" / "b").read_text() == "1"
+    (tmp_path / "two" / "a").unlink()  # by whoever tidies temporary folders
+    (tmp_path / "two" / "c").write_text("unsent")
+    again = storage.Copy(store, "trial", tmp_path / "two")
+    again.pull()
+    assert (tmp_path / "two" / "c").read_text() == "unsent"  # its process died; nobody else wrote meanwhile
+    (tmp_path / "two" / "sub" / "b").unlink()
+    again.push()
+    assert store.files("trial").keys() == {"a", "c"}
+    (tmp_path / "one" / "stale").write_text("x")
+    storage.Copy(store, "trial", tmp_path / "one").pull()
+    assert sorted(p.name for p in (tmp_path / "one").iterdir() if p.is_file() and p.name[0] != ".") == ["a", "c"]
+
+
+def test_the_journal_never_comes_before_the_log(uri, tmp_path):
+    store = storage.Store(uri)
+    mirror = storage.Mirror(store, tmp_path, lambda: ["journal", "log"])
+    (tmp_path / "log").write_text("begun")
+    (tmp_path / "journal").write_text("told")
+    assert mirror.safe("log") == 0
+    written, write = [], store.write
+    store.write = lambda name, content: written.append(name) or write(name, content)
+    mirror.push()
+    assert written == ["log", "journal"] and mirror.safe("log") == 5
+    mirror.push()
+    assert len(written) == 2
+    (tmp_path / "log").write_text("begun, and more")
+    mirror.pull(["log", "journal"])  # of what only grows the longer one is the newer
+    assert (tmp_path / "log").read_text() == "begun, and more"
+    (tmp_path / "log").write_text("else")
+    mirror.pull(["log", "missing"])
+    assert (tmp_path / "log").read_text() == "begun"
+
+
+def test_a_store_that_fails_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", (0.0, 0.0))
+    with pytest.raises(Mistake, match=r"'s4://bucket/runs'.*s4"):
+        storage.Store("s4://bucket/runs")
+    with pytest.raises(Mistake, match=r"'hdfs.*|gs://.* needs a package|Install"):
+        storage.Store("gs://bucket/runs")
+    store = storage.Store(f"file://{tmp_path}")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(Mistake, match=r"the store 'file://.*' failed: IsADirectoryError"):
+        store.read("a")
+
+
+def test_a_failing_store_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "TRIES", (0.0, 0.0))
+    store = storage.Store(f"file://{tmp_path}")
+    (tmp_path / "a").write_text("there")
+    cat, calls = store._fs.cat_file, []
+
+    def shaky(name):
+        calls.append(name)
+        if len(calls) < 3:
+            raise ConnectionError("reset")
+        return cat(name)
+
+    monkeypatch.setattr(store._fs, "cat_file", shaky)
+    assert store.read("a") == b"there" and len(calls) == 3
+
+
+# ---- data
+
+
+def picture(value):
+    file = io.BytesIO()
+    Image.fromarray(np.full((6, 6, 3), value, np.uint8)).save(file, "PNG")
+    return {"bytes": file.getvalue()}
+
+
+def test_data_at_a_uri_are_fetched_once_per_node(tmp_path, monkeypatch):
+    folder = tmp_path / "remote" / "mine"
+    folder.mkdir(parents=True)
+    for part in ("train", "test"):
+        columns = {"image": [picture(v) for v in range(20)], "label": [v % 2 for v in range(20)]}
+        pq.write_table(pa.table(columns), folder / f"{part}-00000-of-00001.parquet")
+    fetched, get = [], storage.Store.get
+    monkeypatch.setattr(storage.Store, "get", lambda self, name, to: fetched.append(name) or get(self, name, to))
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "node"))
+    root = f"file://{tmp_path / 'remote'}"
+    for out in ("a", "b"):
+        words = ["--data", "mine", "--data-root", root, "--out", str(tmp_path / out)]
+        place = cli.place(cli.parser("p", "", single=True).parse_args(words))
+        assert len(datasets.load(Source("mine"), place).train) == 16
+    assert len(fetched) == 2
+    assert len(list((tmp_path / "node").glob("data/mine-*/meta.json"))) == 1  # decoded once, too
+    assert not list(tmp_path.glob("[ab]/cache/data"))
+    with pytest.raises(Mistake, match="yours"):
+        datasets.load(Source("yours"), place)
+    with pytest.raises(Mistake):
+        datasets.load(Source("../remote/mine"), place)
+
+
+# ---- a whole sweep
+
+
+def test_sqlite_is_refused_where_it_cannot_lie(uri, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    done = run(uri, env={**env, "HARNESS_SCRATCH": str(tmp_path / "node")})
+    assert done.returncode == 2 and "--tracking-uri" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def alive(word):
+    """Whether a process has this word in its environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found.append(word.encode() in file.read_bytes())
+    return any(found)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, empty_store):
+    """The driver is killed and its disk with it; another machine finds at the URI all that MLflow was told of."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    shutil.copy(empty_store, whole / "mlflow.db")
+    assert run(whole, *ONE_AT_A_TIME).returncode == 0
+    words = [*ONE_AT_A_TIME, "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    env = {**os.environ, "HARNESS_SCRATCH": str(tmp_path / "one")}
+    process = subprocess.Popen(command(uri, *words), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "store").glob("trials/*/result.json"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while alive(str(tmp_path / "one")):  # its workers notice a little later
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shutil.rmtree(tmp_path / "one")
+    done = run(uri, *words, env={**env, "HARNESS_SCRATCH": str(tmp_path / "two")})
+    assert done.returncode == 0, done.stderr
+    (out,) = (tmp_path / "two").glob("out-*")
+    assert proposed(out) == proposed(whole)
+    assert not differences(told(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), told(whole))
+    assert leaderboard(out) == leaderboard(whole)
+    assert (tmp_path / "store" / "reports" / "smoke-digits.html").exists()
