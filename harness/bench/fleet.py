@@ -18,8 +18,10 @@ from pathlib import Path
 from harness import deliver, events, search, track, tune
 from harness.config import Trial
 from harness.errors import Mistake
+from harness.jobs import Job, Listener, Outcome, Source
 from harness.place import Place, read_json, write_json
 from harness.scores import Score
+from harness.train import Row
 from harness.trial import Result
 
 SPACE, EPOCHS, SEEDS = "smoke", 2, 2  # the last trials repeat the winner: without them there is no report
@@ -30,7 +32,7 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray where it starts a node
 
 
-def nothing(trial: Trial, place: Place, *, report: Callable, test: bool = False) -> Result:
+def nothing(trial: Trial, place: Place, *, report: Callable[[Row], None], test: bool = False) -> Result:
     """In place of `harness.trial.run`: two rows, a sleep, and a made-up result, best near the published rate."""
     quality = 1 / (2 + math.log(trial.optim.lr / 0.1) ** 2)
     rows = [{"epoch": epoch, "seconds": 0.0, "curve/robust": epoch * quality} for epoch in range(1, EPOCHS + 1)]
@@ -52,8 +54,8 @@ def fleet(
     sleep: float = 0.0,
     tracked: bool = True,
 ) -> dict[str, object]:
-    """Run so many trials, written to the folder. declared: cores that the
-    machine is said to have; cpus: of a trial; sleep: seconds of a trial.
+    """Run so many trials, written to the folder. declared: cores that this machine is said to have; cpus: cores
+    of a trial; sleep: its seconds; tracked: whether there is a log, delivered to a SQLite store meanwhile.
 
     slots: how many could run at once; at_once: did; full: seconds until then; first: until the first one ended;
     makespan: until the last one did; ideal: the same, were there nothing but sleep. windows: tenths of the trials, of
@@ -63,35 +65,25 @@ def fleet(
 
     Without sleep, halving stops trials as it does in a sweep; with it none is, so that the ideal is known.
     """
-    words = [
-        "--space",
-        SPACE,
-        "--set",
-        f"epochs={EPOCHS}",
-        "--set",
-        "measure.watch=1",
-        "--seeds",
-        str(SEEDS),
-        "--quiet",
-    ]
-    args = tune.arguments([*words, "--trials", str(trials - SEEDS), "--out", str(folder)])
+    settings = ["--set", f"epochs={EPOCHS}", "--set", "measure.watch=1"]
+    words = ["--space", SPACE, *settings, "--seeds", str(SEEDS), "--trials", str(trials - SEEDS)]
+    args = tune.arguments([*words, "--out", str(folder)])
     planned = tune.plan(args)
     space = dataclasses.replace(planned.space, halving=0 if sleep else planned.space.halving)
     planned = dataclasses.replace(planned, space=space, studies=dict([next(iter(planned.studies.items()))]))
     place = Place(folder.absolute(), folder.absolute()).writable()
     write_json(place.out / ASLEEP, {"seconds": sleep})
+    how = {"declared": declared, "cpus": cpus, "sleep": sleep}
     if not tracked:
-        (study, cell), *_ = planned.studies.items()
-        storage = search.journal(place.out / "optuna.journal")
-        source = search.Sweep(
-            [search.Study(study, space, cell, planned.trials, storage, 0)], SEEDS, lambda *_: None, lambda _: False
-        )
-        return _timed(source, place, trials, declared, cpus, sleep, [])
+        (name, cell), *_ = planned.studies.items()
+        study = search.Study(name, space, cell, planned.trials, search.journal(place.out / "optuna.journal"), 0)
+        source = search.Sweep([study], SEEDS, lambda *_: None, lambda _: False)
+        return _timed(source, place, trials, [], **how)
     uri = f"sqlite:///{place.out / 'mlflow.db'}"
     tracker = track.Tracker(place, planned.experiment, tune._tags(planned))
     with deliver.Delivery(uri, tracker.log, place) as delivery:
         source = search.Sweep(tune._studies(planned, place, args, tracker), SEEDS, tracker.crown, tracker.is_complete)
-        took = _timed(source, place, trials, declared, cpus, sleep, [tracker])
+        took = _timed(source, place, trials, [tracker], **how)
         tracker.close()
         began = time.perf_counter()
         delivery.caught_up()
@@ -102,7 +94,16 @@ def fleet(
     return {**took, "events": told, "uri": uri, "experiment": planned.experiment}
 
 
-def _timed(source, place: Place, trials: int, declared: int | None, cpus: float, sleep: float, listeners: list) -> dict:
+def _timed(
+    source: Source,
+    place: Place,
+    trials: int,
+    listeners: list[Listener],
+    *,
+    declared: int | None,
+    cpus: float,
+    sleep: float,
+) -> dict[str, object]:
     from harness import schedule
 
     with _declared(declared):
@@ -114,11 +115,11 @@ def _timed(source, place: Place, trials: int, declared: int | None, cpus: float,
         schedule.run_all(source, place, cpus=cpus, gpus=0, listeners=[*listeners, clock], work=work)
     finally:
         schedule.disconnect()
-    if clock.ended_ones != trials or clock.failed:
-        raise Mistake(
-            f"of {trials} trials {clock.ended_ones} ended, {len(clock.failed)} of them failed: {clock.failed[:1]}"
-        )
-    ideal = math.ceil(trials / slots) * sleep
+    if clock.failed:
+        raise Mistake(f"{len(clock.failed)} of {trials} trials failed, the first one: {clock.failed[0]}")
+    if clock.ended_ones < trials:
+        raise Mistake(f"interrupted after {clock.ended_ones} of {trials} trials")
+    ideal = sum(math.ceil(count / slots) for count in (trials - SEEDS, SEEDS)) * sleep  # those wait for the search
     return {"trials": trials, "slots": slots, "sleep": sleep, "ideal": ideal, **clock.figures()}
 
 
@@ -159,18 +160,18 @@ class _Clock:
         self.full = self.first = self.last = 0.0
         self.looks: list[tuple[int, float, float, float, float]] = []
 
-    def started(self, job) -> None:
+    def started(self, job: Job) -> None:
         self.running.add(job.id)
         if len(self.running) > self.at_once:
             self.at_once, self.full = len(self.running), time.perf_counter()
 
-    def heard(self, job, row) -> None:
+    def heard(self, job: Job, row: Row) -> None:
         pass
 
-    def lost(self, job, why) -> None:
+    def lost(self, job: Job, why: str) -> None:
         pass
 
-    def ended(self, job, outcome) -> None:
+    def ended(self, job: Job, outcome: Outcome) -> None:
         self.running.discard(job.id)
         self.failed += [outcome.reason] if outcome.state == "failed" else []
         self.ended_ones += 1
