@@ -8,6 +8,8 @@
     python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 against other libraries; corruptions
     python -m harness.bench report --runs 1000        # seconds and memory of the report of so many made-up runs
     python -m harness.bench report --runs 1000 --set measure.suites=standard,corruption
+    python -m harness.bench fleet                     # 1,000 trials that do nothing: seconds each, memory, reading back
+    python -m harness.bench fleet --trials 200 --declare 200 --cpus 8 --sleep 10    # 25 at once, on any machine
 
 Only ratios are meant to be quoted: absolute times belong to the machine and the hour.
 """
@@ -20,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from harness import cli, corruptions, datasets, measuring, trial
-from harness.bench import attribution, epochs, evaluation, report, sweep
+from harness.bench import attribution, epochs, evaluation, fleet, report, sweep
 from harness.bench.epochs import PUBLISHED
 from harness.config import build
 from harness.errors import Mistake, exit_status
@@ -44,9 +46,12 @@ def main() -> int:
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--images", type=int, default=8, help="of `attribution`, `evaluation`: in each round")
     p.add_argument("--space", default="noise", help="of `sweep`")
-    p.add_argument("--trials", type=int, default=8, help="of `sweep`, per cell")
+    p.add_argument("--trials", type=int, help="of `sweep`, per cell (default 8); of `fleet` (default 1000)")
     p.add_argument("--seeds", type=int, default=3, help="of `sweep`, per cell")
     p.add_argument("--runs", type=int, default=1000, help="of `report`: about so many")
+    p.add_argument("--declare", type=int, help="of `fleet`: cores that the machine is said to have (default: its own)")
+    p.add_argument("--cpus", type=float, default=1, help="of `fleet`: cores per trial")
+    p.add_argument("--sleep", type=float, default=0, help="of `fleet`: seconds that each trial sleeps")
     p.add_argument("--device")
     p.add_argument("--data-root", type=Path, help="of `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
     p.add_argument("--out", type=Path, default=Path("runs"), help="of the same: where its net is or comes")
@@ -54,6 +59,12 @@ def main() -> int:
     args = p.parse_args()
     if min(args.steps, args.rounds, args.size, args.channels, args.images, args.runs) < 1:
         raise Mistake("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
+    least = {"--trials": fleet.LEAST if args.what == "fleet" else 1, "--declare": 1}
+    for word, value in (("--trials", args.trials), ("--declare", args.declare)):
+        if value is not None and value < least[word]:
+            raise Mistake(f"{word} must be at least {least[word]}, not {value}")
+    if not 0 < args.cpus < float("inf") or not 0 <= args.sleep < float("inf"):
+        raise Mistake(f"--cpus must be above 0 and --sleep not negative, not {args.cpus:g} and {args.sleep:g}")
     about = {"machine": trial.machine(cli.device(args.device)), "arguments": sys.argv[1:]}
     print(about["machine"])
     figures = {**about, args.what: BENCHMARKS[args.what](args)}
@@ -63,7 +74,7 @@ def main() -> int:
 
 
 def time_sweep(args: argparse.Namespace) -> dict:
-    took = sweep.sweep(args.space, args.trials, args.seeds)
+    took = sweep.sweep(args.space, args.trials or 8, args.seeds)
     print("sweep {sweep:.1f} s, bare {bare:.1f} s, ratio {ratio:.3f}, {trials} trials".format(**took))
     return took
 
@@ -92,6 +103,29 @@ def time_report(args: argparse.Namespace) -> dict:
     said = "{runs} runs: {seconds:.1f} s, of them {cpu_seconds:.1f} s of CPU; {peak_mib:.0f} MiB; page {page_mb:.2f} MB"
     print(said.format(**took))
     return took
+
+
+def time_fleet(args: argparse.Namespace) -> dict:
+    how = {"declared": args.declare, "cpus": args.cpus, "sleep": args.sleep}
+    ways = {"tracked": True} if args.sleep else {"bare": False, "tracked": True}
+    with tempfile.TemporaryDirectory() as folder:
+        took = {
+            name: fleet.fleet(args.trials or 1000, Path(folder, name), **how, tracked=t) for name, t in ways.items()
+        }
+        read = fleet.read_back(took["tracked"]["uri"], took["tracked"]["experiment"], Path(folder))
+    for name, each in took.items():
+        print(f"\n{name:<10} {'s/trial':>8} {'loop CPU':>9} {'all CPU':>8} {'peak MiB':>9}")
+        for w in each["windows"]:
+            row = "{until:>10} {seconds:8.3f} {loop_cpu:9.4f} {process_cpu:8.4f} {peak_mib:9.0f}"
+            print(row.format(**w))
+        said = "first end after {first:.1f} s, last after {makespan:.1f} s (ideal {ideal:.1f} s)"
+        print((said + "; {at_once} of {slots} at once").format(**each))
+    print("\nthe store had all {events} events {behind:.1f} s after the last trial".format(**took["tracked"]))
+    said = (
+        "{runs} runs read in {read_seconds:.1f} s; report in {seconds:.1f} s, {peak_mib:.0f} MiB, page {page_mb:.2f} MB"
+    )
+    print(said.format(**read))
+    return {**took, "read": read}
 
 
 def _trained(args: argparse.Namespace, suite: str) -> tuple:
@@ -157,6 +191,7 @@ BENCHMARKS = {
     "attribution": time_attribution,
     "evaluation": time_evaluation,
     "report": time_report,
+    "fleet": time_fleet,
 }
 
 if __name__ == "__main__":

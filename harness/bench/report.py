@@ -57,13 +57,18 @@ def report(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str
     images: of the test split, of which every seed run keeps a number per score. settings: `path=value`, of all runs.
     Raises `CalledProcessError` where no report comes of it."""
     uri, made = fill(runs, folder, images, settings)
+    return {"runs": made, **written(uri, folder)}
+
+
+def written(uri: str, folder: Path) -> dict[str, float]:
+    """The same of the runs that a store holds already; the report is written to the folder's `reports`."""
     command = [sys.executable, "-m", "reports", "--tracking-uri", uri, "--out", str(folder / "reports")]
     watched = subprocess.run([sys.executable, "-c", WATCH, *command], stdout=subprocess.PIPE, check=True)
     status, seconds, cpu, peak = json.loads(watched.stdout)
     if status:
         raise subprocess.CalledProcessError(status, command)
     size = max(page.stat().st_size for page in folder.glob("reports/*.html")) / 1e6
-    return {"runs": made, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak * UNIT / 2**20, "page_mb": size}
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak * UNIT / 2**20, "page_mb": size}
 
 
 def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] = ()) -> tuple[str, int]:
