@@ -193,6 +193,8 @@ def _trainable(config: dict) -> None:
     gpus = ray.get_gpu_ids()
     place = dataclasses.replace(place, device="cuda" if gpus else "cpu")
     gc.collect()  # what an earlier trial of this worker left
+    if not gc.get_freeze_count():
+        gc.freeze()  # before the first one: modules, which no later collection need look at
     if gpus:
         torch.cuda.empty_cache()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))

@@ -18,7 +18,8 @@ from harness.space import spoken
 from harness.train import Row
 from harness.trial import Result
 
-FLUSH = 5.0  # seconds between two writes of a running trial's curves
+FLUSH = 5.0  # seconds, at least, between two writes of a running trial's curves
+RATE = 30  # of such writes a second that a store can follow: with more trials at once they come less often
 PARAM = 6000  # characters of a parameter
 CURVES = ("robust", "clean")  # kept as a tag too: a report of a thousand runs cannot ask for each one's history
 POINTS = 400  # of such a curve; a tag holds 8,000 characters
@@ -120,7 +121,7 @@ class Tracker:
             return
         self._last[job.id] = row["epoch"]
         self._pending.setdefault(job.id, []).extend(_metrics(row, int(row["epoch"])))
-        if time.monotonic() - self._flushed > FLUSH:
+        if time.monotonic() - self._flushed > max(FLUSH, len(self._pending) / RATE):
             self.flush()
 
     def lost(self, job: Job, why: str) -> None:
