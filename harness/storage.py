@@ -141,21 +141,20 @@ def leased(store: Store, name: str, wait: bool = True) -> Iterator[bool]:
 
 
 def _taken(store: Store, name: str, me: dict, wait: bool) -> bool:
-    seen, since, first = None, time.monotonic(), True
+    seen, since = None, time.monotonic()
     while not store.create(name, json.dumps(me).encode()):
         found = store.read(name)
-        if found != seen:
-            if not (first or wait):
-                return False  # it lives
-            seen, since, first = found, time.monotonic(), False
         if found is None:
             continue
-        holder, local = _object(found), _object(found).get("host") == me["host"]
-        if _is_dead(holder) if local else time.monotonic() - since > STALE:
+        if _object(found).get("id") == me["id"]:
+            return True  # it was created, and the answer lost
+        if found != seen:
+            if seen is not None and not wait:
+                return False  # it lives
+            seen, since = found, time.monotonic()
+        if _is_gone(_object(found)) or time.monotonic() - since > STALE:
             store.remove(name)
             continue
-        if local and not wait:
-            return False
         time.sleep(ASK)
     return True
 
@@ -168,10 +167,11 @@ def _object(content: bytes | None) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _is_dead(holder: dict) -> bool:
-    """Of a process of this machine."""
+def _is_gone(holder: dict) -> bool:
+    """Whether it was a process of this machine that is no more; its number may have become another one's."""
     try:
-        os.kill(int(holder["pid"]), 0)
+        if holder["host"] == socket.gethostname():
+            os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
         return True
     except (OSError, KeyError, ValueError, TypeError):

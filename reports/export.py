@@ -173,7 +173,7 @@ def main(words: list[str] | None = None) -> int:
         weights_of(record)
         for score, said in contradictions(record).items():
             raise Mistake(f"run {record.run} contradicts itself, {score}: {said}")
-        place = cli.place(argparse.Namespace(out=Path(folder, "out"), data_root=args.data_root, device="cpu"))
+        place = cli.place(argparse.Namespace(out=f"{folder}/out", data_root=args.data_root, device="cpu"))
         data = data_of(record, place)
         print(write_all(record, data, args.out, _held(record, data)))
     return 0

@@ -192,7 +192,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def _placed(args: argparse.Namespace, record: Record, out: Path) -> argparse.Namespace:
     """Where to run: on a CPU what ran on a CPU, else on a GPU where there is one."""
     device = "cpu" if record.result.machine.get("device", "cpu").startswith("cpu") else None
-    return argparse.Namespace(out=args.keep or out, data_root=args.data_root, device=device)
+    return argparse.Namespace(out=str(args.keep or out), data_root=args.data_root, device=device)
 
 
 def _progress(epochs: int) -> Callable[[Row], None]:

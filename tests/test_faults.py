@@ -34,13 +34,13 @@ from harness import deliver
 
 SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 10**6))
 CHANCE = random.Random(SEED)
-# The command, with trials that suffer what MISFORTUNES says, and less patience with a server.
+# The command, with trials that suffer what MISFORTUNES says.
 SUFFERING = """
-import functools, sys
+import functools, os, sys
 from harness import deliver, schedule, tune
 from harness.errors import exit_status
 schedule.run_all = functools.partial(schedule.run_all, work="misfortunes:run")
-deliver.PATIENCE = 2.0
+deliver.PATIENCE = float(os.environ.get("PATIENCE", 60))
 sys.exit(exit_status(tune.main))
 """
 
@@ -156,6 +156,7 @@ def test_a_tracking_server_that_is_gone_for_good(undisturbed, tmp_path, fresh, e
     python, env = suffering(tmp_path, "--tracking-uri", f"http://127.0.0.1:{port}")
     with contextlib.ExitStack() as serves:
         serves.enter_context(serving(served / "server.db", port, served / "server.log"))
+        env["PATIENCE"] = "3"
         process = subprocess.Popen(python, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             until(lambda: list(tmp_path.glob("trials/*/result.json")), process)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -163,7 +164,8 @@ def test_of_many_that_ask_one_holds_it(uri, patient):
     assert most == [1] * 12 and store.read("a/lease") is None
 
 
-def test_who_does_not_wait_is_told(uri, patient):
+def test_who_does_not_wait_is_told(uri, patient, monkeypatch):
+    monkeypatch.setattr(storage, "BEAT", 0.05)
     store = storage.Store(uri)
     with storage.leased(store, "lease") as first, storage.leased(store, "lease", wait=False) as second:
         assert first and not second
@@ -180,6 +182,7 @@ def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatc
     began = time.monotonic()
     with storage.leased(store, "silent", wait=False) as mine:
         assert mine and time.monotonic() - began > 0.5
+    monkeypatch.setattr(storage, "STALE", 60.0)
     done = threading.Event()
 
     def beat():
@@ -199,16 +202,79 @@ def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatc
         thread.join()
 
 
-def test_a_holder_gives_signs_of_life_and_yields_to_who_took_over(uri, monkeypatch):
-    monkeypatch.setattr(storage, "BEAT", 0.05)
+def test_a_lease_whose_answer_was_lost_is_held(uri, monkeypatch):
     store = storage.Store(uri)
+    create = store.create
+    monkeypatch.setattr(store, "create", lambda name, content: create(name, content) and False)
     with storage.leased(store, "lease") as mine:
-        before = store.read("lease")
-        time.sleep(0.3)
-        assert mine and json.loads(store.read("lease"))["beat"] > json.loads(before)["beat"]
-        store.write("lease", b'{"id": "another"}')  # while this one slept
-        time.sleep(0.3)
+        assert mine
+
+
+def test_a_holder_whose_number_is_another_process_now_counts_as_dead_after_silence(uri, patient, monkeypatch):
+    monkeypatch.setattr(storage, "STALE", 0.2)
+    store = storage.Store(uri)
+    store.write("lease", json.dumps({"host": socket.gethostname(), "pid": 1, "id": "x", "beat": 0}).encode())
+    with storage.leased(store, "lease") as mine:
+        assert mine
+
+
+def test_a_holder_gives_signs_of_life(uri, monkeypatch):
+    monkeypatch.setattr(storage, "BEAT", 0.01)
+    store, deadline = storage.Store(uri), time.monotonic() + 60
+    with storage.leased(store, "lease"):
+        while not storage._object(store.read("lease")).get("beat"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_who_slept_for_too_long_leaves_the_lease_to_who_took_over(uri):
+    store = storage.Store(uri)
+    with storage.leased(store, "lease"):
+        store.write("lease", b'{"id": "another"}')
     assert store.read("lease") == b'{"id": "another"}'
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URI of an empty folder on a server that speaks S3's protocol, on loopback."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket/runs"
+    running.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # of what speaks S3
+def test_on_s3_one_creates_and_another_node_goes_on(bucket, tmp_path, expected, patient, monkeypatch):
+    store = storage.Store(bucket)
+    assert store.create("a/lease", b"1") and not store.create("a/lease", b"2") and store.read("a/lease") == b"1"
+    store.remove("a/lease")
+    assert store.read("a/lease") is None
+    trial, whole = build(SAT), expected(SAT)
+
+    def interrupted(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "one"))
+    with pytest.raises(Stop):
+        trials.run(trial, cli.local(bucket).writable(), report=interrupted)
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "two"))
+    two = cli.local(bucket).writable()
+    assert figures(trials.run(trial, two, test=True), two) == whole
+    assert "result.json" in store.files(f"trials/{trial.key}") and "checkpoint.pt" not in store.files("trials")
 
 
 # ---- copies
