@@ -1,16 +1,23 @@
-# make tune | test | bench | peers | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
+# make tune | test | faults | bench | peers | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= --space sat
+ROUNDS ?= 20
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: tune test bench peers lint clean
+.PHONY: tune test faults bench peers lint clean
 
 tune: .venv/installed
 	$(BIN)/python -m harness.tune $(RUN)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What goes wrong in the middle, at other random moments in each of ROUNDS; the first that fails ends it.
+faults: .venv/installed
+	for round in $$(seq $(ROUNDS)); do \
+		echo "round $$round"; $(BIN)/python -m pytest -n 2 --dist loadfile -m fault || exit 1; \
+	done
 
 bench: .venv/installed
 	$(BIN)/python -m harness.bench epochs

@@ -22,6 +22,7 @@ from harness.errors import Mistake, one_line
 CHECKOUT = Path(__file__).parent.parent
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a job
 CLIENT = "ray://"
+LOOK = 0.5  # seconds between two looks whether to stop
 
 
 def is_outside(address: str | None) -> bool:
@@ -54,23 +55,22 @@ def run(address: str, words: list[str]) -> int:
 
     schedule.connect(address, package=CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else None)
     ray = schedule.ray
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = _Stop()
     try:
         command = (
             ray.remote(Command)
             .options(num_cpus=0, max_concurrency=2, resources={"node:__internal_head__": 0.001})
             .remote(words)
         )
-        interrupted, asked = False, command.said.remote()
+        passed_on, asked = False, command.said.remote()
         while True:
-            try:
-                said = ray.get(asked)
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
+            if stop.asked and not passed_on:
                 ray.get(command.interrupt.remote())
-                continue  # what was asked is still to be answered
+                passed_on = True
+            try:
+                said = ray.get(asked, timeout=LOOK)
+            except ray.exceptions.GetTimeoutError:
+                continue
             if said is None:
                 return ray.get(command.status.remote())
             for to_error, text in said:
@@ -82,6 +82,21 @@ def run(address: str, words: list[str]) -> int:
         raise Mistake(f"lost the command on {address!r}; run it again, it goes on ({one_line(error)})") from None
     finally:
         schedule.disconnect()
+
+
+class _Stop:
+    """Whether Ctrl-C or SIGTERM came. An exception out of the middle of Ray's client would leave it in any state, so
+    only a second one raises `KeyboardInterrupt`."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class Command:

@@ -248,6 +248,7 @@ def test_what_the_command_says_inside_is_said_outside(cluster, tmp_path):
     assert done.stderr == "error: a trial asks for 9 CPU, but the largest node has 1\n"
 
 
+@pytest.mark.fault
 def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     """One trial a cell: then no proposal, and no stop, depends on which trial ended first."""
     out = tmp_path / "runs"

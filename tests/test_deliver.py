@@ -310,6 +310,7 @@ def test_the_command_delivers_every_log_and_names_what_is_wrong(place, capsys, e
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(place, empty_store, monkeypatch):
     database = place.out / "server.db"
     shutil.copy(empty_store, database)

@@ -32,6 +32,7 @@ from sweeps import (
 
 from harness import deliver
 
+pytestmark = pytest.mark.fault
 SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 10**6))
 CHANCE = random.Random(SEED)
 # The command, with trials that suffer what MISFORTUNES says.

@@ -15,6 +15,8 @@ from harness.errors import Mistake
 from harness.place import Place, digest, read_json, write_json
 from harness.train import load_weights, save_weights
 
+pytestmark = pytest.mark.fault
+
 
 def cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

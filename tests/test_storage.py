@@ -109,6 +109,7 @@ def test_what_one_node_began_another_goes_on_with(node, expected, patient, monke
     assert not list(storage.Store(three.store).files(f"trials/{trial.key}").keys() & {"lease", "checkpoint.pt"})
 
 
+@pytest.mark.fault
 def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
     settings = {**SETTINGS, "method": "standard"}
     env = {**os.environ, "SLEEP": "0.2", "PYTHONPATH": str(ROOT)}
@@ -449,6 +450,7 @@ def alive(word):
 
 
 @pytest.mark.slow
+@pytest.mark.fault
 def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, empty_store):
     """The driver is killed and its disk with it; another machine finds at the URI all that MLflow was told of."""
     whole = tmp_path / "whole"
