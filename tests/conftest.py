@@ -1,10 +1,15 @@
+import dataclasses
+import json
 import os
 import shutil
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside workers; and sums in one order are the same sums
 
 import pytest
 import torch
+from filelock import FileLock
+from sweeps import ONE_AT_A_TIME, Undisturbed, run
 
 from harness.config import build
 from harness.place import Place
@@ -16,6 +21,14 @@ QUICK = {
     "measure.steps": 2,
     "measure.watch": 1,
 }
+
+
+def pytest_generate_tests(metafunc):
+    """With ROUNDS in the environment, every test of a fault is many tests."""
+    rounds = int(os.environ.get("ROUNDS", 1))
+    if rounds > 1 and any(mark.name == "fault" for mark in metafunc.definition.iter_markers()):
+        metafunc.fixturenames.append("_round")
+        metafunc.parametrize("_round", range(1, rounds + 1))
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +61,24 @@ def empty_store(tmp_path_factory):
 
     MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, empty_store):
+    """A sweep that nothing disturbs, to read only: run once for all processes that test."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    out, told = shared / "undisturbed", shared / "undisturbed.json"
+    with FileLock(shared / "undisturbed.lock"):
+        if not told.exists():
+            out.mkdir()
+            shutil.copy(empty_store, out / "mlflow.db")
+            began = time.monotonic()
+            done = run(out, *ONE_AT_A_TIME)
+            assert done.returncode == 0, done.stderr
+            found = Undisturbed(str(out), done.stdout, done.stderr, time.monotonic() - began)
+            told.write_text(json.dumps(dataclasses.asdict(found)))
+    return Undisturbed(**json.loads(told.read_text()))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,20 @@ ROOT = Path(__file__).parent.parent
 ONE_AT_A_TIME = ["--cpus", str(os.cpu_count())]  # then the order of trials is the same in every run
 # Of a clock, or of how often a trial was taken up again: a test measurement that was cut off is a touch all the same.
 CLOCKED = re.compile(r"seconds|touches|harness\.(log|event|lost)|mlflow\.|git")
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a sweep that nothing disturbed left and printed, and its seconds."""
+
+    folder: str
+    printed: str
+    complained: str
+    seconds: float
+
+    @property
+    def out(self):
+        return Path(self.folder)
 
 
 def command(out, *words):

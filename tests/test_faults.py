@@ -46,16 +46,6 @@ sys.exit(exit_status(tune.main))
 """
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, empty_store):
-    out = tmp_path_factory.mktemp("undisturbed")
-    shutil.copy(empty_store, out / "mlflow.db")
-    began = time.monotonic()
-    done = run(out, *ONE_AT_A_TIME)
-    assert done.returncode == 0, done.stderr
-    return out, time.monotonic() - began
-
-
 def suffering(out, *words, misfortunes=()):
     """How to start the command so that these misfortunes happen to its trials."""
     python = [sys.executable, "-c", SUFFERING, *command(out, *ONE_AT_A_TIME, *words)[3:]]
@@ -77,11 +67,11 @@ def same(out, undisturbed):
 def test_the_command_killed_at_random_moments(undisturbed, tmp_path, fresh):
     for _ in range(3):
         with started(tmp_path, *ONE_AT_A_TIME) as process, contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(CHANCE.uniform(0.3, 1.1) * undisturbed[1])
+            process.wait(CHANCE.uniform(0.3, 1.1) * undisturbed.seconds)
             break  # it came to its end: the moments were late ones
     again = run(tmp_path, *ONE_AT_A_TIME)
     assert again.returncode == 0, again.stderr
-    same(tmp_path, undisturbed[0])
+    same(tmp_path, undisturbed.out)
 
 
 def test_preempted_with_grace_and_started_twice(undisturbed, tmp_path, fresh):
@@ -95,7 +85,7 @@ def test_preempted_with_grace_and_started_twice(undisturbed, tmp_path, fresh):
     assert process.returncode == 130 and "Go on: python -m harness.tune" in said, said
     again = run(tmp_path, *ONE_AT_A_TIME)
     assert again.returncode == 0, again.stderr
-    same(tmp_path, undisturbed[0])
+    same(tmp_path, undisturbed.out)
 
 
 def test_a_worker_killed_and_a_disk_full(undisturbed, tmp_path, fresh):
@@ -108,12 +98,12 @@ def test_a_worker_killed_and_a_disk_full(undisturbed, tmp_path, fresh):
     assert {"killed", "full"} <= happened
     again = endure(tmp_path, misfortunes=misfortunes)
     assert again.returncode == 0, again.stderr
-    same(tmp_path, undisturbed[0])
+    same(tmp_path, undisturbed.out)
 
 
 def test_trials_that_raise_or_ask_for_too_much_fail_alone(undisturbed, tmp_path, fresh):
     """The searched trial of each cell that did not win, and the repetition of one winner; one dies with its workers."""
-    before = proposed(undisturbed[0])
+    before = proposed(undisturbed.out)
     (standard,), (sat,) = (
         [t for t in before[name] if t[0] != max(before[name], key=lambda t: (t[1] == "COMPLETE", t[3] or [0]))[0]]
         for name in sorted(before, key=lambda name: "/sat" in name)
@@ -125,7 +115,7 @@ def test_trials_that_raise_or_ask_for_too_much_fail_alone(undisturbed, tmp_path,
     ]
     done = endure(tmp_path, misfortunes=misfortunes)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    mine, theirs = told(tmp_path), told(undisturbed[0])
+    mine, theirs = told(tmp_path), told(undisturbed.out)
     assert mine.keys() == theirs.keys()
     failed = {name: run["tags"]["harness.reason"] for name, run in mine.items() if run["status"] == "FAILED"}
     assert len(failed) == 3
@@ -167,8 +157,8 @@ def test_a_tracking_server_that_is_gone_for_good(undisturbed, tmp_path, fresh, e
             process.kill()
             process.communicate()
     assert process.returncode == 1 and "events wait in" in said and said.count("\n") == 1, said
-    assert proposed(tmp_path) == proposed(undisturbed[0])
+    assert proposed(tmp_path) == proposed(undisturbed.out)
     assert deliver.main(["--out", str(tmp_path)]) == 0
     again = run(tmp_path, *ONE_AT_A_TIME)  # has nothing left to run, and reports
     assert again.returncode == 0, again.stderr
-    same(tmp_path, undisturbed[0])
+    same(tmp_path, undisturbed.out)

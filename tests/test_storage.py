@@ -75,14 +75,14 @@ def figures(result, place):
 
 
 @functools.cache
-def undisturbed(folder, settings):
+def alone(folder, settings):
     place = Place(folder / "out").writable()
     return figures(trials.run(build(json.loads(settings)), place, test=True), place)
 
 
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory):
-    return lambda settings: undisturbed(tmp_path_factory.getbasetemp(), json.dumps(settings))
+    return lambda settings: alone(tmp_path_factory.getbasetemp(), json.dumps(settings))
 
 
 def test_what_one_node_began_another_goes_on_with(node, expected, patient, monkeypatch):
@@ -451,12 +451,8 @@ def alive(word):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, empty_store):
+def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, undisturbed):
     """The driver is killed and its disk with it; another machine finds at the URI all that MLflow was told of."""
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    shutil.copy(empty_store, whole / "mlflow.db")
-    assert run(whole, *ONE_AT_A_TIME).returncode == 0
     words = [*ONE_AT_A_TIME, "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     env = {**os.environ, "HARNESS_SCRATCH": str(tmp_path / "one")}
     process = subprocess.Popen(command(uri, *words), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
@@ -473,7 +469,7 @@ def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, e
     done = run(uri, *words, env={**env, "HARNESS_SCRATCH": str(tmp_path / "two")})
     assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "two").glob("out-*")
-    assert proposed(out) == proposed(whole)
-    assert not differences(told(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), told(whole))
-    assert leaderboard(out) == leaderboard(whole)
+    assert proposed(out) == proposed(undisturbed.out)
+    assert not differences(told(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), told(undisturbed.out))
+    assert leaderboard(out) == leaderboard(undisturbed.out)
     assert (tmp_path / "store" / "reports" / "smoke-digits.html").exists()

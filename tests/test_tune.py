@@ -27,25 +27,18 @@ from harness import cli, tune
 from harness.config import PROTOCOL
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed")
-    return out, run(out, *ONE_AT_A_TIME)
-
-
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
-    out, done = undisturbed
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert re.search(r"^sat +\d", done.stdout, re.M) and re.search(r"^standard +\d", done.stdout, re.M)
-    assert "mlflow ui --backend-store-uri sqlite:///" in done.stdout
+    out, printed = undisturbed.out, undisturbed.printed
+    assert undisturbed.complained == ""
+    assert re.search(r"^sat +\d", printed, re.M) and re.search(r"^standard +\d", printed, re.M)
+    assert "mlflow ui --backend-store-uri sqlite:///" in printed
     for kind in ("md", "csv", "html"):
         assert (out / "reports" / f"smoke-digits.{kind}").stat().st_size > 200
-        assert f"smoke-digits.{kind}" in done.stdout
+        assert f"smoke-digits.{kind}" in printed
 
 
 def test_what_mlflow_holds(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed.out
     client, runs = stored_runs(out)
     parents = {r.info.run_id: r for r in runs if r.data.tags["harness.role"] == "study"}
     children = [r for r in runs if r.data.tags["harness.role"] not in ("study", "sweep")]
@@ -85,7 +78,7 @@ def test_what_mlflow_holds(undisturbed):
 
 
 def test_what_optuna_holds(undisturbed):
-    out, _ = undisturbed
+    out = undisturbed.out
     for study in studies(out).values():
         states = [t.state.name for t in study.trials]
         assert len(states) == 2 and set(states) <= {"COMPLETE", "PRUNED"}
@@ -108,9 +101,9 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     process.wait()
     again = run(tmp_path, *ONE_AT_A_TIME)
     assert again.returncode == 0, again.stderr
-    assert leaderboard(tmp_path) == leaderboard(undisturbed[0])
-    assert proposed(tmp_path) == proposed(undisturbed[0])
-    assert told(tmp_path) == told(undisturbed[0])
+    assert leaderboard(tmp_path) == leaderboard(undisturbed.out)
+    assert proposed(tmp_path) == proposed(undisturbed.out)
+    assert told(tmp_path) == told(undisturbed.out)
 
     # and with a larger budget it adds to what is there
     touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
