@@ -11,7 +11,7 @@ tune: .venv/installed
 	$(BIN)/python -m harness.tune $(RUN)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What goes wrong in the middle, so many times each, at other random moments every time.
 faults: .venv/installed

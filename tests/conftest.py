@@ -31,6 +31,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("_round", range(1, rounds + 1))
 
 
+def pytest_collection_modifyitems(items):
+    """Files with the longest tests first, so that at the end no process is alone with one."""
+    having = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in ("fault", "slow")}
+    items.sort(key=lambda item: (item.path not in having["fault"], item.path not in having["slow"]))
+
+
 @pytest.fixture(autouse=True)
 def _one_seed():
     torch.manual_seed(0)

@@ -26,6 +26,8 @@ from sweeps import (
 from harness import cli, tune
 from harness.config import PROTOCOL
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
     out, printed = undisturbed.out, undisturbed.printed
