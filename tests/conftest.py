@@ -5,11 +5,13 @@ import shutil
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside workers; and sums in one order are the same sums
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # what a shell is set to is none of the tests' to write to
+os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
 import torch
 from filelock import FileLock
-from sweeps import ONE_AT_A_TIME, Undisturbed, run
+from sweeps import ONE_AT_A_TIME, ROOT, Undisturbed, checkout, run
 
 from harness.config import build
 from harness.place import Place
@@ -23,6 +25,31 @@ QUICK = {
 }
 
 
+_BEFORE = pytest.StashKey[set]()
+_LEFT = pytest.StashKey[list]()
+
+
+def pytest_sessionstart(session):
+    if not hasattr(session.config, "workerinput"):  # once, whatever number of processes test
+        session.config.stash[_BEFORE] = checkout(ROOT)
+
+
+def pytest_sessionfinish(session):
+    """Tests write to their own folders: the run fails that leaves the checkout other than it was."""
+    before = session.config.stash.get(_BEFORE, None)
+    if before is not None and (left := sorted(before ^ checkout(ROOT))):
+        session.config.stash[_LEFT] = left
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if left := config.stash.get(_LEFT, None):
+        terminalreporter.section("the checkout is not as it was", red=True)
+        terminalreporter.write_line("these lines of `git status --ignored` are new or gone since the tests began:")
+        for line in left:
+            terminalreporter.write_line(f"    {line}")
+
+
 def pytest_generate_tests(metafunc):
     """With ROUNDS in the environment, every test of a fault is many tests."""
     rounds = int(os.environ.get("ROUNDS", 1))
@@ -33,8 +60,9 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(items):
     """Files with the longest tests first, so that at the end no process is alone with one."""
-    having = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in ("fault", "slow")}
-    items.sort(key=lambda item: (item.path not in having["fault"], item.path not in having["slow"]))
+    longest = ("cluster", "fault", "slow", "peer", "browser")
+    having = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in longest}
+    items.sort(key=lambda item: [item.path not in having[mark] for mark in longest])
 
 
 @pytest.fixture(autouse=True)

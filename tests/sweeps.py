@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,9 +20,12 @@ from mlflow import MlflowClient
 from harness import search
 
 ROOT = Path(__file__).parent.parent
+LIMIT = 900.0  # seconds, of each wait: no machine is so busy that what will come takes as long
 ONE_AT_A_TIME = ["--cpus", str(os.cpu_count())]  # then the order of trials is the same in every run
 # Of a clock, or of how often a trial was taken up again: a test measurement that was cut off is a touch all the same.
 CLOCKED = re.compile(r"seconds|touches|harness\.(log|event|lost)|mlflow\.|git")
+
+CACHES = re.compile(r"(__pycache__|_cache|\.egg-info|\.venv)(/|$)")
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,43 @@ class Undisturbed:
         return Path(self.folder)
 
 
+# The command, with trials that suffer what MISFORTUNES says.
+SUFFERING = """
+import functools, os, sys
+from harness import deliver, schedule, tune
+from harness.errors import exit_status
+schedule.run_all = functools.partial(schedule.run_all, work="misfortunes:run")
+deliver.PATIENCE = float(os.environ.get("PATIENCE", 900))
+sys.exit(exit_status(tune.main))
+"""
+
+
+def sweep(out, *words):
+    """The words after the command's name."""
+    return ["--space", "smoke", "--out", str(out), *words]
+
+
 def command(out, *words):
-    return [sys.executable, "-m", "harness.tune", "--space", "smoke", "--out", str(out), *words]
+    return [sys.executable, "-m", "harness.tune", *sweep(out, *words)]
+
+
+def suffering(*words):
+    """How to start the command so that what the environment says, made by `suffered`, happens to its trials."""
+    return [sys.executable, "-c", SUFFERING, *words]
+
+
+def suffered(misfortunes):
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    return {"MISFORTUNES": json.dumps(misfortunes), "PYTHONPATH": path}
 
 
 def run(out, *words, **how):
-    return subprocess.run(command(out, *words), cwd=ROOT, capture_output=True, text=True, timeout=240, **how)
+    return finished(command(out, *words), **how)
+
+
+def finished(words, **how):
+    """A command that has come to its end, started in the repository, with all that it said."""
+    return subprocess.run(words, **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": LIMIT, **how})
 
 
 def store(out):
@@ -50,7 +86,9 @@ def store(out):
 
 
 def stored_runs(out, uri=None):
-    client = MlflowClient(tracking_uri=uri or store(out))
+    uri = uri or store(out)
+    assert Path(uri.removeprefix("sqlite:///")).is_file(), f"MLflow would make an empty database where {uri} names none"
+    client = MlflowClient(tracking_uri=uri)
     ids = [e.experiment_id for e in client.search_experiments()]
     return client, client.search_runs(ids, max_results=1000)
 
@@ -110,20 +148,44 @@ def differences(mine, theirs, at=""):
     return [] if mine == theirs else [f"{at}: {mine!r} here, {theirs!r} undisturbed"]
 
 
-def until(there, process, seconds=240):
-    """Wait for something that the process does."""
+def until(there, process=None, said=lambda: "", seconds=LIMIT):
+    """Wait until there() holds, and return what it gives; fails where the process ends that is to bring it about.
+
+    said() is what a failure shows. Every wait has the whole of `seconds`.
+    """
     deadline = time.monotonic() + seconds
-    while not there():
-        assert process.poll() is None, "the command ended before it was disturbed"
-        assert time.monotonic() < deadline, "what was waited for did not happen"
+    while not (found := there()):
+        ended = process is not None and process.poll() is not None
+        assert not ended, f"the command ended before what was waited for\n{said()}"
+        assert time.monotonic() < deadline, f"what was waited for did not happen\n{said()}"
         time.sleep(0.02)
+    return found
+
+
+def checkout(folder):
+    """The lines of `git status` there, with what is ignored and no tool's cache; none where there is no repository.
+
+    What tests write to `runs`, by its default, is ignored and out of place all the same.
+    """
+    words = ["git", "status", "--porcelain", "--ignored=matching", "--untracked-files=all"]
+    said = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    return {line for line in said.stdout.splitlines() if not CACHES.search(line)}
 
 
 @contextlib.contextmanager
-def started(out, *words):
-    process = subprocess.Popen(
-        command(out, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def suspended(process):
+    """Within, the process does nothing, however long that takes; a signal that it is sent waits for it."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def started(out, *words, **how):
+    how = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
+    process = subprocess.Popen(command(out, *words), **how)
     try:
         yield process
     finally:
@@ -138,6 +200,14 @@ def free_port():
         return free.getsockname()[1]
 
 
+def answers(address):
+    """Whether a server does, at this address."""
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(address, timeout=LIMIT).close()
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def serving(database, port, log):
     """MLflow's server on that database, until the block ends: then it is killed."""
@@ -145,16 +215,10 @@ def serving(database, port, log):
     command += ["--artifacts-destination", str(database.parent / "served"), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with open(log, "a") as said:
-        server = subprocess.Popen(command, stdout=said, stderr=said, env=env, start_new_session=True)
+    with open(log, "a") as said:  # what it makes beside its database, it makes where it stands
+        server = subprocess.Popen(command, cwd=log.parent, stdout=said, stderr=said, env=env, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
+        until(lambda: answers(f"http://127.0.0.1:{port}/health"), server, log.read_text)
         yield
     finally:
         os.killpg(server.pid, 9)
