@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 10_000  # milliseconds in which something has to show
+PATIENCE = 600_000  # milliseconds in which something has to show; it is not the speed that is tested
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # Every visible text: its colour, and what lies below it, from near to far, each as [r, g, b, alpha] in [0, 1].

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -28,7 +29,7 @@ def run(trial, place: Place, *, report=trials.ignore, test=False):
         report(row)
         for what, *_, epoch in due:
             if row["epoch"] == epoch:
-                _happens(what, note(place, f"{what}-{trial.key}"))
+                _happens(what, note(place, f"{what}-{trial.key}"), place)
 
     return trials.run(trial, place, report=heard, test=test)
 
@@ -48,7 +49,12 @@ def note(place: Place, name: str, text: str = "") -> bool:
     return before
 
 
-def _happens(what: str, again: bool) -> None:
+def go_on(out: Path) -> None:
+    """Let those go on that wait."""
+    (out / "happened" / "go on").touch()
+
+
+def _happens(what: str, again: bool, place: Place) -> None:
     if what == "raise":
         raise ZeroDivisionError("a deliberate one")
     if what == "memory":
@@ -57,6 +63,8 @@ def _happens(what: str, again: bool) -> None:
         time.sleep(LATER)
     if what == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    while what == "waits" and not (place.out / "happened" / "go on").exists():
+        time.sleep(0.05)
     if again:  # the others happen once
         return
     if what == "killed":

@@ -8,17 +8,15 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from browser import TEXTS, chromium, contrast, settled, shot, tabbed, visit
+from sweeps import answers, free_port, until
 
 import reports
 from harness import deliver
@@ -184,6 +182,7 @@ def test_contrast_is_that_of_the_standard():
     assert contrast(white, [[0, 0, 0, 0], black, white]) == pytest.approx(21)  # what is clear shows what lies below
 
 
+@pytest.mark.browser
 def test_the_page_is_whole_quiet_and_needs_nothing_else(desk, address):
     desk.page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     sizes = desk.page.evaluate(
@@ -199,6 +198,7 @@ def test_the_page_is_whole_quiet_and_needs_nothing_else(desk, address):
     assert {asked for asked in desk.asked if not asked.startswith("data:")} == {address}
 
 
+@pytest.mark.browser
 def test_text_from_outside_never_becomes_an_element(browser, desk, tmp_path):
     census = "[...document.querySelectorAll('*')].map((element) => element.localName)"
     with visit(browser, written(tmp_path, PLAIN)) as plain:
@@ -240,6 +240,7 @@ def _press(visited, table, column, key=None):
     button.press(key) if key else button.click()
 
 
+@pytest.mark.browser
 def test_a_click_sorts_and_the_next_one_reverses(desk):
     columns = _sortable(desk)
     assert len({table for table, _, _ in columns}) > 1
@@ -264,6 +265,7 @@ def test_a_click_sorts_and_the_next_one_reverses(desk):
     assert max(desk.page.evaluate(sorted_by)) == 1
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("key", ["Enter", "Space"])
 def test_the_keyboard_sorts_too(desk, key):
     table, column, _ = _sortable(desk)[0]
@@ -275,6 +277,7 @@ def test_the_keyboard_sorts_too(desk, key):
     assert sorted(ways) == ["ascending", "descending"]
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_hovering_says_the_value(browser, address, width):
     with visit(browser, address, width=width) as visited:
@@ -302,6 +305,7 @@ def test_hovering_says_the_value(browser, address, width):
         assert heard >= shown.count() / 2
 
 
+@pytest.mark.browser
 def test_the_keyboard_reaches_what_hovering_says(desk):
     page, say = desk.page, desk.page.get_by_role("tooltip")
     page.locator("svg[tabindex='0'], svg [tabindex='0']").first.focus()
@@ -314,6 +318,7 @@ def test_the_keyboard_reaches_what_hovering_says(desk):
     say.wait_for(state="hidden")
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_only_tables_scroll_sideways(browser, address, width):
     with visit(browser, address, width=width) as visited:
@@ -328,6 +333,7 @@ def test_only_tables_scroll_sideways(browser, address, width):
         assert cut == 0
 
 
+@pytest.mark.browser
 def test_dark_is_dark_and_all_text_can_be_read(browser, address):
     luminance = {}
     for scheme in ("light", "dark"):
@@ -344,6 +350,7 @@ def test_dark_is_dark_and_all_text_can_be_read(browser, address):
     assert luminance["light"] > 15 and luminance["dark"] < 3
 
 
+@pytest.mark.browser
 def test_print_hides_nothing_of_the_tables(browser, address):
     with visit(browser, address, width=PAPER, color_scheme="dark") as visited:
         visited.page.emulate_media(media="print", color_scheme="dark")
@@ -361,6 +368,7 @@ def test_print_hides_nothing_of_the_tables(browser, address):
         assert contrast([0, 0, 0, 1], ground) > 15  # dark ink on paper, whatever the screen likes
 
 
+@pytest.mark.browser
 def test_what_assistive_technology_is_told(desk):
     levels = desk.page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => +h.localName[1])")
     assert levels[0] == 1 and levels.count(1) == 1
@@ -382,6 +390,7 @@ def test_what_assistive_technology_is_told(desk):
     assert desk.page.evaluate("document.documentElement.lang") == "en"
 
 
+@pytest.mark.browser
 def test_tab_reaches_every_table_in_reading_order(desk):
     where = "(at) => [[...document.querySelectorAll('*')].indexOf(at), at.matches('[role=region]') ? at.id || "
     where += "at.getAttribute('aria-labelledby') : null]"
@@ -395,6 +404,7 @@ def test_tab_reaches_every_table_in_reading_order(desk):
     assert set(regions) <= {region for _, region in reached}
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_there_is_something_to_see(browser, address, tmp_path, width, scheme):
@@ -432,34 +442,28 @@ def tracked(folder):
 @contextlib.contextmanager
 def served(uri, log):
     """The address of MLflow's pages on a store, served by one process of their own until the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     with open(log, "w") as said:
-        server = subprocess.Popen(command, stdout=said, stderr=said, env=quiet, start_new_session=True)
+        server = subprocess.Popen(command, cwd=log.parent, stdout=said, stderr=said, env=quiet, start_new_session=True)
         try:
             address = f"http://127.0.0.1:{port}"
-            for _ in range(300):
-                assert server.poll() is None, log.read_text()
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
-                    break
-                time.sleep(0.2)
+            until(lambda: answers(f"{address}/health"), server, log.read_text)
             yield address
         finally:
             os.killpg(server.pid, signal.SIGKILL)  # the server and its worker
             server.wait()
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 def test_the_ui_of_mlflow_shows_studies_runs_and_what_they_are(browser, tmp_path):
     uri, experiment = tracked(tmp_path)
     with served(uri, tmp_path / "log") as server:
         with visit(browser, f"{server}/#/experiments/{experiment}/runs", width=1600) as visited:
             page = visited.page
-            page.set_default_timeout(60_000)  # its pages take their time
 
             def row(name):
                 return page.locator("[role=row]", has=page.get_by_text(name, exact=True))

@@ -12,15 +12,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import jsonschema
+import misfortunes
 import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
+from sweeps import LIMIT, finished, suffered, suffering, until
 
 from harness import cli, remote, schedule, search, trial, tune
 from harness.config import build
@@ -96,13 +97,6 @@ def kill_all(process):
     return [there[member][1] for member in family if member in there]
 
 
-def until(true, process, folder, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline and process.poll() is None, (folder / "log").read_text()
-        time.sleep(0.1)
-
-
 def listens(port):
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
@@ -118,7 +112,7 @@ def environment(**more):
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 2,
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "500",
-        "RAY_health_check_timeout_ms": "3000",
+        "RAY_health_check_timeout_ms": "60000",  # who is dead refuses at once, who is busy answers late
         "RAY_health_check_failure_threshold": "3",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -143,7 +137,11 @@ def cluster(tmp_path_factory):
     ports += ["--dashboard-agent-listen-port", str(agents[0]), "--dashboard-agent-grpc-port", str(agents[1])]
     ports += ["--metrics-export-port", str(agents[2])]
     with ray_node(folder, environment(), "--head", "--include-dashboard", "true", *ports) as process:
-        until(lambda: listens(client) and listens(dashboard) and "Ray runtime started" in text(folder), process, folder)
+
+        def up():
+            return listens(client) and listens(dashboard) and "Ray runtime started" in text(folder)
+
+        until(up, process, lambda: text(folder))
         yield f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}"
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -166,17 +164,10 @@ def as_job(cluster, store, tmp_path_factory):
     shutil.copytree(store, out)
     command = [sys.executable, "-m", "harness.tune", *QUICK, "--address", "auto", "--out", str(out)]
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster[0]]
-    done = subprocess.run(
-        [*submit, "--working-dir", ".", "--", *command],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return out, done
+    return out, finished([*submit, "--working-dir", ".", "--", *command], env=environment())
 
 
+@pytest.mark.cluster
 @needs_dashboard
 def test_a_job_runs_the_sweep_and_leaves_all_in_the_shared_folder(as_job):
     out, done = as_job
@@ -185,20 +176,14 @@ def test_a_job_runs_the_sweep_and_leaves_all_in_the_shared_folder(as_job):
     assert len(list(out.glob("trials/*/result.json"))) == 4
 
 
+@pytest.mark.cluster
 @needs_dashboard
 def test_from_outside_the_same_command_gives_what_the_job_left(as_job, cluster):
     """Nothing is left to run, so this is the way there and back: package, head node, output, status."""
     out, _ = as_job
     before = {p: p.stat().st_mtime_ns for p in out.glob("trials/*/result.json")}
     words = [*QUICK, "--address", cluster[1], "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.tune", *words],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = finished([sys.executable, "-m", "harness.tune", *words], env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.startswith("smoke-digits: 2 cells") and f"report: {out}/reports/smoke-digits.md" in done.stdout
@@ -206,6 +191,7 @@ def test_from_outside_the_same_command_gives_what_the_job_left(as_job, cluster):
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+@pytest.mark.cluster
 @needs_dashboard
 def test_ctrl_c_outside_stops_the_command_inside(cluster, store, tmp_path):
     out = tmp_path / "runs"
@@ -220,12 +206,9 @@ def test_ctrl_c_outside_stops_the_command_inside(cluster, store, tmp_path):
         text=True,
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(out.glob("trials/*/checkpoint.pt")):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.1)
+        until(lambda: list(out.glob("trials/*/checkpoint.pt")), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
     assert process.returncode == 130, said
@@ -233,21 +216,16 @@ def test_ctrl_c_outside_stops_the_command_inside(cluster, store, tmp_path):
     assert not [title for _, title in processes().values() if f"--out {out}" in title]  # here and on the cluster
 
 
+@pytest.mark.cluster
 @needs_dashboard
 def test_what_the_command_says_inside_is_said_outside(cluster, tmp_path):
     words = [*QUICK, "--address", cluster[1], "--out", str(tmp_path / "o"), "--cpus", "9"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.tune", *words],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = finished([sys.executable, "-m", "harness.tune", *words], env=environment())
     assert done.returncode == 2
     assert done.stderr == "error: a trial asks for 9 CPU, but the largest node has 1\n"
 
 
+@pytest.mark.cluster
 @pytest.mark.fault
 def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     """One trial a cell: then no proposal, and no stop, depends on which trial ended first."""
@@ -257,14 +235,16 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     (gcs,) = free_ports(1)
     for name in ("head", "node"):
         (short / name).mkdir()
-    with ray_node(short / "head", environment(), "--head", "--include-dashboard", "false", "--port", str(gcs)) as head:
-        until(lambda: "Ray runtime started" in text(short / "head"), head, short / "head")
-        with ray_node(short / "node", environment(), "--address", f"127.0.0.1:{gcs}") as node:
-            until(lambda: "Ray runtime started" in text(short / "node"), node, short / "node")
+    waiting = [["waits", method, 0, None, 4] for method in ("standard", "sat")]  # then both nodes are at work
+    env = environment(**suffered(waiting))
+    with ray_node(short / "head", env, "--head", "--include-dashboard", "false", "--port", str(gcs)) as head:
+        until(lambda: "Ray runtime started" in text(short / "head"), head, lambda: text(short / "head"))
+        with ray_node(short / "node", env, "--address", f"127.0.0.1:{gcs}") as node:
+            until(lambda: "Ray runtime started" in text(short / "node"), node, lambda: text(short / "node"))
             command = subprocess.Popen(
-                [sys.executable, "-m", "harness.tune", *words, "--address", f"127.0.0.1:{gcs}"],
+                suffering(*words, "--address", f"127.0.0.1:{gcs}"),
                 cwd=ROOT,
-                env=environment(),
+                env=env,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -275,10 +255,11 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
                     folders = {p.parent for p in out.glob("trials/*/checkpoint.pt")}
                     return [f for f in folders if not (f / "result.json").exists()]
 
-                until(lambda: len(under_way()) == 2, command, short / "node")  # one on each node
+                until(lambda: len(under_way()) == 2, command, lambda: text(short / "node"))  # one on each node
                 killed = kill_all(node)
                 assert any(title.startswith("ray::ImplicitFunc") for title in killed), killed
-                _, said = command.communicate(timeout=120)
+                misfortunes.go_on(out)
+                _, said = command.communicate(timeout=LIMIT)
             finally:
                 command.kill()
                 command.wait()
@@ -339,7 +320,7 @@ def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
         "assert harness.__file__.startswith(sys.argv[1]), harness.__file__;"
         "sys.argv[1:] = ['--space', 'smoke', '--dry-run', '--out', sys.argv[1] + '/out']; sys.exit(harness.tune.main())"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    done = finished([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 cells x 2 trials" in done.stdout
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities import PagedList
-from sweeps import free_port, serving
+from sweeps import LIMIT, free_port, serving, until
 
 from harness import deliver, events
 from harness.config import build
@@ -132,7 +132,7 @@ def tell(place, jobs=3):
 def brisk(monkeypatch):
     monkeypatch.setattr(deliver, "PAUSES", (0.001,))
     monkeypatch.setattr(deliver, "IDLE", 0.001)
-    monkeypatch.setattr(deliver, "PATIENCE", 20.0)
+    monkeypatch.setattr(deliver, "PATIENCE", LIMIT)
 
 
 def delivered(client, log, place, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_real_store_told_twice_and_cut_off_in_the_middle_holds_each_thing_once
     )
     for acts in (2, 7):
         words = [sys.executable, "-c", cut, uri, str(log), str(place.out), str(acts)]
-        assert subprocess.run(words, capture_output=True, timeout=120).returncode == 9
+        assert subprocess.run(words, capture_output=True, timeout=LIMIT).returncode == 9
     store = deliver.everything(uri, log, place).store
     for mark in log.parent.glob("*.delivered"):
         mark.unlink()
@@ -239,14 +239,21 @@ def test_what_a_store_will_never_take_does_not_hold_up_the_rest(place, monkeypat
 
 def test_a_store_that_is_gone_keeps_nobody_waiting_and_is_told_later(place, monkeypatch, brisk):
     log = tell(place)
-    monkeypatch.setattr(deliver, "PATIENCE", 0.2)
     opened = itertools.count()
-    gone = Memory(lambda: "before" if next(opened) > 10 else "")
+
+    def fails():
+        number = next(opened)
+        if number > 11:  # not before it was told why: patience ends when there is nothing left to wait for
+            monkeypatch.setattr(deliver, "PATIENCE", 0.2)
+        return "before" if number > 10 else ""
+
+    gone = Memory(fails)
     with pytest.raises(Mistake, match=r"failed: ConnectionError: refused; \d+ events wait in .*harness\.deliver"):
         delivered(gone, log, place, monkeypatch)
     held = len(gone.acts)
     assert held
     gone.fails = lambda: ""
+    monkeypatch.setattr(deliver, "PATIENCE", LIMIT)
     delivered(gone, log, place, monkeypatch)
     fresh = Memory()
     delivered(fresh, log, place, monkeypatch)
@@ -312,6 +319,7 @@ def test_the_command_delivers_every_log_and_names_what_is_wrong(place, capsys, e
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(place, empty_store, monkeypatch):
+    monkeypatch.setattr(deliver, "PATIENCE", LIMIT)
     database = place.out / "server.db"
     shutil.copy(empty_store, database)
     port = free_port()
@@ -321,8 +329,7 @@ def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(pl
         with serving(database, port, said):
             delivery = stack.enter_context(deliver.Delivery(uri, tracker.log, place))
             happen(tracker, place, jobs=2)
-            while len(delivery.store.runs) < 3:  # and is killed in the middle of it
-                time.sleep(0.01)
+            until(lambda: len(delivery.store.runs) >= 3)  # and is killed in the middle of it
         happen(tracker, place, jobs=6)
         assert delivery.complaint()
         with serving(database, port, said):

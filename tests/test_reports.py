@@ -3,7 +3,6 @@
 import csv
 import html.parser
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from rows import PGD, STANDARD, attributed, board, child, family, seeds
+from sweeps import finished
 
 import reports
 from harness.errors import Mistake, exit_status
@@ -839,7 +839,7 @@ def test_neither_torch_nor_ray_is_imported(store, tmp_path):
         f"main(['--tracking-uri', {store!r}, '--out', {str(tmp_path)!r}]); "
         "sys.exit(', '.join({'torch', 'ray', 'matplotlib'} & set(sys.modules)) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = finished([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 

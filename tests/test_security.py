@@ -26,6 +26,7 @@ import torch
 from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 from rows import PGD, STANDARD, child
+from sweeps import LIMIT, suspended
 
 import reports
 from harness import arrays, cli, datasets, evaluate, foreign, provenance, readers, search
@@ -137,7 +138,8 @@ class Watched:
                     if b"gcs_server" in command:
                         self.modes |= set(re.findall(rb"RAY_AUTH_MODE=(\w+)", seen)) or {b"none"}
                 if self.stranger is None and (port := self._gcs()):
-                    self.stranger = stranger(port)
+                    with suspended(sweep):  # or it may be over before the answer is there
+                        self.stranger = stranger(port)
                 time.sleep(0.2)
         self.status = sweep.returncode
         self.said = [file.read_bytes() for file in said]
@@ -152,10 +154,10 @@ def stranger(port):
     """What a process of the same machine without the token is told by the cluster that listens there."""
     ask = (
         "import sys; from ray._raylet import GcsClient\n"
-        f"print(GcsClient(address='127.0.0.1:{port}').internal_kv_keys(b'', None, timeout=10))"
+        f"print(GcsClient(address='127.0.0.1:{port}').internal_kv_keys(b'', None, timeout=300))"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
-    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, timeout=LIMIT)
     return done.returncode, done.stdout + done.stderr
 
 

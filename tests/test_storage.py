@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sweeps import ONE_AT_A_TIME, ROOT, command, differences, leaderboard, proposed, run, told
+from sweeps import LIMIT, ONE_AT_A_TIME, ROOT, differences, leaderboard, proposed, run, started, told, until
 
 from harness import cli, datasets, maps, storage, train
 from harness import trial as trials
@@ -36,7 +36,8 @@ os.environ["HARNESS_SCRATCH"] = sys.argv[2]
 place = cli.local(sys.argv[1]).writable()
 def report(row):
     print("epoch", row["epoch"], flush=True)
-    time.sleep(float(os.environ.get("SLEEP", 0)))
+    if row["epoch"] == int(os.environ.get("HOLD", 0)):
+        time.sleep(10_000)
 trial.run(build(json.loads(sys.argv[3])), place, report=report)
 """
 SETTINGS = {"epochs": 4, "data.limit": 96, "measure.eps": [16 / 255], "measure.steps": 2, "measure.watch": 1}
@@ -109,10 +110,11 @@ def test_what_one_node_began_another_goes_on_with(node, expected, patient, monke
     assert not list(storage.Store(three.store).files(f"trials/{trial.key}").keys() & {"lease", "checkpoint.pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
     settings = {**SETTINGS, "method": "standard"}
-    env = {**os.environ, "SLEEP": "0.2", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "HOLD": "2", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", NODE, uri, str(tmp_path / "one"), json.dumps(settings)]
     dying = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
     assert dying.stdout.readline() == "epoch 1\n" and dying.stdout.readline() == "epoch 2\n"
@@ -127,6 +129,7 @@ def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
     assert figures(trials.run(build(settings), two, test=True), two) == expected(settings)
 
 
+@pytest.mark.slow
 def test_maps_and_their_teacher_are_made_once_in_a_cluster(node, uri, tmp_path):
     """Two nodes ask for them at once; each trains a trial of its own with them."""
     asked = [{**SAT, "method.alpha10": 0.5}, {**SAT, "method.alpha10": 0.6}]
@@ -135,7 +138,7 @@ def test_maps_and_their_teacher_are_made_once_in_a_cluster(node, uri, tmp_path):
         subprocess.Popen([sys.executable, "-c", NODE, uri, str(tmp_path / name), json.dumps(settings)], env=env)
         for name, settings in zip(("one", "two"), asked, strict=True)
     ]
-    assert [n.wait(120) for n in nodes] == [0, 0]
+    assert [n.wait(LIMIT) for n in nodes] == [0, 0]
     lesson = maps.teacher_trial(build(SAT), "standard").key
     taught = [name for name in ("one", "two") if list((tmp_path / name).glob(f"out-*/trials/{lesson}/result.json"))]
     assert len(taught) == 1, "both trained the teacher"
@@ -161,7 +164,7 @@ def test_of_many_that_ask_one_holds_it(uri, patient):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert most == [1] * 12 and store.read("a/lease") is None
 
 
@@ -182,8 +185,8 @@ def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatc
     store.write("silent", silent)
     began = time.monotonic()
     with storage.leased(store, "silent", wait=False) as mine:
-        assert mine and time.monotonic() - began > 0.5
-    monkeypatch.setattr(storage, "STALE", 60.0)
+        assert mine and time.monotonic() - began > 0.5  # a busy machine only takes longer
+    monkeypatch.setattr(storage, "STALE", LIMIT)
     done = threading.Event()
 
     def beat():
@@ -221,11 +224,9 @@ def test_a_holder_whose_number_is_another_process_now_counts_as_dead_after_silen
 
 def test_a_holder_gives_signs_of_life(uri, monkeypatch):
     monkeypatch.setattr(storage, "BEAT", 0.01)
-    store, deadline = storage.Store(uri), time.monotonic() + 60
+    store = storage.Store(uri)
     with storage.leased(store, "lease"):
-        while not storage._object(store.read("lease")).get("beat"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: storage._object(store.read("lease")).get("beat"))
 
 
 def test_who_slept_for_too_long_leaves_the_lease_to_who_took_over(uri):
@@ -434,6 +435,7 @@ def test_data_at_a_uri_are_fetched_once_per_node(tmp_path, monkeypatch):
 # ---- a whole sweep
 
 
+@pytest.mark.slow
 def test_sqlite_is_refused_where_it_cannot_lie(uri, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     done = run(uri, env={**env, "HARNESS_SCRATCH": str(tmp_path / "node")})
@@ -455,16 +457,11 @@ def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, u
     """The driver is killed and its disk with it; another machine finds at the URI all that MLflow was told of."""
     words = [*ONE_AT_A_TIME, "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     env = {**os.environ, "HARNESS_SCRATCH": str(tmp_path / "one")}
-    process = subprocess.Popen(command(uri, *words), cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "store").glob("trials/*/result.json"))) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    while alive(str(tmp_path / "one")):  # its workers notice a little later
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with started(uri, *words, env=env, stdout=subprocess.DEVNULL, stderr=None) as process:
+        until(lambda: len(list((tmp_path / "store").glob("trials/*/result.json"))) >= 2, process)
+        process.kill()
+        process.wait()
+    until(lambda: not alive(str(tmp_path / "one")))  # its workers notice a little later
     shutil.rmtree(tmp_path / "one")
     done = run(uri, *words, env={**env, "HARNESS_SCRATCH": str(tmp_path / "two")})
     assert done.returncode == 0, done.stderr

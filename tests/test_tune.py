@@ -5,14 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 from sweeps import (
+    LIMIT,
     ONE_AT_A_TIME,
     ROOT,
-    command,
     leaderboard,
     proposed,
     run,
@@ -25,8 +24,6 @@ from sweeps import (
 
 from harness import cli, tune
 from harness.config import PROTOCOL
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
@@ -90,17 +87,14 @@ def test_what_optuna_holds(undisturbed):
             assert (t.state.name == "COMPLETE") or max(t.intermediate_values) < 6
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_path, fresh):
     """kill -9 of the command while a trial is under way; then the same command again."""
-    process = subprocess.Popen(
-        command(tmp_path, *ONE_AT_A_TIME), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("trials/*/result.json")) or not list(tmp_path.glob("trials/*/checkpoint.pt")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    unheard = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with started(tmp_path, *ONE_AT_A_TIME, **unheard) as process:
+        until(lambda: all(list(tmp_path.glob(f"trials/*/{n}")) for n in ("result.json", "checkpoint.pt")), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     again = run(tmp_path, *ONE_AT_A_TIME)
     assert again.returncode == 0, again.stderr
     assert leaderboard(tmp_path) == leaderboard(undisturbed.out)
@@ -115,6 +109,7 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     assert all(p.stat().st_mtime_ns == t for p, t in touched.items())
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path, fresh):
     """A folder in a checkpoint's place stands for all that is no trial's fault: the trial is gone on with later."""
     words = [*ONE_AT_A_TIME, "--trials", "1", "--seeds", "1"]
@@ -135,6 +130,7 @@ def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path,
     assert states == ["complete", "complete"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, fresh):
     """When nothing is left to hand out, but something still runs: the case that is easily taken for the end."""
     words = ["--trials", "1", "--set", "epochs=40"]
@@ -146,7 +142,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, fresh):
 
         until(lambda: len(searched()) == 2 and list(tmp_path.glob("trials/*/checkpoint.pt")), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert "Go on: python -m harness.tune --space smoke" in said and "Traceback" not in said
 
@@ -207,6 +203,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, words, said, capsys, monkeyp
     assert all(word in error for word in said), error
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address(tmp_path):
     done = run(tmp_path, "--address", "127.0.0.1:9")
     assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1, done.stderr
