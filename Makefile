@@ -1,17 +1,24 @@
-# make tune | test | faults | bench | peers | lint; set RUN to pass arguments on: make tune RUN="--space sat_family"
+# make tune | test | test-all | faults | bench | peers | lint | clean; make tune RUN="--space sat_family" passes words on
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= --space sat
 ROUNDS ?= 20
+TEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+QUICK := not slow and not cluster and not browser and not peer
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: tune test faults bench peers lint clean
+.PHONY: tune test test-all faults bench peers lint clean
 
 tune: .venv/installed
 	$(BIN)/python -m harness.tune $(RUN)
 
+# Every part by itself, and one sweep from end to end: minutes.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TEST) -m "$(QUICK)"
+
+# And what goes wrong in the middle, clusters, browsers, other libraries, and all that takes long.
+test-all: .venv/installed
+	$(TEST)
 
 # What goes wrong in the middle, so many times each, at other random moments every time.
 faults: .venv/installed

@@ -18,7 +18,7 @@ from harness.minimal_attacks import cw
 EPS, STEPS = 24 / 255, 10
 STEP = 2.5 * EPS / STEPS
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # a peer's warnings are its own affair
+pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]  # a peer's warnings are its own affair
 
 
 @pytest.fixture(scope="module")
