@@ -58,8 +58,20 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("_round", range(1, rounds + 1))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m is asked
 def pytest_collection_modifyitems(items):
-    """Files with the longest tests first, so that at the end no process is alone with one."""
+    """Of a test marked `sample` all cases are slow but those it names, or the first ones.
+
+    Files with the longest tests first, so that at the end no process is alone with one.
+    """
+    of_same = {}
+    for item in items:
+        if mark := item.get_closest_marker("sample"):
+            cases = of_same.setdefault((item.path, item.originalname), [])
+            cases.append(item.callspec.id)
+            few = cases[: mark.args[0]] if isinstance(mark.args[0], int) else mark.args
+            if item.callspec.id not in few:
+                item.add_marker("slow")
     longest = ("cluster", "fault", "slow", "peer", "browser")
     having = {mark: {item.path for item in items if item.get_closest_marker(mark)} for mark in longest}
     items.sort(key=lambda item: [item.path not in having[mark] for mark in longest])
@@ -68,6 +80,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _one_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch(tmp_path_factory):
+    """This node's copies, by default in a folder that all commands of a user share, lie with all else of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        yield
 
 
 @pytest.fixture(scope="session")

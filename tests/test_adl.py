@@ -176,6 +176,7 @@ def test_its_settings_survive_their_own_description():
     assert build(asked.flat()) == asked
 
 
+@pytest.mark.slow
 def test_it_learns_digits(place, quick):
     run = quick(method="adl", epochs=18, data__limit=0, measure__steps=1, measure__watch=18)
     rows = trial.run(run, place).rows

@@ -178,6 +178,7 @@ def planted(path, rng, cells=6, each=6, noise=0.5, only=None):
     return table(*rows)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("path", ["method.eps", "method.alpha10", "optim.lr"])
 def test_a_planted_hyperparameter_has_the_largest_share(path):
     found = 0

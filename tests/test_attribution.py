@@ -209,6 +209,7 @@ def test_art_is_the_published_protocol_image_by_image(twins):
     assert 0 < np.abs(fewer - expected).mean() < 0.05  # what fewer places cost
 
 
+@pytest.mark.slow
 def test_art_agrees_with_the_published_protocol_within_the_spread_of_its_random_start(twins):
     """Which images are dropped differs, too, by those that lie so near to the border that a start crosses it."""
     net, smooth, batch = twins
@@ -245,6 +246,7 @@ def test_an_image_that_no_step_keeps_is_dropped_by_art_and_counts_as_unmoved_els
     assert (found["k"][4:] < 1).all()
 
 
+@pytest.mark.sample("art", "rar", "random", "strong-gradient", "strong-gradcam_pp")
 @pytest.mark.parametrize("name", ALL)
 def test_without_room_every_measure_is_exactly_1(name, right, quick, monkeypatch):
     net, batch = right
@@ -317,6 +319,7 @@ def test_scored_is_the_true_net_at_what_the_attack_found(name, right, quick):
     assert (measures["k"] < 1).any()
 
 
+@pytest.mark.sample("81920-False", "81920-True")
 @pytest.mark.parametrize("control", [False, True])
 @pytest.mark.parametrize("pixels", [64 * 3 * 5, 80 * 1024])  # batches of five images, or all at once
 def test_more_restarts_never_find_less_image_by_image(pixels, control, right, quick, monkeypatch):
@@ -328,6 +331,7 @@ def test_more_restarts_never_find_less_image_by_image(pixels, control, right, qu
     assert (found[2]["k"] < found[0]["k"]).any()
 
 
+@pytest.mark.slow
 def test_more_restarts_never_find_less_in_any_batch_of_an_evaluation(digits, quick, monkeypatch):
     net, split = digits
     monkeypatch.setattr(measuring, "IMAGES", 9)
@@ -361,6 +365,7 @@ def test_neither_the_batch_nor_the_generator_moves_what_an_image_gets(right, qui
             np.testing.assert_allclose(found[f"x-{measure}"], there[some], atol=1e-5, err_msg=measure)
 
 
+@pytest.mark.sample("gradient", "gradcam_pp")
 @pytest.mark.parametrize("explain", attacks.EXPLAIN)
 def test_the_attack_is_stronger_than_its_control(explain, right, quick):
     net, batch = right

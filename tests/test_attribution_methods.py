@@ -311,6 +311,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample("ig_norm-relu", "ig_sum_norm-tanh", "art, topk-relu")
 @pytest.mark.parametrize("activation", [torch.tanh, F.relu], ids=["tanh", "relu"])
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_in_the_weights_by_finite_differences(case, activation, batch, near, monkeypatch):
@@ -758,6 +759,7 @@ def test_untracked_leaves_other_norms_in_evaluation_mode_as_they_are(images):
         assert torch.equal(norm(images.x), expected)
 
 
+@pytest.mark.sample("art")
 @pytest.mark.parametrize("name", NAMES)
 def test_training_lowers_the_loss(name):
     net, batch, seen = trained(name, 12, **SMALLER[name], steps=1)

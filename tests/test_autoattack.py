@@ -89,6 +89,7 @@ def test_gradient_attacks_break_what_can_be_broken_of_a_linear_model(package, na
     assert torch.equal(z[~breakable], x[~breakable])
 
 
+@pytest.mark.sample("linf")
 @pytest.mark.parametrize("norm", NORMS)
 def test_square_breaks_only_what_can_be_broken(package, norm):
     model = Linear(3)
@@ -119,6 +120,7 @@ def test_the_model_the_generator_and_the_gradients_stay_as_they_were(package, ne
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.sample("apgd-ce", "square")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_layout_and_repetition_give_the_same_image(package, net, name):
     model, x, y = net
@@ -130,6 +132,7 @@ def test_layout_and_repetition_give_the_same_image(package, net, name):
         assert not torch.equal(attack(name, model, x, y, eps=0.1, seed=2), z)
 
 
+@pytest.mark.sample("apgd-ce", "square")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_wrong_images_no_images_and_no_eps_change_nothing(package, net, name):
     model, x, y = net

@@ -7,21 +7,28 @@ import reports
 from harness.bench import report
 from reports import artifacts, runs, selection
 
-pytestmark = pytest.mark.slow
-WANTED = 100
+
+def filled(folder, wanted, images):
+    """Runs of a store that the benchmark filled, as a report reads them, and their files."""
+    uri, count = report.fill(wanted, folder, images=images)
+    frame = runs.read(uri, *runs.experiments(uri))
+    assert len(frame) == count == wanted
+    return frame, artifacts.read(uri, frame)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("few"), 30, 30)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Runs of a store that the benchmark filled, as a report reads them, and their files."""
-    uri, count = report.fill(WANTED, tmp_path_factory.mktemp("store"), images=300)
-    frame = runs.read(uri, *runs.experiments(uri))
-    assert len(frame) == count == WANTED
-    return frame, artifacts.read(uri, frame)
+    return filled(tmp_path_factory.mktemp("store"), 100, 300)
 
 
-def test_the_runs_are_those_of_a_sweep(made):
-    frame, files = made
+@pytest.mark.parametrize("which", ["few", pytest.param("made", marks=pytest.mark.slow)])
+def test_the_runs_are_those_of_a_sweep(which, request):
+    frame, files = request.getfixturevalue(which)
     search, tested = frame[frame["role"] == "search"], selection.tested(frame)
     assert set(search["state"]) == {"complete", "pruned", "failed"}
     assert len(tested) == len(frame) - len(search) > 0
@@ -36,6 +43,7 @@ def test_the_runs_are_those_of_a_sweep(made):
     assert set(files.pictures) == set(tested["row"])
 
 
+@pytest.mark.slow
 def test_a_page_of_a_thousand_runs_stays_below_ten_megabytes(made, tmp_path):
     frame, files = made
     copies = [

@@ -44,7 +44,7 @@ def digits(shared_place):
     return split.x.float().div(255)[:256], split.y[:256]
 
 
-@pytest.fixture(scope="module", params=["standard", "pgd"])
+@pytest.fixture(scope="module", params=["standard", pytest.param("pgd", marks=pytest.mark.slow)])
 def sound(request, nets, digits):
     """All the evidence of a sound net."""
     settings = ADVERSARIAL if request.param == "pgd" else {}
@@ -137,6 +137,7 @@ def test_a_check_says_its_numbers_and_one_sentence(found):
         assert "-0.0" not in check.about
 
 
+@pytest.mark.sample("standard-0")
 @pytest.mark.parametrize("seed", range(4))
 def test_no_false_alarm_on_few_images_whatever_the_random_start(sound, seed):
     few = torch.arange(32 * seed, 32 * (seed + 1))
@@ -278,6 +279,7 @@ def sawtooth(net):
     return Wrapped(net, before=lambda x: x + 0.02 * torch.sin(2000 * x))
 
 
+@pytest.mark.sample("huge")
 @pytest.mark.parametrize("plant", [quantised, huge])
 def test_masked_gradients(standard, plant):
     evidence = measured(plant(standard.model), standard.other, standard.x, standard.y, grid=(32,))

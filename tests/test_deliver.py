@@ -169,6 +169,7 @@ def test_each_event_has_the_time_at_which_it_happened(place, monkeypatch, brisk)
     assert before <= start <= min(at for at, *_ in points) <= max(at for at, *_ in points) == end <= after
 
 
+@pytest.mark.slow
 def test_a_real_store_told_twice_and_cut_off_in_the_middle_holds_each_thing_once(place, empty_store, brisk):
     log, uri = tell(place), f"sqlite:///{place.out / 'mlflow.db'}"
     shutil.copy(empty_store, place.out / "mlflow.db")

@@ -27,6 +27,7 @@ def verdicts(checks):
     return {c.name: c.passed for c in checks}
 
 
+@pytest.mark.slow
 def test_a_sound_evaluation_is_not_doubted_and_its_images_are_kept(tmp_path, digits):
     net, run, split = digits
     scores = measured(net, run, split)

@@ -101,6 +101,7 @@ def test_the_weights_are_those_of_the_trial(exported, store):
     assert re.fullmatch(r"\d+\.\d+.*", about["harness"])
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_in_every_process(tmp_path):
     """safetensors' own writer orders its texts by a hash that differs from process to process."""
     code = (

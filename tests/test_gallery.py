@@ -208,6 +208,7 @@ def test_the_same_net_and_data_give_the_same_file_and_nothing_moves(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_file_of_32_pixels_is_small(tmp_path):
     of = data(n=20, classes=10, side=32, boxes=(8, 8, 20, 20))
     gallery.keep(tmp_path / "a.npz", models.build("small", 3, 10), of, MEASURE, ATTRIBUTION)

@@ -91,6 +91,11 @@ def figures(result, place):
     return [s.record() for s in result.scores], rows, {name: w.numpy().tobytes() for name, w in weights.items()}
 
 
+@pytest.mark.sample(
+    "training-trials/{key}/checkpoint.pt-cut",
+    "training-cache/maps/*/maps.npy-flipped",
+    "trained-trials/{key}/result.json-emptied",
+)
 @pytest.mark.parametrize("damage", [cut, emptied, flipped])
 @pytest.mark.parametrize(
     ("state", "file"),
@@ -162,6 +167,7 @@ def test_a_digest_is_read_once_and_notices_a_change(tmp_path, monkeypatch):
     assert digest(file) != first
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("which", range(1, 8))
 def test_a_disk_that_is_full_for_a_moment_loses_nothing(states, sat, tmp_path, monkeypatch, which):
     """The n-th file that is written finds no room: one line, and run again it ends as if nothing had been."""

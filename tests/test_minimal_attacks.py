@@ -84,6 +84,7 @@ def test_every_result_is_an_image_and_most_change_the_prediction(net, name):
     assert torch.equal(predicted(model, z) != y, changed)  # what is not found is the image itself
 
 
+@pytest.mark.sample("cw")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_image_is_attacked_by_itself(net, name):
     model, x, y = net
@@ -157,6 +158,7 @@ def linear():
     return model, x, (f > 0).long(), f.abs()
 
 
+@pytest.mark.sample("0.0")
 @pytest.mark.parametrize("confidence", [0.0, 0.5])
 def test_cw_finds_the_distance_to_the_border_of_a_linear_model(linear, confidence):
     model, x, y, f = linear
@@ -166,6 +168,7 @@ def test_cw_finds_the_distance_to_the_border_of_a_linear_model(linear, confidenc
     assert (found <= 1.03 * known + 1e-3).all()
 
 
+@pytest.mark.slow
 def test_cw_finds_the_nearest_image_where_the_box_is_in_the_way():
     """The nearest point of the border within the box is clip(x - t w) for one t, found here by halving."""
     model = Linear()
@@ -285,6 +288,7 @@ def test_stadv_keeps_its_limit(ramp, share, found):
         assert (predicted(model, z) != label).item() is found and torch.equal(z, image) is not found
 
 
+@pytest.mark.slow
 def test_stadv_spreads_the_flow_to_make_it_smooth(ramp):
     model, x, y, _ = ramp
     rough = [roughness(stadv_flow(model, x, y, tau=tau)) for tau in (0.0, 0.01)]

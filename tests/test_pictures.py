@@ -214,6 +214,7 @@ NEEDED = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", sorted(arrays()))
 def test_a_row_is_left_out_of_the_galleries_whose_arrays_it_lacks(name):
     lacking = arrays()
@@ -222,6 +223,7 @@ def test_a_row_is_left_out_of_the_galleries_whose_arrays_it_lacks(name):
         assert ("bad" in [p.name for p in gallery.pictures]) == (name not in NEEDED[key].split())
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -276,6 +278,7 @@ def textured(n=8, side=32):
     return (128 + 60 * smooth + 6 * draws.normal(size=smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_ten_rows_of_all_galleries_take_less_than_a_megabyte():
     x = textured()
     rows = {

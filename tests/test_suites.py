@@ -49,6 +49,7 @@ def scores(net, split, suite, measure=None, **more):
     return {s.name.removeprefix("test/"): s for s in found}
 
 
+@pytest.mark.sample("attribution", "localization", "paper-art", "paper-sat")
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_a_suite_gives_one_number_per_image_and_says_how(suite, shapes, quick):
     net, val, split = shapes
@@ -62,6 +63,7 @@ def test_a_suite_gives_one_number_per_image_and_says_how(suite, shapes, quick):
     assert all(-1 <= s.mean <= 1 for s in shares if s.n)
 
 
+@pytest.mark.slow
 def test_full_holds_every_other_suite_but_the_papers(shapes, quick):
     net, val, split = shapes
     found = scores(net, split, "full", val=val)
@@ -187,6 +189,7 @@ def test_suites_that_differ_in_a_measurement_are_not_mixed(shared_place):
     measuring.check(config.build({"measure.suites": "standard,corruption,autoattack"}), data)
 
 
+@pytest.mark.slow
 def test_full_measures_pgd_as_standard_does(shapes, quick):
     net, val, split = shapes
     measure = Measure(eps=(8 / 255,), steps=10, step=1 / 255)

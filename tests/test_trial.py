@@ -108,6 +108,7 @@ def test_what_is_no_result_is_named_and_kept(place, quick):
     assert file.read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_runs_where_neither_ray_nor_mlflow_nor_optuna_can_be_imported(tmp_path):
     """The command itself, with the packages it must not need made unimportable."""
     blocked = "ray mlflow optuna captum pandas"
@@ -123,6 +124,7 @@ def test_runs_where_neither_ray_nor_mlflow_nor_optuna_can_be_imported(tmp_path):
     assert "test/robust" in done.stdout and "sat: trial" in done.stdout
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "words, said",
     [
