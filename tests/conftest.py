@@ -108,20 +108,28 @@ def quick():
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def shared(tmp_path_factory):
+    """A folder of all processes that test."""
+    mine = tmp_path_factory.getbasetemp()
+    return mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+
+
+@pytest.fixture(scope="session")
+def empty_store(shared):
     """A tracking database with its tables and nothing in them: making those takes seconds, copying does not."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
     from mlflow import MlflowClient
 
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    file, part = shared / "empty.db", shared / "empty.part"
+    with FileLock(shared / "empty.lock"):
+        if not file.exists():
+            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments()
+            part.rename(file)
     return file
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, empty_store):
+def undisturbed(shared, empty_store):
     """A sweep that nothing disturbs, to read only: run once for all processes that test."""
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
     out, told = shared / "undisturbed", shared / "undisturbed.json"
     with FileLock(shared / "undisturbed.lock"):
         if not told.exists():

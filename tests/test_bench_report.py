@@ -1,5 +1,7 @@
 """The made-up runs of the report's benchmark are read as real ones are, and their page keeps to its size."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -7,23 +9,28 @@ import reports
 from harness.bench import report
 from reports import artifacts, runs, selection
 
+WANTED = 100
 
-def filled(folder, wanted, images):
+
+def filled(folder, images):
     """Runs of a store that the benchmark filled, as a report reads them, and their files."""
-    uri, count = report.fill(wanted, folder, images=images)
+    uri, count = report.fill(WANTED, folder, images=images)
     frame = runs.read(uri, *runs.experiments(uri))
-    assert len(frame) == count == wanted
+    assert len(frame) == count == WANTED
     return frame, artifacts.read(uri, frame)
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    return filled(tmp_path_factory.mktemp("few"), 30, 30)
+def few(tmp_path_factory, empty_store):
+    """Of few images."""
+    folder = tmp_path_factory.mktemp("few")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return filled(folder, 30)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return filled(tmp_path_factory.mktemp("store"), 100, 300)
+    return filled(tmp_path_factory.mktemp("store"), 300)
 
 
 @pytest.mark.parametrize("which", ["few", pytest.param("made", marks=pytest.mark.slow)])

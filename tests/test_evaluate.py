@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -233,8 +234,10 @@ def test_bad_nets_and_weights_are_one_line(monkeypatch, capsys, tmp_path, shared
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error, error
 
 
-def test_an_evaluation_goes_to_mlflow_once_with_what_speaks_against_it(monkeypatch, capsys, place, here):
+def test_an_evaluation_goes_to_mlflow_once_with_what_speaks_against_it(monkeypatch, capsys, place, here, empty_store):
     import mlflow
+
+    shutil.copy(empty_store, place.out / "mlflow.db")
 
     uri = f"sqlite:///{place.out / 'mlflow.db'}"
     words = ("--model", f"{ME}:fixed", "--images", "40", "--set", "measure.eps=8/255", "--samples", "2")

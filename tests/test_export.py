@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,11 @@ FILES = {"model.safetensors", "config.json", "README.md"}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     torch.manual_seed(0)
-    return Store(tmp_path_factory.mktemp("store"), {"normalise": True})
+    out = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, out / "mlflow.db")
+    return Store(out, {"normalise": True})
 
 
 @pytest.fixture(scope="module")

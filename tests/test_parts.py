@@ -243,8 +243,7 @@ def test_experiments_that_cannot_be_joined(change, said):
 # ---- files of runs
 
 
-@pytest.mark.slow
-def test_numbers_per_image_come_from_mlflow(tmp_path):
+def test_numbers_per_image_come_from_mlflow(tmp_path, fresh):
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")

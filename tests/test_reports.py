@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -716,7 +717,7 @@ def test_nowhere_to_write_is_a_mistake(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     """A store as the tracker leaves it: two sweeps of an experiment, and one without seed runs."""
     import logging
     import os
@@ -724,6 +725,7 @@ def store(tmp_path_factory):
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder / "mlflow.db")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,9 +55,11 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, empty_store):
     torch.manual_seed(0)
-    return Store(tmp_path_factory.mktemp("store"))
+    out = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, out / "mlflow.db")
+    return Store(out)
 
 
 @pytest.fixture(scope="module")
