@@ -6,6 +6,8 @@ ROUNDS ?= 20
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := not slow and not cluster and not browser and not peer
 export OMP_WAIT_POLICY := PASSIVE
+# Or every process compiles all tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: tune test test-all faults bench peers lint clean
 

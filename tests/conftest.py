@@ -35,9 +35,9 @@ def pytest_sessionstart(session):
 
 
 def pytest_sessionfinish(session):
-    """Tests write to their own folders: the run fails that leaves the checkout other than it was."""
+    """Tests write to their own folders: the run fails after which there is anything new in the checkout."""
     before = session.config.stash.get(_BEFORE, None)
-    if before is not None and (left := sorted(before ^ checkout(ROOT))):
+    if before is not None and (left := sorted(checkout(ROOT) - before)):
         session.config.stash[_LEFT] = left
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -45,7 +45,7 @@ def pytest_sessionfinish(session):
 def pytest_terminal_summary(terminalreporter, config):
     if left := config.stash.get(_LEFT, None):
         terminalreporter.section("the checkout is not as it was", red=True)
-        terminalreporter.write_line("these lines of `git status --ignored` are new or gone since the tests began:")
+        terminalreporter.write_line("new since the tests began, as `git status --ignored` has it:")
         for line in left:
             terminalreporter.write_line(f"    {line}")
 
