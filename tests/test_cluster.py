@@ -235,7 +235,8 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     (gcs,) = free_ports(1)
     for name in ("head", "node"):
         (short / name).mkdir()
-    waiting = [["waits", method, 0, None, 4] for method in ("standard", "sat")]  # then both nodes are at work
+    # The two that run at once, whoever trains the first one, which is the other cell's teacher.
+    waiting = [["waits", "standard", 1, None, 4], ["waits", "sat", 0, None, 4]]
     env = environment(**suffered(waiting))
     with ray_node(short / "head", env, "--head", "--include-dashboard", "false", "--port", str(gcs)) as head:
         until(lambda: "Ray runtime started" in text(short / "head"), head, lambda: text(short / "head"))
