@@ -60,11 +60,18 @@ class Store:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return found.experiment_id
-        local = str(self._place.out / "artifacts") if self._uri.startswith("sqlite") else None
-        made = self._client.create_experiment(name, artifact_location=local)
+        made = self._client.create_experiment(name, artifact_location=self._files())
         about = "A run for every sweep; in it one for every cell; in that its trials and the seeds of its winner."
         self._client.set_experiment_tag(made, "mlflow.note.content", about)
         return made
+
+    def _files(self) -> str | None:
+        """Where runs keep their files: of a database in the output folder, which outlives this machine or not as the
+        database itself does; beside it where the output is at a URI. None for what a server decides."""
+        if not self._uri.startswith("sqlite"):
+            return None
+        beside = Path(self._uri.partition(":///")[2].partition("?")[0]).absolute().parent
+        return str((beside if self._place.store else self._place.out) / "artifacts")
 
     def recall(self) -> None:
         """Find the log's runs."""

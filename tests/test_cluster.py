@@ -114,6 +114,9 @@ def environment(**more):
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_timeout_ms": "60000",  # who is dead refuses at once, who is busy answers late
         "RAY_health_check_failure_threshold": "3",
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "600",
+        "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "600",
+        "RAY_worker_register_timeout_seconds": "600",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         **more,

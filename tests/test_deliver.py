@@ -1,6 +1,7 @@
 """What happened reaches the tracking store once and in order, whatever the store does meanwhile."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import random
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -221,6 +223,19 @@ def test_a_new_store_is_told_everything_and_an_old_one_only_what_is_new(place, e
     (place.out / "a.db").unlink()  # and one that was thrown away is a new one
     shutil.copy(empty_store, place.out / "a.db")
     assert len(deliver.everything(first, log, place).store.runs) == 4
+
+
+@pytest.mark.parametrize("uri", ["", "file:///elsewhere"])
+def test_files_that_a_database_was_told_lie_where_no_lost_machine_takes_them_away(place, empty_store, tmp_path, uri):
+    """The output folder of a node is a copy of what lies at a URI, and goes with the node."""
+    log = tell(place, jobs=1)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    database = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = deliver.everything(database, log, dataclasses.replace(place, store=uri)).store
+    runs = MlflowClient(tracking_uri=database).search_runs([store.experiment], "tags.`harness.role` = 'search'")
+    (kept,) = (Path(run.info.artifact_uri) for run in runs)
+    assert kept.is_relative_to((tmp_path if uri else place.out) / "artifacts")
+    assert [file.name for file in kept.iterdir()] == ["result.json"]
 
 
 def test_what_a_store_will_never_take_does_not_hold_up_the_rest(place, monkeypatch, brisk):
