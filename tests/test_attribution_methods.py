@@ -365,6 +365,7 @@ def test_in_evaluation_mode_the_gradients_are_those_of_the_evaluated_net(normed,
     assert normed.features[0][1].weight.grad.any()
 
 
+@pytest.mark.sample("ig_norm", "art, topk")
 @pytest.mark.parametrize("case", list(CASES))
 def test_gradient_in_the_weights_through_batch_statistics(case, normed, batch, near, monkeypatch):
     name, settings = CASES[case]
@@ -613,6 +614,7 @@ def test_float32_nears_float64(name, images):
         assert (a - b).norm() <= 1e-2 * b.norm() + 1e-5
 
 
+@pytest.mark.sample("ig_norm")
 @pytest.mark.parametrize("name", NAMES)
 def test_second_order_parts_are_float32_in_bf16_training(name, images):
     net = models.build("small", 3, 5)
@@ -657,6 +659,7 @@ def squares(n: int) -> Batch:
     return Batch(x, y)
 
 
+@pytest.mark.sample("art-train", "ig_norm-eval")
 @pytest.mark.parametrize("crafting", ["eval", "train"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_attack_raises_its_objective(name, crafting, learnt):
@@ -689,6 +692,7 @@ def test_topk_attack_raises_its_objective(learnt):
     assert values[1] > 1.05 * values[0]
 
 
+@pytest.mark.sample("art-train", "ig_norm-eval")
 @pytest.mark.parametrize("crafting", ["train", "eval"])
 @pytest.mark.parametrize("name", NAMES)
 def test_running_statistics_follow_the_images_that_are_learnt(name, crafting, images):

@@ -291,6 +291,7 @@ def test_masked_gradients(standard, plant):
     assert claimed > true + 0.3
 
 
+@pytest.mark.slow
 def test_gradients_that_mislead_without_being_zero(standard):
     evidence = measured(sawtooth(standard.model), standard.other, standard.x, standard.y, grid=(32,))
     assert checks.gradients(evidence).passed  # nothing to see there

@@ -276,6 +276,7 @@ def test_stadv_finds_the_flow_that_is_needed(ramp):
     assert torch.equal(flow[:, 3, 4, 1] > 0, y == 0)  # to the right, where it is brighter
 
 
+@pytest.mark.sample("0.95-False")
 @pytest.mark.parametrize(("share", "found"), [(0.95, False), (1.1, True)])
 def test_stadv_keeps_its_limit(ramp, share, found):
     model, x, y, needed = ramp

@@ -119,6 +119,7 @@ def test_thresholds_are_taken_from_the_validation_images(shapes):
     assert np.array_equal(here["gtknown-grad-transferred"].per_example, expected.numpy())
 
 
+@pytest.mark.slow
 def test_corruptions_are_averaged_as_published(shapes):
     net, _, split = shapes
     found = scores(net, split, "corruption")

@@ -461,6 +461,7 @@ def test_the_tolerance_is_three_errors_of_a_difference():
     assert verify.tolerance(lone, lone) == 3.0
 
 
+@pytest.mark.slow
 def test_the_spread_is_that_of_the_other_repetitions_of_one_winner(store, tmp_path):
     runs = [store.write(winner="w1")[0] for _ in range(4)]
     store.write(winner="w2")
