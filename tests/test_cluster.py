@@ -117,6 +117,7 @@ def environment(**more):
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "600",
         "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "600",
         "RAY_worker_register_timeout_seconds": "600",
+        "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         **more,
