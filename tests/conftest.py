@@ -7,7 +7,8 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside workers; and sums in one order are the same sums
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # what a shell is set to is none of the tests' to write to
 os.environ.pop("RAY_ADDRESS", None)
-os.environ["RAY_worker_niceness"] = "0"  # its 15 leaves workers a thirtieth of a core that anything else wants
+# Niceness 15, Ray's default, leaves workers a thirtieth of a core that anything else wants.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 import pytest
 import torch
