@@ -37,6 +37,8 @@ peers: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 # The pinned set, installed again when a pin or a dependency changes.
 .venv/installed: pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
-"""Hyperparameter search and honest measurement for robust and explainable image classifiers."""
+"""Hyperparameter search and evaluation of robust and explainable image classifiers."""
 
 import os
 
-# Torch's OpenMP threads spin while they wait and, on shared cores, slow each other several times over.
-# The library reads this once, when it loads, so it has to stand before the first `import torch`.
+# Torch's OpenMP threads busy-wait by default, which slows runs on shared cores several times.
+# OpenMP reads this once, on loading, so it must be set before the first `import torch`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

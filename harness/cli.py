@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, and names looked up before anything heavy is imported."""
+"""Shared command-line arguments, and look-up of spaces and cells before torch is imported."""
 
 import argparse
 import ast
@@ -9,8 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from harness.errors import Mistake, unknown
-from harness.place import Place
+from harness.errors import UserError, unknown_name
+from harness.storage.workspace import Workspace
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 
@@ -26,10 +26,10 @@ def parser(program: str, description: str, *, single: bool) -> argparse.Argument
     p.add_argument("--seed", type=int, default=0, help="seed of the search, or of the single trial (default 0)")
     p.add_argument("--out", default="runs", help="folder or URI for everything written (default runs)")
     p.add_argument("--data-root", help="folder or URI of the data sets (default $HARNESS_DATA, else ./data)")
-    p.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     p.add_argument("--quiet", action="store_true", help="print only the result")
     if single:
-        p.add_argument("--cell", help="a cell of the space, or `all` (default: the first that is no control)")
+        p.add_argument("--cell", help="a cell of the space, or `all` (default: the first that is not a control)")
         p.add_argument("--test", action="store_true", help="measure on the test images")
     return p
 
@@ -38,80 +38,82 @@ def spaces() -> list[str]:
     return sorted(p.stem for p in SPACES.glob("*.py") if not p.stem.startswith("_"))
 
 
-def about(space: str) -> str:
-    """The first line of a space's docstring, read without importing it."""
+def summary(space: str) -> str:
+    """First line of a space's docstring, read without importing it."""
     text = ast.get_docstring(ast.parse((SPACES / f"{space}.py").read_text())) or ""
     return text.partition("\n")[0]
 
 
 def space(name: str):
-    """The space of that module name. Raises `Mistake` with the nearest name."""
+    """Import a space by name. Raises `UserError` with the nearest name."""
     if name not in spaces():
-        raise unknown("space", name, spaces())
+        raise unknown_name("space", name, spaces())
     return importlib.import_module(f"search_spaces.{name}").SPACE
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, object]:
-    """`--data` and every `--set path=value`, as dotted paths."""
+    """Settings of `--data` and every `--set path=value`: dotted path -> value. Raises `UserError` for bad syntax."""
     settings: dict[str, object] = {}
     for text in arguments.set:
         path, equals, value = text.partition("=")
         if not (path and equals):
-            raise Mistake(f"--set takes path=value, such as optim.lr=0.01, not {text!r}")
+            raise UserError(f"--set takes path=value, such as optim.lr=0.01, not {text!r}")
         settings[path.strip()] = value.strip()
     if arguments.data:
         settings["data"] = arguments.data
     return settings
 
 
-def place(arguments: argparse.Namespace) -> Place:
-    """Where to write, read and compute; absolute, and writable."""
-    chosen = local(arguments.out, device(arguments.device))
+def workspace(arguments: argparse.Namespace) -> Workspace:
+    """The workspace of parsed arguments: absolute paths, created and writable."""
+    chosen = local_workspace(arguments.out, device(arguments.device))
     root = arguments.data_root or os.environ.get("HARNESS_DATA", "data")
-    near = scratch() if chosen.store or "://" in root or getattr(arguments, "address", None) else None
+    scratch = scratch_folder() if chosen.remote or "://" in root or getattr(arguments, "address", None) else None
     if "://" in root:
-        chosen = dataclasses.replace(chosen, data=near / f"data-{_named(root)}", source=root.rstrip("/"))
+        chosen = dataclasses.replace(chosen, data=scratch / f"data-{_uri_hash(root)}", remote_data=root.rstrip("/"))
     else:
         chosen = dataclasses.replace(chosen, data=Path(root).absolute())
-    return dataclasses.replace(chosen, near=near).writable()
+    return dataclasses.replace(chosen, scratch=scratch).writable()
 
 
-def local(out: str, device: str = "cpu") -> Place:
-    """The place of an output folder, or this node's copy of one that lies at a URI."""
+def local_workspace(out: str, device: str = "cpu") -> Workspace:
+    """The workspace of an output folder; for a URI, with a local copy on this node."""
     if "://" not in out:
-        return Place(Path(out).absolute(), device=device)
-    return Place(scratch() / f"out-{_named(out)}", device=device, store=out.rstrip("/"), near=scratch())
+        return Workspace(Path(out).absolute(), device=device)
+    return Workspace(
+        scratch_folder() / f"out-{_uri_hash(out)}", device=device, remote=out.rstrip("/"), scratch=scratch_folder()
+    )
 
 
-def scratch() -> Path:
-    """The folder of this node for copies: $HARNESS_SCRATCH, else one of this user's among the temporary ones."""
-    mine = Path(tempfile.gettempdir(), f"saliency-harness-{os.getuid()}")
-    return Path(os.environ.get("HARNESS_SCRATCH") or mine).absolute()
+def scratch_folder() -> Path:
+    """Folder for local copies on this node: $HARNESS_SCRATCH, else a folder of this user in the temporary folder."""
+    default = Path(tempfile.gettempdir(), f"saliency-harness-{os.getuid()}")
+    return Path(os.environ.get("HARNESS_SCRATCH") or default).absolute()
 
 
-def _named(uri: str) -> str:
+def _uri_hash(uri: str) -> str:
     return hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:12]
 
 
-def device(wanted: str | None) -> str:
-    """The device asked for, else a GPU where there is one. Raises `Mistake` where it is not there."""
+def device(requested: str | None) -> str:
+    """The requested device, else a GPU if available. Raises `UserError` if it does not exist."""
     import torch
 
-    if wanted is None:
+    if requested is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=wanted)
+        torch.empty(1, device=requested)
     except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise Mistake(f"no device {wanted!r} here; there are: {', '.join(there)}") from error
-    return wanted
+        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise UserError(f"no device {requested!r} here; there are: {', '.join(available)}") from error
+    return requested
 
 
-def chosen(cells: list, name: str | None):
-    """The cell of that name; without a name, the first that is no control."""
+def choose_cell(cells: list, name: str | None):
+    """The cell of that name, by default the first that is not a control. Raises `UserError` for an unknown name."""
     if name is None:
         return next((c for c in cells if not c.control), cells[0])
     by_name = {c.name: c for c in cells}
     if name not in by_name:
-        raise unknown("cell", name, by_name)
+        raise unknown_name("cell", name, by_name)
     return by_name[name]

@@ -1,4 +1,4 @@
-"""What makes numbers repeatable: seeds derived by name, draws that belong to an image, and full float32 for reports."""
+"""Reproducibility: named seeds, per-image random number generators, and full float32 (no TF32)."""
 
 import contextlib
 import hashlib
@@ -8,70 +8,69 @@ import torch
 from torch import Tensor
 
 
-def derive(*parts: object) -> int:
-    """A seed in [0, 2**63) from any parts with a stable text, such as a seed, a purpose and an epoch."""
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2**63) from the repr of the parts, such as a seed, a purpose and an epoch."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 @contextlib.contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Within, the global generators start from `derive(*parts)`; after, they go on as if nothing had been drawn."""
+    """Seed torch's global generators with `derive_seed(*parts)`; their state is restored on exit."""
     with torch.random.fork_rng():
-        torch.manual_seed(derive(*parts))
+        torch.manual_seed(derive_seed(*parts))
         yield
 
 
-class Draws:
-    """Random numbers of a batch of images, each from a seed of its own.
+class PerImageRng:
+    """Random numbers of a batch of images, with one seed per image.
 
-    What an image draws depends on its seed and on what was drawn before, but not on the batch it is in, on its place
-    there, or on the device: so neither the size of a batch nor the order of the images can move a score. Every call
-    draws anew. seeds (B,) int64; the results lie on their device.
+    An image's draws depend on its seed and the number of earlier calls, not on the batch, its position or the device.
+    So neither batch size nor image order changes a score. seeds (B,) int64; results are on their device.
     """
 
     def __init__(self, seeds: Tensor, stream: tuple[object, ...] = ()):
-        self.seeds, self.stream, self.calls = seeds, stream, 0
+        self.seeds, self._path, self.calls = seeds, stream, 0
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def of(self, *parts: object) -> "Draws":
-        """An independent stream of the same images, such as that of a restart."""
-        return Draws(self.seeds, (*self.stream, *parts))
+    def stream(self, *parts: object) -> "PerImageRng":
+        """An independent stream for the same images, such as for a restart."""
+        return PerImageRng(self.seeds, (*self._path, *parts))
 
-    def at(self, index: Tensor | slice) -> "Draws":
-        """The stream of these images of the batch, from its beginning."""
-        return Draws(self.seeds[index], self.stream)
+    def select(self, index: Tensor | slice) -> "PerImageRng":
+        """The stream of a subset of the batch, from its start."""
+        return PerImageRng(self.seeds[index], self._path)
 
     def uniform(self, *shape: int) -> Tensor:
         """(B, *shape), uniform in [0, 1)."""
-        return self._filled(torch.empty(len(self), *shape), lambda row, of: row.uniform_(generator=of))
+        return self._filled(torch.empty(len(self), *shape), lambda row, rng: row.uniform_(generator=rng))
 
     def normal(self, *shape: int) -> Tensor:
         """(B, *shape), standard normal."""
-        return self._filled(torch.empty(len(self), *shape), lambda row, of: row.normal_(generator=of))
+        return self._filled(torch.empty(len(self), *shape), lambda row, rng: row.normal_(generator=rng))
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """(B, *shape) int64, uniform in [low, high)."""
         empty = torch.empty(len(self), *shape, dtype=torch.int64)
-        return self._filled(empty, lambda row, of: row.random_(low, high, generator=of))
+        return self._filled(empty, lambda row, rng: row.random_(low, high, generator=rng))
 
     def poisson(self, rate: Tensor) -> Tensor:
-        """Of rate's shape (B, ...), Poisson with that mean."""
-        return self._filled(rate.cpu(), lambda row, of: row.copy_(torch.poisson(row, generator=of)))
+        """Poisson with mean `rate` (B, ...), of the same shape."""
+        return self._filled(rate.cpu(), lambda row, rng: row.copy_(torch.poisson(row, generator=rng)))
 
     def _filled(self, rows: Tensor, fill: Callable[[Tensor, torch.Generator], object]) -> Tensor:
-        rows = rows.clone(memory_format=torch.contiguous_format)  # draws are dealt out in this order
+        rows = rows.clone(memory_format=torch.contiguous_format)  # the order of the draws
         generator = torch.Generator()
         for i, seed in enumerate(self.seeds.tolist()):
-            fill(rows[i : i + 1], generator.manual_seed(derive(seed, self.stream, self.calls)))
+            fill(rows[i : i + 1], generator.manual_seed(derive_seed(seed, self._path, self.calls)))
         self.calls += 1
         return rows.to(self.seeds.device)
 
 
 @contextlib.contextmanager
-def exact() -> Iterator[None]:
-    """Within, a GPU's convolutions and products are true float32, not TF32."""
+def full_float32() -> Iterator[None]:
+    """Disable TF32 for CUDA convolutions and matrix products."""
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

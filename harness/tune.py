@@ -1,303 +1,198 @@
-"""Search, repeat the winners over seeds, test once, report.
+"""Run a sweep: hyperparameter search, seed repetitions of the winners, one test each, report.
 
     python -m harness.tune --space sat
     python -m harness.tune --space sat --data cifar10 --trials 20 --gpus 0.25
     python -m harness.tune --space sat --set epochs=30 --set method.schedule=linear
     python -m harness.tune --space sat --dry-run
 
-The same command run again goes on where it was; with more --trials or --seeds it adds to what is there.
+Repeating the command continues an interrupted sweep; with more --trials or --seeds it extends a finished one.
 """
 
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from harness import cli, remote
-from harness.errors import Mistake, exit_status, redacted
-
-# Torch, Ray, Optuna and MLflow are imported where they are used: names and arguments are checked before.
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a command asks for, checked. studies: study name -> cell, in the order of the space."""
-
-    space_name: str
-    space: object
-    studies: dict[str, object]
-    trials: int
-    seeds: int
-    sweep: str
-
-    @property
-    def data(self) -> str:
-        return next(iter(self.studies.values())).data
-
-    @property
-    def experiment(self) -> str:
-        return f"{self.space_name}-{self.data}"
+from harness import cli
+from harness.errors import UserError, exit_status, redacted
+from harness.sweep import addresses, remote_command
+from harness.sweep.estimate import dry_run
+from harness.sweep.plan import Plan, check_data, plan
 
 
-def arguments(words: list[str] | None = None) -> Namespace:
+def arguments(argv: list[str] | None = None) -> Namespace:
     p = cli.parser("harness.tune", __doc__, single=False)
-    p.add_argument("--list", action="store_true", help="name the spaces and what each asks")
+    p.add_argument("--list", action="store_true", help="list the spaces and the question of each")
     p.add_argument("--dry-run", action="store_true", help="show cells, domains, trials and estimated cost; run nothing")
     p.add_argument("--trials", type=int, help="trials per cell (default: the space's)")
-    p.add_argument("--seeds", type=int, help="seeds of each winner (default: the space's)")
+    p.add_argument("--seeds", type=int, help="seeds per winner (default: the space's)")
     p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
     p.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="a trial not done by then has failed (default: none)"
+        "--time-limit", type=float, metavar="SECONDS", help="a trial that takes longer fails (default: none)"
     )
     p.add_argument(
         "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
-    p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: one here)")
-    return p.parse_args(words)
-
-
-def plan(args: Namespace) -> Plan:
-    """The studies of the command. Raises `Mistake` for anything unknown in it."""
-    for name in ("trials", "seeds"):
-        if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
-            raise Mistake(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
-    if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
-        raise Mistake(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
-    for name in ("cpus", "gpus"):
-        if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
-            raise Mistake(f"--{name} must not be negative, not {value:g}")
-    if args.device not in (None, "cpu", "cuda"):
-        raise Mistake(f"--device takes cpu or cuda here, not {args.device!r}; Ray chooses among several GPUs")
-    if args.device == "cpu" and args.gpus:
-        raise Mistake("--device cpu and --gpus contradict each other; leave one out")
-    if args.space is None:
-        raise Mistake(f"name a space: --space {' | '.join(cli.spaces())}")
-    space = cli.space(args.space)
-    cells = space.cells(cli.overrides(args))
-    studies = {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
-    trials = space.trials if args.trials is None else args.trials
-    seeds = space.seeds if args.seeds is None else args.seeds
-    return Plan(args.space, space, studies, trials, seeds, _sweep(studies))
-
-
-def _sweep(studies: dict[str, object]) -> str:
-    import hashlib
-
-    return hashlib.sha256("\n".join(studies).encode()).hexdigest()[:8]
+    p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
+    return p.parse_args(argv)
 
 
 def main() -> int:
     args = arguments()
     if args.list:
         for name in cli.spaces():
-            print(f"{name:<12} {cli.about(name)}")
+            print(f"{name:<12} {cli.summary(name)}")
         return 0
     planned = plan(args)
-    remote.check_paths(args)
-    if remote.is_outside(args.address):
-        return remote.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
-    place = cli.place(args)
-    _check_data(planned, place)
+    addresses.check_paths(args)
+    if addresses.is_outside(args.address):
+        return remote_command.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
+    workspace = cli.workspace(args)
+    check_data(planned, workspace)
     if args.dry_run:
-        print(_dry_run(planned, place))
+        print(dry_run(planned, workspace))
         return 0
-    return sweep(planned, place, args)
+    return sweep(planned, workspace, args)
 
 
-def _check_data(planned: Plan, place) -> None:
-    """Decode the data once, before any worker needs it, and see that it has what the cells ask for."""
-    from harness import datasets, maps, measuring, models
-    from harness.errors import unknown
+def sweep(planned: Plan, workspace, args: Namespace, callbacks: Sequence = ()) -> int:
+    """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
+    from harness.tracking.mlflow_client import default_uri
 
-    for cell in planned.studies.values():
-        if cell.trial.model not in models.MODELS:
-            raise unknown("model", cell.trial.model, models.MODELS)
-        data = datasets.load(cell.trial.data, place)
-        maps.check(cell.trial, data)
-        measuring.check(cell.trial, data)
-
-
-def _dry_run(planned: Plan, place) -> str:
-    """Cells and domains, how many trials, and what they cost."""
-    from harness.space import spoken
-
-    lines = [f"{planned.space_name} on {planned.data}: {cli.about(planned.space_name)}", ""]
-    for cell in planned.studies.values():
-        control = "  (control)" if cell.control else ""
-        lines.append(f"{cell.name}{control}: {cell.trial.model}, {cell.trial.epochs} epochs")
-        for path, value in cell.published().items():
-            lines.append(f"    {path:<16} {spoken(path, cell.search[path])}; published {spoken(path, value)}")
-    cells = len(planned.studies)
-    least = "at least " if len(planned.space.goals) > 1 else ""  # all of a front is repeated
-    lines += [
-        "",
-        f"{cells} cells x {planned.trials} trials = {cells * planned.trials} trials,"
-        f" goal {', '.join(planned.space.goals)};"
-        f" then {planned.seeds} seeds of each winner = {least}{cells * planned.seeds} trials, tested once each",
-        _cost(planned, place),
-    ]
-    return "\n".join(lines)
-
-
-def _cost(planned: Plan, place) -> str:
-    """Device time at most, from a training step of each method; teachers and their maps are not in it."""
-    from harness import datasets, maps, measuring
-    from harness.bench.epochs import epoch_seconds
-
-    known: dict[object, float] = {}
-
-    def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
-        kind = (trial.method, trial.model, trial.batch, shape)
-        if kind not in known:
-            known[kind] = epoch_seconds(trial, trial.batch, shape, place.device) / trial.batch
-        return known[kind]
-
-    training = measured = 0.0
-    for cell in planned.studies.values():
-        trial, data = cell.trial, datasets.load(cell.trial.data, place)
-        shape = tuple(data.val.x.shape[1:])  # as cropped
-        runs = planned.trials + planned.seeds
-        training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
-        plain = maps.teacher_trial(trial, "standard")
-        passes = measuring.image_passes(trial, len(data.val), len(data.test))
-        measured += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
-    return (
-        f"at most about {(training + measured) / 60:.1f} minutes of one {place.device} device"
-        f" ({training / 60:.1f} to train, {measured / 60:.1f} to measure), by one step of each method;"
-        " teachers and their maps come on top"
-    )
-
-
-def sweep(planned: Plan, place, args: Namespace, listeners: Sequence = ()) -> int:
-    """Run the plan to its report, with further listeners if any. Returns the command's exit status."""
-    from harness import deliver
-
-    uri = args.tracking_uri or deliver.default_uri(place)
-    if place.store and uri.startswith("sqlite") and not args.tracking_uri:
-        raise Mistake(f"SQLite cannot lie at {args.out!r}; name MLflow's server by --tracking-uri http://HOST:5000")
-    with place.alone() as free:
+    uri = args.tracking_uri or default_uri(workspace)
+    if workspace.remote and uri.startswith("sqlite") and not args.tracking_uri:
+        raise UserError(
+            f"SQLite cannot be stored at {args.out!r}; give an MLflow server: --tracking-uri http://HOST:5000"
+        )
+    with workspace.single_writer() as free:
         if not free:
-            raise Mistake(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
-        with place.mirrored() as mirror:
-            return _sweep_alone(planned, place, uri, mirror, args, listeners)
+            raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
+        with workspace.driver_files() as driver_files:
+            return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
 
 
-def _sweep_alone(planned: Plan, place, uri: str, mirror, args: Namespace, listeners: Sequence) -> int:
-    from harness import deliver, track
+def _locked_sweep(planned: Plan, workspace, uri: str, driver_files, args: Namespace, callbacks: Sequence) -> int:
+    from harness.tracking.delivery import Delivery
+    from harness.tracking.tracker import Tracker
 
-    tracker = track.Tracker(place, planned.experiment, _tags(planned))
-    with deliver.Delivery(uri, tracker.log, place, mirror.safe) as delivery:
-        studies = _studies(planned, place, args, tracker)
-        if not _searched(planned, place, args, studies, tracker, listeners):
+    tracker = Tracker(workspace, planned.experiment, _tags(planned))
+    with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
+        studies = _studies(planned, workspace, args, tracker)
+        if not _run_jobs(planned, workspace, args, studies, tracker, callbacks):
             tracker.close("KILLED")
-            mirror.push()
-            print(f"interrupted; what is finished is kept. Go on: {_again()}", file=sys.stderr)
+            driver_files.push()
+            print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
             return 130
         tracker.close()
-        mirror.push()
-        status = _report(planned, place, uri, tracker, studies) if delivery.caught_up() else 0
-        mirror.push()
+        driver_files.push()
+        status = _report(planned, workspace, uri, tracker, studies) if delivery.caught_up() else 0
+        driver_files.push()
         delivery.caught_up()
-    if complaint := delivery.complaint():
-        print(f"error: {complaint}", file=sys.stderr)
+    if failure := delivery.failure():
+        print(f"error: {failure}", file=sys.stderr)
         return 1
     return status
 
 
-def _studies(planned: Plan, place, args: Namespace, tracker) -> list:
-    """The study of every cell, where it was left, and the tracker told of it."""
-    from harness import search
-    from harness.space import spoken
+def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
+    """Open or resume the Optuna study of every cell, and start its MLflow run."""
+    from harness.config.domains import format_setting
+    from harness.sweep import optuna_journal
+    from harness.sweep.study import Study
 
-    tracker.sweep(f"{planned.experiment} {planned.sweep}", _about(planned))
+    tracker.start_sweep(f"{planned.experiment} {planned.sweep}", _sweep_note(planned))
     for order, (study, cell) in reversed(list(enumerate(planned.studies.items()))):  # MLflow shows the newest first
-        searched = {path: spoken(path, domain) for path, domain in cell.search.items()}
-        tracker.study(study, cell.name, _study_tags(planned, cell, order), searched)
-    storage = search.journal(place.out / "optuna.journal")
+        searched = {path: format_setting(path, domain) for path, domain in cell.search.items()}
+        tracker.start_study(study, cell.name, _study_tags(planned, cell, order), searched)
+    storage = optuna_journal.open_journal(workspace.out / "optuna.journal")
     return [
-        search.Study(study, planned.space, cell, planned.trials, storage, args.seed)
-        for study, cell in planned.studies.items()
+        Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
     ]
 
 
-def _searched(planned: Plan, place, args: Namespace, studies: list, tracker, listeners: Sequence) -> bool:
-    """Run what is left of the studies and of the seeds of their winners. False after an interruption."""
-    from harness import schedule, search
-    from harness.display import Display
+def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker, callbacks: Sequence) -> bool:
+    """Run the remaining search trials and seed repetitions. False after an interruption."""
+    from harness.sweep import cluster, job_queue, ray_runner
+    from harness.sweep.progress import SweepProgress
 
-    source = search.Sweep(studies, planned.seeds, tracker.crown, tracker.is_complete)
+    source = job_queue.SweepJobs(studies, planned.seeds, tracker.on_winners, tracker.is_complete)
     if not args.quiet:
-        print(f"{planned.experiment}: {len(studies)} cells; results in {place.out}", flush=True)
+        print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}", flush=True)
     if source.finished():
         return True
     names = {study: cell.name for study, cell in planned.studies.items()}
-    shown = [] if args.quiet else [Display(source.remaining, planned.space.goals[0], names)]
-    gpus = args.gpus if args.gpus is not None else float(place.device.startswith("cuda"))
-    schedule.connect(args.address)
+    displays = [] if args.quiet else [SweepProgress(source.remaining, planned.space.goals[0], names)]
+    gpus = cluster.gpus_per_trial(args.gpus, workspace.device)
+    cluster.connect(args.address)
     try:
-        heard_by = [tracker, *shown, *listeners]
-        return schedule.run_all(source, place, cpus=args.cpus, gpus=gpus, listeners=heard_by, limit=args.time_limit)
+        callbacks = [tracker, *displays, *callbacks]
+        return ray_runner.run_jobs(
+            source, workspace, cpus=args.cpus, gpus=gpus, callbacks=callbacks, limit=args.time_limit
+        )
     finally:
-        schedule.disconnect()
-        for display in shown:
-            display.finish()
+        cluster.disconnect()
+        for display in displays:
+            display.close()
 
 
 def _tags(planned: Plan) -> dict[str, str]:
-    from harness import track
+    from harness.tracking.tracker import environment_tags
 
     return {
         "harness.sweep": planned.sweep,
         "harness.space": planned.space_name,
         "harness.data": planned.data,
-        **track.environment(),
+        **environment_tags(),
     }
 
 
-def _about(planned: Plan) -> str:
-    """The sweep in Markdown, for MLflow's page of its run."""
+def _sweep_note(planned: Plan) -> str:
+    """Markdown note of the sweep for its MLflow page."""
     cells = ", ".join(f"`{cell.name}`" for cell in planned.studies.values())
     return (
-        f"{cli.about(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
-        f" {', '.join(planned.space.goals)}. A run below this one for every cell: {cells}. In each of them its trials"
-        " (`search`) and the winner repeated over seeds (`seed`). The leaderboard is under Artifacts, `report`."
+        f"{cli.summary(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
+        f" {', '.join(planned.space.goals)}. One nested run per cell: {cells}; in each its trials (`search`) and the"
+        " seed repetitions of its winner (`seed`). The leaderboard is under Artifacts, `report`."
     )
 
 
 def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
     import json
 
-    from harness.space import plain
+    from harness.config.domains import domain_as_json
 
-    domains = {f"harness.space.{path}": json.dumps(plain(domain)) for path, domain in cell.search.items()}
+    domains = {f"harness.space.{path}": json.dumps(domain_as_json(domain)) for path, domain in cell.search.items()}
     return {
         **domains,
         "harness.order": str(order),
         "harness.goal": ",".join(planned.space.goals),
         "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
         "harness.control": str(cell.control).lower(),
-        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.about(planned.space_name)}",
+        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.summary(planned.space_name)}",
     }
 
 
-def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
-    """Write and print the leaderboard, and say where everything is."""
-    from reports import artifacts, leaderboard, runs, write
+def _report(planned: Plan, workspace, uri: str, tracker, studies: list) -> int:
+    """Write and print the report, and print the paths. Returns the exit status: 1 if a cell has no winner."""
+    from reports.analyse import counted_runs
+    from reports.analyse.leaderboard import build_leaderboard, cell_figures
+    from reports.read import runs
+    from reports.write import terminal
+    from reports.write.report import write
 
     table = runs.read(uri, planned.experiment, planned.sweep)
-    files = artifacts.read(uri, table)
-    board = leaderboard.table(table, files)
-    written = write(table, place.out / "reports", planned.experiment, files, board)
+    files = counted_runs.read_files(uri, table)
+    leaderboard = build_leaderboard(table, files)
+    written = write(table, workspace.out / "reports", planned.experiment, files, leaderboard)
     for study, cell in planned.studies.items():
-        tracker.reported(study, leaderboard.figures(board, cell.name))
+        tracker.log_winner(study, cell_figures(leaderboard, cell.name))
     tracker.attach(written)
-    print(leaderboard.text(board))
+    print(terminal.text(leaderboard))
     print()
     for file in written:
         print(f"report: {file}")
-    print(f"studies: optuna-dashboard {place.out / 'optuna.journal'}")
+    print(f"studies: optuna-dashboard {workspace.out / 'optuna.journal'}")
     print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
@@ -306,7 +201,7 @@ def _report(planned: Plan, place, uri: str, tracker, studies: list) -> int:
     return 0
 
 
-def _again() -> str:
+def _resume_command() -> str:
     import shlex
 
     return f"python -m harness.tune {redacted(shlex.join(sys.argv[1:]))}"

@@ -1,11 +1,11 @@
-"""Training methods, one a module: a frozen dataclass whose fields are its hyperparameters, found by module name.
+"""Training methods, one per module: a frozen dataclass of hyperparameters, looked up by module name.
 
-A method turns a model and a batch into named loss terms; their sum is minimised:
+A method computes named loss terms from a model and a batch; the training loop minimises their sum:
 
     def loss(self, model, batch) -> dict[str, Tensor]
 
-Its defaults are the published values. A method that trains on maps says so by `reads_maps = True`, one that
-differentiates gradients by `second_order = True`.
+The defaults are the published values. A method that trains on maps sets `reads_maps = True`; one that differentiates
+gradients sets `second_order = True`.
 """
 
 import dataclasses
@@ -13,30 +13,30 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from harness.errors import unknown
+from harness.errors import unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from harness.batch import Batch
+    from harness.data.batches import Batch
 
 
 @runtime_checkable
 class Method(Protocol):
-    """What the training loop asks of a method."""
+    """Interface between a training method and the training loop."""
 
     def loss(self, model: "nn.Module", batch: "Batch") -> "dict[str, Tensor]": ...
 
 
 def names() -> list[str]:
-    """Every method there is, without importing one."""
+    """The names of all methods, without importing them."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def make(name: str, **fields: object) -> Method:
-    """The method of that module name, with its published values where `fields` says nothing."""
+    """Build the method of module `name`; `fields` override its published values. Raises `UserError` if unknown."""
     if name not in names():
-        raise unknown("method", name, names())
+        raise unknown_name("method", name, names())
     module = importlib.import_module(f"{__name__}.{name}")
     (cls,) = (
         c
@@ -47,7 +47,7 @@ def make(name: str, **fields: object) -> Method:
 
 
 def name(method: Method) -> str:
-    """The module name of a method: what `make` takes."""
+    """The module name of a method, as for `make`."""
     return type(method).__module__.rpartition(".")[2]
 
 
@@ -57,5 +57,5 @@ def reads_maps(method: Method) -> bool:
 
 
 def second_order(method: Method) -> bool:
-    """Whether the method differentiates gradients, and so costs ten to a hundred training steps of `standard`."""
+    """Whether the method differentiates gradients; a training step then costs 10 to 100 of `standard`."""
     return getattr(method, "second_order", False)

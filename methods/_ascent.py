@@ -1,4 +1,4 @@
-"""What the methods of second order share: the image that maximises an objective which is made of gradients."""
+"""Inner maximisation of second-order methods: PGD on an objective of input gradients."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -6,12 +6,13 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness import attacks
-from harness.batch import Batch
+from harness.attacks import pgd
+from harness.data.batches import Batch
+from harness.models import modes
 
 
 class Ascending(Protocol):
-    """A method that says what its perturbed image maximises."""
+    """A method with an objective for its perturbed image."""
 
     eps: float
     step: float
@@ -22,10 +23,10 @@ class Ascending(Protocol):
 
 
 def perturbed(method: Ascending, model: nn.Module, batch: Batch) -> Tensor:
-    """The image near each x that maximises the method's objective; in float32, also while training is in bfloat16."""
+    """The images within eps of x that maximise the method's objective, in float32 also under bfloat16 training."""
     with (
-        attacks.frozen(model, train=method.crafting == "train"),
+        modes.frozen(model, train=method.crafting == "train"),
         torch.autocast(batch.x.device.type, enabled=False),
     ):
         objective = method.objective(model, batch)
-        return attacks.ascend(objective, batch.x, eps=method.eps, step=method.step, steps=method.steps)
+        return pgd.ascend(objective, batch.x, eps=method.eps, step=method.step, steps=method.steps)

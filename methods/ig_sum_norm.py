@@ -5,22 +5,22 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from harness import attacks
-from harness.batch import Batch
+from harness.attacks import pgd
+from harness.data.batches import Batch
 from methods.ig_norm import IGNorm
 
 
 @dataclass(frozen=True)
 class IGSumNorm(IGNorm):
-    """As `ig_norm`, but both terms are those of x', which maximises their sum: adversarial training in one with it.
+    """As `ig_norm`, but both terms are of x', which maximises their sum: combined with adversarial training.
 
-    weight: the paper's beta. Cost: as `ig_norm`, and 1 pass for each step of the attack.
+    weight: the paper's beta. Cost: as `ig_norm`, plus 1 pass per attack step.
     """
 
     def objective(self, model: nn.Module, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """What x' maximises: the whole loss per image, with the coarser integral. (B, C, H, W) -> (B,)"""
+        """Objective of the attack: the whole loss per image, with the coarser integral. (B, C, H, W) -> (B,)"""
         norm = super().objective(model, batch)
-        ce = attacks.cross_entropy(model, batch.y)
+        ce = pgd.cross_entropy(model, batch.y)
         return lambda z: self.weight * norm(z) + ce(z)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

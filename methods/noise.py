@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 
 
 def uniform_noise(x: Tensor, eps: float) -> Tensor:
-    """x plus noise drawn uniformly from [-eps, eps] for every value, clipped to [0, 1]."""
+    """x plus uniform noise in [-eps, eps] per value, clipped to [0, 1]."""
     return (x + torch.empty_like(x).uniform_(-eps, eps)).clamp_(0, 1)
 
 

@@ -6,16 +6,17 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import attacks
-from harness.batch import Batch
+from harness.attacks import pgd
+from harness.data.batches import Batch
+from harness.models import modes
 
 
 @dataclass(frozen=True)
 class PGD:
-    """Cross-entropy on the PGD example alone.
+    """Cross-entropy on the PGD example only.
 
-    eps, step on the [0, 1] scale. crafting: mode of the net while it is attacked; the published scripts leave it in
-    training mode. Madry's CIFAR-10 settings are steps 10 (7 in his library). Cost: 1 + steps passes a batch.
+    eps, step on the [0, 1] scale. crafting: mode of the net in the attack; the published scripts leave it in training
+    mode. Madry's CIFAR-10 settings are steps 10 (7 in his library). Cost: 1 + steps passes per batch.
     """
 
     eps: float = 8 / 255
@@ -24,9 +25,9 @@ class PGD:
     crafting: Literal["train", "eval"] = "train"
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The PGD example of every image of the batch."""
-        with attacks.frozen(model, train=self.crafting == "train"):
-            return attacks.pgd(model, batch.x, batch.y, eps=self.eps, step=self.step, steps=self.steps)
+        """The PGD examples of the batch."""
+        with modes.frozen(model, train=self.crafting == "train"):
+            return pgd.pgd(model, batch.x, batch.y, eps=self.eps, step=self.step, steps=self.steps)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(model(self.perturb(model, batch)), batch.y)}

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 from methods.noise import uniform_noise
 from methods.pgd import PGD
 from methods.sat import SAT, Schedule, saliency_step
@@ -14,10 +14,10 @@ from methods.sat import SAT, Schedule, saliency_step
 
 @dataclass(frozen=True)
 class PGDSAT(PGD):
-    """As `pgd`, but with probability `flip` a batch takes the saliency step of `sat` instead of the attack.
+    """As `pgd`, but with probability `flip` a batch takes the saliency step of `sat`, not the attack.
 
-    start: the saliency step begins at a random point of the ball and is not projected back, as in the released code;
-    the image can then move by up to 2 * eps. False: it begins at the image. Cost: 1 + (1 - flip) * steps passes.
+    start: the saliency step starts at a random point of the ball and is not projected, as in the released code; the
+    perturbation can then be up to 2 * eps. False: it starts at the image. Cost: 1 + (1 - flip) * steps passes.
     """
 
     reads_maps: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 """Saliency-based adversarial training (Mangla, Singh, Balasubramanian, ECML-PKDD 2020).
 
-The gradient of the loss points, to first order, against the saliency of the true class. So instead of attacking the
-net while it learns, train on x - eps * m, where m holds random signs at first and, more and more, a saliency map s.
+To first order, the gradient of the loss is opposite to the saliency of the true class. So SAT replaces the attack of
+adversarial training by x - eps * m, where m is random signs at first and, increasingly, a saliency map s.
 """
 
 import math
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 
 Schedule = Literal["power", "constant", "linear", "cosine", "step"]
 
 
 def random_share(schedule: Schedule, alpha10: float, epoch: float) -> float:
-    """The share of random signs in m at an epoch (from 0; fractions allowed).
+    """Share of random signs in m at an epoch (from 0; may be fractional).
 
-    alpha10 is what is left of 1 after ten epochs: `power` alpha10 ** (epoch / 10), as published; `step` the same in
-    steps of ten epochs; `linear` falls by 1 - alpha10 every ten epochs until it is 0; `cosine` falls along half a wave
-    to 0 in the time `linear` takes; `constant` is alpha10 throughout.
+    alpha10 is the share after ten epochs, from 1 at epoch 0: `power` alpha10 ** (epoch / 10), as published; `step` the
+    same in steps of ten epochs; `linear` falls by 1 - alpha10 every ten epochs to 0; `cosine` falls along half a cosine
+    wave to 0 in the same time as `linear`; `constant` is alpha10 throughout.
     """
     if schedule == "constant":
         return alpha10
@@ -35,11 +35,11 @@ def random_share(schedule: Schedule, alpha10: float, epoch: float) -> float:
 
 
 def mixed_signs(s: Tensor, like: Tensor, share: float) -> Tensor:
-    """m of shape `like`: each value is a random sign with probability `share`, else that of s, value by value.
+    """m of shape `like`: per value, a random sign with probability `share`, else the value of s.
 
-    Where s is 0 (outside of a cropped image, the least value of a min-max map) it moves nothing.
+    Where s is 0 (padding, or the minimum of a min-max map) the pixel does not change.
     """
-    u = torch.rand_like(like)  # one draw for both: below `share` it is a sign, by the half of that range it falls in
+    u = torch.rand_like(like)  # one draw for both: below `share` a random sign, by the half of that range
     return torch.where(u < share, torch.where(u < share / 2, -1.0, 1.0), s).to(like.dtype)
 
 
@@ -50,11 +50,11 @@ def saliency_step(x: Tensor, s: Tensor, eps: float, share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class SAT:
-    """Cross-entropy on x - eps * m alone.
+    """Cross-entropy on x - eps * m only.
 
-    alpha10: share of random signs left after every ten epochs (0.6 in the published tables; 0.8 did better in the
-    authors' ablation). per: the share changes once an `epoch`, as published, or with every `iteration`. Cost: as
-    `standard`, plus the maps, once.
+    alpha10: share of random signs after ten epochs (0.6 in the published tables; 0.8 was better in the authors'
+    ablation). per: update the share once per `epoch`, as published, or per `iteration`. Cost: as `standard`, plus
+    computing the maps once.
     """
 
     reads_maps: ClassVar[bool] = True

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Cross-entropy on the clean image. Cost: one training step a batch; the yardstick of all others."""
+    """Cross-entropy on the clean image. Cost: one training step per batch; the unit of all other costs."""
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(model(batch.x), batch.y)}

@@ -6,8 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import attacks
-from harness.batch import Batch
+from harness.attacks import pgd
+from harness.data.batches import Batch
+from harness.models import modes
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class TRADES:
     """Cross-entropy on the clean image plus beta times KL(p(x) || p(x')), x' maximising that divergence.
 
     The divergence is summed over classes and averaged over the batch; gradients flow through both predictions. Zhang
-    et al. use beta 6, 10 steps of 0.007 and the net in evaluation mode while it is attacked. Cost: 2 + steps passes.
+    et al. use beta 6, 10 steps of 0.007 and evaluation mode in the attack. Cost: 2 + steps passes.
     """
 
     eps: float = 8 / 255
@@ -25,9 +26,9 @@ class TRADES:
     crafting: Literal["train", "eval"] = "train"
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The image near x whose prediction differs most from that of x."""
-        with attacks.frozen(model, train=self.crafting == "train"):
-            return attacks.pgd_kl(model, batch.x, eps=self.eps, step=self.step, steps=self.steps)
+        """The images within eps of x that maximise the KL divergence from the clean prediction."""
+        with modes.frozen(model, train=self.crafting == "train"):
+            return pgd.pgd_kl(model, batch.x, eps=self.eps, step=self.step, steps=self.steps)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         z = self.perturb(model, batch)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 from methods.noise import uniform_noise
 from methods.trades import TRADES
 
 
 @dataclass(frozen=True)
 class TRADESNoise(TRADES):
-    """As `trades`, but with probability `flip` a batch gets uniform noise of the same eps instead of the attack.
+    """As `trades`, but with probability `flip` a batch gets uniform noise of the same eps, not the attack.
 
-    Cost: 2 + (1 - flip) * steps passes a batch.
+    Cost: 2 + (1 - flip) * steps passes per batch.
     """
 
     flip: float = 0.5

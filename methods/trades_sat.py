@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.batch import Batch
+from harness.data.batches import Batch
 from methods.sat import SAT, Schedule, saliency_step
 from methods.trades import TRADES
 
 
 @dataclass(frozen=True)
 class TRADESSAT(TRADES):
-    """As `trades`, but with probability `flip` x' is the saliency step of `sat` instead of the attack.
+    """As `trades`, but with probability `flip` x' is the saliency step of `sat`, not the attack.
 
     Cost: 2 + (1 - flip) * steps passes a batch.
     """

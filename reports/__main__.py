@@ -1,9 +1,9 @@
-"""Turn what MLflow holds into leaderboards.
+"""Write leaderboard reports from the runs in MLflow.
 
 python -m reports
 python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
 python -m reports --experiment sat-cifar10 --experiment sat_family-cifar10    # one table of both
-python -m reports verify RUN    # run it again from its record: do the scores agree?
+python -m reports verify RUN    # train and measure RUN again: do the scores agree with its record?
 python -m reports export RUN    # weights, RobustBench-style JSON and a model card
 """
 
@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import Mistake, exit_status, printable, redacted, unknown
-from reports import artifacts, write, write_papers
-from reports.leaderboard import table, text
-from reports.runs import STORE, experiments, read, together
-from reports.selection import tested
+from harness.errors import UserError, exit_status, printable, redacted, unknown_name
+from reports.analyse import counted_runs
+from reports.analyse.counted_runs import tested
+from reports.analyse.leaderboard import build_leaderboard
+from reports.read.runs import STORE, experiments, read, together
+from reports.write.report import write, write_papers
+from reports.write.terminal import text
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(
         prog="python -m reports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,32 +34,32 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         "--experiment",
         action="append",
         metavar="NAME",
-        help="such as sat-digits; several make one table (default: each one that has finished runs, and the papers')",
+        help="such as sat-digits; several make one table (default: all with finished runs, and the papers)",
     )
     p.add_argument("--sweep", help="one sweep of the experiment (default: the newest)")
     p.add_argument("--out", type=Path, default=Path("runs/reports"), help="folder (default %(default)s)")
-    return p.parse_args(words)
+    return p.parse_args(argv)
 
 
-def main(words: list[str] | None = None) -> int:
-    words = sys.argv[1:] if words is None else words
-    if words[:1] == ["verify"]:
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["verify"]:
         from reports import verify
 
-        return verify.main(words[1:])
-    if words[:1] == ["export"]:
+        return verify.main(argv[1:])
+    if argv[:1] == ["export"]:
         from reports import export
 
-        return export.main(words[1:])
-    if words and not words[0].startswith("-"):
-        raise unknown("command", words[0], ("verify", "export"))
-    with _uncollected():
-        return _reports(arguments(words))
+        return export.main(argv[1:])
+    if argv and not argv[0].startswith("-"):
+        raise unknown_name("command", argv[0], ("verify", "export"))
+    with _without_gc():
+        return _reports(arguments(argv))
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Within, Python looks for no cycles among the objects that MLflow makes of its rows: a quarter of all the time."""
+def _without_gc() -> Iterator[None]:
+    """Disable garbage collection, which takes a quarter of the time on the many objects of MLflow's rows."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -69,54 +71,54 @@ def _uncollected() -> Iterator[None]:
 
 def _reports(args: argparse.Namespace) -> int:
     if args.sweep and len(args.experiment or []) != 1:
-        raise Mistake("--sweep is one of an experiment's; name that by --experiment")
+        raise UserError("--sweep needs exactly one --experiment")
     if args.experiment:
         frames = {name: _read(args.tracking_uri, name, args.sweep) for name in dict.fromkeys(args.experiment)}
         runs = together(frames) if len(frames) > 1 else next(iter(frames.values()))
         _report(args, runs, "+".join(frames))
         return 0
-    return _every(args)
+    return _report_all(args)
 
 
-def _every(args: argparse.Namespace) -> int:
-    """A report of each experiment that has finished runs, and the papers' tables with all of them."""
+def _report_all(args: argparse.Namespace) -> int:
+    """Report every experiment that has finished runs, and the papers' tables beside all of them."""
     names = experiments(args.tracking_uri)
     if not names:
-        raise Mistake(f"there is no experiment at {redacted(args.tracking_uri)!r} yet")
-    boards = {}
+        raise UserError(f"there is no experiment at {redacted(args.tracking_uri)!r} yet")
+    leaderboards = {}
     for name in names:
         try:
             runs = _read(args.tracking_uri, name)
-        except Mistake as mistake:
+        except UserError as error:
             if len(names) == 1:
                 raise
-            print(f"{printable(f'{name}: nothing to report: {mistake}')}\n")
+            print(f"{printable(f'{name}: nothing to report: {error}')}\n")
             continue
-        boards[name] = _report(args, runs, name)
-    if not boards:
-        raise Mistake(f"no experiment at {redacted(args.tracking_uri)!r} has a finished seed run yet")
-    for file in write_papers(boards, args.out, "papers" if "papers" not in boards else "published papers"):
+        leaderboards[name] = _report(args, runs, name)
+    if not leaderboards:
+        raise UserError(f"no experiment at {redacted(args.tracking_uri)!r} has a finished seed run yet")
+    for file in write_papers(leaderboards, args.out, "papers" if "papers" not in leaderboards else "published papers"):
         print(f"papers: {file}")
     return 0
 
 
 def _read(uri: str, name: str, sweep: str | None = None) -> pd.DataFrame:
-    """The runs of an experiment. Raises `Mistake` where none of them was tested."""
+    """The runs of an experiment. Raises `UserError` if none was tested."""
     runs = read(uri, name, sweep)
     if tested(runs).empty:
-        raise Mistake(f"experiment {name!r} has no finished seed run yet; {_progress(runs)}")
+        raise UserError(f"experiment {name!r} has no finished seed run yet; {_progress(runs)}")
     return runs
 
 
 def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Print and write the report; returns its board."""
-    files = artifacts.read(args.tracking_uri, runs)
-    board = table(runs, files)
-    print(f"{printable(name)}\n\n{text(board)}\n")
-    for file in write(runs, args.out, name, files, board):
+    """Print and write the report; returns its leaderboard."""
+    files = counted_runs.read_files(args.tracking_uri, runs)
+    leaderboard = build_leaderboard(runs, files)
+    print(f"{printable(name)}\n\n{text(leaderboard)}\n")
+    for file in write(runs, args.out, name, files, leaderboard):
         print(f"report: {file}")
     print()
-    return board
+    return leaderboard
 
 
 def _progress(runs: pd.DataFrame) -> str:
@@ -126,5 +128,5 @@ def _progress(runs: pd.DataFrame) -> str:
 
 if __name__ == "__main__":
     status = exit_status(main)
-    gc.freeze()  # looking through all that was read once more, at exit, would take a second
+    gc.freeze()  # a collection of everything at exit would take a second
     sys.exit(status)

@@ -1,12 +1,12 @@
-"""Train and measure a trial anew from its record: do the scores agree?
+"""Reproduce a trial: train and measure it again from its MLflow record and compare the scores.
 
 python -m reports verify RUN
-python -m reports verify RUN --keep FOLDER    # and look at what was trained
+python -m reports verify RUN --keep FOLDER    # keep the files of the new run
 
-Nothing of the first run is used but its settings: the data are decoded, teachers trained, maps made, the net trained
-and measured again, in an empty folder. Scores, numbers per image and weights have to agree bit for bit where the
-machine and its packages are those of the record on a CPU; elsewhere every score within the tolerance that its line
-shows. Nothing is written to MLflow. Exit status: 0 agrees, 1 does not agree, 2 bad input.
+Only the settings of the first run are used: in an empty folder the data are decoded, teachers trained, maps computed,
+and the net trained and measured again. With the same CPU and packages as in the record, scores, per-image values and
+weights have to agree bit for bit; elsewhere every score has to agree within the tolerance in its line. Nothing is
+written to MLflow. Exit status: 0 agrees, 1 does not agree, 2 bad input.
 """
 
 import argparse
@@ -24,27 +24,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness import cli, foreign, track
-from harness import trial as trials
-from harness.errors import Diverged, Mistake, exit_status, printable
-from harness.place import Place
-from harness.scores import Score
-from harness.train import Row
-from harness.trial import Result
-from reports.record import Record, contradictions, data_of, enough, facts, parser, read, stored, upheld
+from harness import cli
+from harness.errors import Diverged, UserError, exit_status, printable
+from harness.evaluation import external
+from harness.evaluation.scores import Score
+from harness.storage.workspace import Workspace
+from harness.tracking import tracker
+from harness.training.epoch_metrics import EpochMetrics
+from harness.trials import run
+from harness.trials.result import Result
+from reports.read.record import (
+    Record,
+    contradictions,
+    data_of,
+    enough_verdicts,
+    facts,
+    parser,
+    read,
+    reproduced_verdicts,
+    stored,
+)
 
-WIDTH = 110  # columns that a table may take
-# Facts that decide whether sums come out bit for bit.
+WIDTH = 110  # columns of the terminal
+# Facts that must be equal for bitwise equal sums.
 NUMERIC = ("device", "cpu", "threads", "python", "torch", "numpy")
-ERRORS = 3.0  # standard errors that a net trained on another machine may be off
+ERRORS = 3.0  # tolerance in standard errors for a net trained on another machine
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A score then and now, None where it is missing. tolerance: how far they may be apart.
+    """A recorded score and its reproduction, None if missing. tolerance: the allowed difference.
 
-    images: how many differ, of how many; None where none were kept. same: bit for bit in everything that is stored.
-    note: what else speaks against it."""
+    images: how many differ, of how many; None if not stored. same: bitwise equal in everything that is stored.
+    note: another reason why it does not agree."""
 
     name: str
     then: float | None
@@ -57,7 +69,7 @@ class Compared:
 
 
 def exact(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether the same numbers are to be expected bit for bit: a CPU, and every numeric fact as it was."""
+    """Whether bitwise equal results are expected: on a CPU, with every fact of `NUMERIC` unchanged."""
 
     def numeric(of: Mapping[str, str]) -> list[str | None]:
         minor = ".".join(of.get("python", "").split(".")[:2])
@@ -67,42 +79,42 @@ def exact(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
 
 
 def compare(record: Record, now: Result, *, bitwise: bool) -> list[Compared]:
-    """Every score of the record that can be measured anew, with the same one of `now`, in the record's order.
+    """Compare every score of the record that can be reproduced with that of `now`, in the record's order.
 
-    bitwise: only what is equal in every bit agrees, numbers per image included. Otherwise a score agrees within
-    `tolerance`, measured in the same way: nets trained on other hardware drift apart as those of other seeds do, so
-    that neither bits nor images can be asked for. What contradicts itself in the record never agrees."""
-    of_then, of_now = (
+    bitwise: only bitwise equal scores agree, per-image values included. Otherwise a score agrees within `tolerance`, if
+    its protocol is the same: nets trained on other hardware diverge like those of other seeds, so neither bits nor
+    images can be compared. Scores that contradict themselves in the record never agree."""
+    then_scores, now_scores = (
         {s.name: s for s in r.scores if s.name.partition("/")[0] in parts_of(record)} for r in (record.result, now)
     )
-    against, rows = contradictions(record), []
-    for name in {**of_then, **of_now}:
-        then, anew = of_then.get(name), of_now.get(name)
-        if then is None or anew is None:
-            note = "the record does not hold it" if then is None else "it was not measured anew"
-            rows.append(Compared(name, then and then.mean, anew and anew.mean, 0.0, None, False, False, note))
+    disagreements, rows = contradictions(record), []
+    for name in {**then_scores, **now_scores}:
+        then, again = then_scores.get(name), now_scores.get(name)
+        if then is None or again is None:
+            note = "not in the record" if then is None else "not measured again"
+            rows.append(Compared(name, then and then.mean, again and again.mean, 0.0, None, False, False, note))
             continue
-        images = _images(then.per_example, anew.per_example)
-        same = _text(then.record()) == _text(anew.record()) and not (images and images[0])
-        room = 0.0 if bitwise else tolerance(then, anew, record.spread.get(name, 0.0))
-        near = abs(then.mean - anew.mean) <= room or (math.isnan(then.mean) and math.isnan(anew.mean))
-        alike = _text(then.protocol) == _text(anew.protocol)
-        note = against.get(name, "" if alike else "it was measured in another way, by protocol or files")
-        agrees = (same if bitwise else near and alike) and name not in against
-        rows.append(Compared(name, then.mean, anew.mean, room, images, same, agrees, note))
+        images = _images(then.per_example, again.per_example)
+        same = _text(then.record()) == _text(again.record()) and not (images and images[0])
+        limit = 0.0 if bitwise else tolerance(then, again, record.spread.get(name, 0.0))
+        close = abs(then.mean - again.mean) <= limit or (math.isnan(then.mean) and math.isnan(again.mean))
+        same_protocol = _text(then.protocol) == _text(again.protocol)
+        note = disagreements.get(name, "" if same_protocol else "it was measured differently, by protocol or files")
+        agrees = (same if bitwise else close and same_protocol) and name not in disagreements
+        rows.append(Compared(name, then.mean, again.mean, limit, images, same, agrees, note))
     return rows
 
 
 def tolerance(then: Score, now: Score, spread: float = 0.0) -> float:
-    """How far two nets of the same settings may be apart, trained on different machines.
+    """Allowed difference of a score between two nets of the same settings, trained on different machines.
 
     The larger of three standard errors of the difference of two measurements, and three standard deviations of the
-    difference of two seeds, where the same winner was repeated with several others. spread: the deviation over those.
-    Of a share at least three images: one of 0 or 1 has no standard error."""
+    difference of two seeds, if the winner has several other seed runs. spread: their standard deviation. For a share
+    at least three images, since a share of 0 or 1 has no standard error."""
     errors = math.hypot(*(0.0 if math.isnan(s.stderr) else s.stderr for s in (then, now)))
-    room = ERRORS * max(errors, math.sqrt(2) * spread)
+    limit = ERRORS * max(errors, math.sqrt(2) * spread)
     share = then.per_example is not None and then.per_example.dtype == bool
-    return max(room, ERRORS / then.n) if share and then.n else room
+    return max(limit, ERRORS / then.n) if share and then.n else limit
 
 
 def _text(value: object) -> str:
@@ -119,8 +131,8 @@ def _images(then: np.ndarray | None, now: np.ndarray | None) -> tuple[int, int] 
 
 
 def same_weights(then: Path, now: Path) -> tuple[int, int]:
-    """How many tensors of two files of weights are equal, of how many. Raises `Mistake` for damaged files."""
-    one, other = (foreign.weights(file) for file in (then, now))
+    """How many tensors of two weight files are equal, of how many. Raises `UserError` for damaged files."""
+    one, other = (external.load_untrusted_weights(file) for file in (then, now))
     if not isinstance(one, Mapping):
         return 0, len(other)
     names = {*one, *other}
@@ -132,25 +144,25 @@ def _equal(one: object, other: object) -> bool:
     return tensors and one.dtype == other.dtype and torch.equal(one, other)
 
 
-def again(record: Record, place: Place, report: Callable[[Row], None] = trials.ignore) -> Result:
-    """The record's trial, trained and measured anew in an empty place; on test only what was tested in this run.
+def reproduce(record: Record, workspace: Workspace, report: Callable[[EpochMetrics], None] = run.no_report) -> Result:
+    """Train and measure the record's trial again in an empty workspace; on test only if this run was tested.
 
-    Raises `Mistake` where the data are not those of the record, before anything is trained."""
+    Raises `UserError` before training if the data are not those of the record."""
     trial = record.result.trial
-    data_of(record, place)
-    trials.run(trial, place, report=report, test="test" in parts_of(record))
-    return stored(place.trial(trial.key), "of the run anew")
+    data_of(record, workspace)
+    run.run(trial, workspace, report=report, test="test" in parts_of(record))
+    return stored(workspace.trial(trial.key), "of the new run")
 
 
 def parts_of(record: Record) -> tuple[str, ...]:
-    """What of a record can be measured anew: of a proposal of the search validation alone."""
+    """The splits of a record that can be measured again: only validation for a trial of the search."""
     tested = record.role == "seed" and any(s.name.startswith("test/") for s in record.result.scores)
     return ("val", "test") if tested else ("val",)
 
 
 @contextlib.contextmanager
 def _threads(recorded: str | None, device: str) -> Iterator[None]:
-    """As many threads as the record had, which the order of sums follows, where this machine has so many cores."""
+    """Use the recorded number of threads, which determines the order of sums, if this machine has as many cores."""
     before = torch.get_num_threads()
     wanted = int(recorded) if recorded and recorded.isdigit() and device == "cpu" else before
     try:
@@ -161,42 +173,47 @@ def _threads(recorded: str | None, device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def main(words: list[str] | None = None) -> int:
-    args = arguments(words)
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         fetched = Path(folder, "record")
         fetched.mkdir()
         record = read(args.tracking_uri, args.run, fetched)
-        place = cli.place(_placed(args, record, Path(folder, "anew")))
-        if any(place.out.iterdir()):
-            raise Mistake(f"--keep {str(args.keep)!r} is not empty, and what is verified uses nothing that exists")
+        workspace = cli.workspace(_workspace_args(args, record, Path(folder, "reproduced")))
+        if any(workspace.out.iterdir()):
+            raise UserError(f"--keep {str(args.keep)!r} is not empty; verify starts from an empty folder")
         machine = record.result.machine
-        with _threads(machine.get("threads"), place.device):
-            _say(_opening(record, place))
+        with _threads(machine.get("threads"), workspace.device):
+            _print_lines(_intro(record, workspace))
             try:
-                now = again(record, place, _progress(record.result.trial.epochs))
+                now = reproduce(record, workspace, _progress(record.result.trial.epochs))
             except Diverged as error:
-                _say([f"Trained anew, {error}: the run does not agree with its record."])
+                _print_lines([f"Trained again, {error}: the run does not agree with its record."])
                 return 1
-            lines, agrees = _findings(record, now, place)
-        _say(lines)
+            lines, agrees = _findings(record, now, workspace)
+        _print_lines(lines)
     return 0 if agrees else 1
 
 
-def arguments(words: list[str] | None = None) -> argparse.Namespace:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = parser("verify", __doc__)
-    p.add_argument("--keep", type=Path, metavar="FOLDER", help="empty folder for what is trained (default: removed)")
-    return p.parse_args(words)
+    p.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="empty folder for the files of the new run (default: a temporary one)",
+    )
+    return p.parse_args(argv)
 
 
-def _placed(args: argparse.Namespace, record: Record, out: Path) -> argparse.Namespace:
-    """Where to run: on a CPU what ran on a CPU, else on a GPU where there is one."""
+def _workspace_args(args: argparse.Namespace, record: Record, out: Path) -> argparse.Namespace:
+    """Options of the workspace: on the CPU if the record was, else on a GPU if there is one."""
     device = "cpu" if record.result.machine.get("device", "cpu").startswith("cpu") else None
     return argparse.Namespace(out=str(args.keep or out), data_root=args.data_root, device=device)
 
 
-def _progress(epochs: int) -> Callable[[Row], None]:
-    def show(row: Row) -> None:
+def _progress(epochs: int) -> Callable[[EpochMetrics], None]:
+    def show(row: EpochMetrics) -> None:
         if sys.stderr.isatty():
             text = "" if row["epoch"] == epochs else f"epoch {row['epoch']} of {epochs}"
             print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
@@ -204,71 +221,71 @@ def _progress(epochs: int) -> Callable[[Row], None]:
     return show
 
 
-def _opening(record: Record, place: Place) -> list[str]:
+def _intro(record: Record, workspace: Workspace) -> list[str]:
     trial = record.result.trial
-    of = f"{record.role} run of {record.cell!r} in {record.experiment!r}"
-    again = f"Trained and measured anew on {place.device} in an empty folder, from the record's settings alone."
+    description = f"{record.role} run of {record.cell!r} in {record.experiment!r}"
+    intro = f"Trained and measured again on {workspace.device} in an empty folder, from the record's settings alone."
     tested = (
-        "The test images are measured once more: nothing is chosen by them, and no record changes."
+        "This is one more test evaluation: nothing is selected by it, and no record changes."
         if "test" in parts_of(record)
         else "Measured on the validation images only: this run was not tested."
         if record.role == "seed"
-        else "Measured on the validation images only, as every proposal of a search."
+        else "Measured on the validation images only, as every trial of a search."
     )
-    return [f"run {record.run}, trial {trial.key}, {of}", *textwrap.wrap(f"{again} {tested}", WIDTH), ""]
+    return [f"run {record.run}, trial {trial.key}, {description}", *textwrap.wrap(f"{intro} {tested}", WIDTH), ""]
 
 
-def _findings(record: Record, now: Result, place: Place) -> tuple[list[str], bool]:
-    """What to print, and whether all of it agrees."""
-    made = {tag.removeprefix("harness."): text for tag, text in track.environment().items()}
-    then_facts, now_facts = facts(record.result, record.tags), facts(now, made)
+def _findings(record: Record, now: Result, workspace: Workspace) -> tuple[list[str], bool]:
+    """The lines to print, and whether everything agrees."""
+    tags = {tag.removeprefix("harness."): text for tag, text in tracker.environment_tags().items()}
+    then_facts, now_facts = facts(record.result, record.tags), facts(now, tags)
     bitwise = exact(then_facts, now_facts)
     rows = compare(record, now, bitwise=bitwise)
     lines = [*_differences(then_facts, now_facts), *_rule(bitwise), "", *_table(rows), ""]
     lines += [line for row in rows if row.note for line in textwrap.wrap(f"{row.name}: {row.note}.", WIDTH)]
-    said, held = _weights(record, now, place, bitwise) if record.weights else ([], True)
-    agrees = held and all(row.agrees for row in rows)
+    texts, weights_agree = _weights(record, now, workspace, bitwise) if record.weights else ([], True)
+    agrees = weights_agree and all(row.agrees for row in rows)
     if not agrees:
-        said += textwrap.wrap(_doubt(bitwise, then_facts), WIDTH)
+        texts += textwrap.wrap(_disagreement_hint(bitwise, then_facts), WIDTH)
     same, n = sum(row.same for row in rows), len(rows)
-    within = "" if bitwise else f" {sum(row.agrees for row in rows)} of {n} lie within the tolerance."
-    return [*lines, *said, f"{same} of {n} scores agree bit for bit.{within}"], agrees
+    suffix = "" if bitwise else f" {sum(row.agrees for row in rows)} of {n} are within the tolerance."
+    return [*lines, *texts, f"{same} of {n} scores agree bit for bit.{suffix}"], agrees
 
 
-def _doubt(bitwise: bool, then: Mapping[str, str]) -> str:
-    """What else than a wrong record may be behind a disagreement."""
+def _disagreement_hint(bitwise: bool, then: Mapping[str, str]) -> str:
+    """Possible reasons for a disagreement other than a wrong record."""
     if bitwise:
-        named = f"The record names the processor as {then['device']!r} and no closer"
-        return f"{named}: another model of it may round sums otherwise, which is no fault of the record."
+        named = f"The record names the processor only as {then['device']!r}"
+        return f"{named}: another model may round sums differently, which is no error of the record."
     return (
-        "A setting whose nets differ widely from seed to seed may be out of tolerance though its record is right: "
+        "A setting whose nets vary strongly with the seed may be out of tolerance although its record is correct: "
         "verify it on the machine and with the packages of the record."
     )
 
 
-def _weights(record: Record, now: Result, place: Place, bitwise: bool) -> tuple[list[str], bool]:
-    """What the kept weights are held against: those trained anew, or, elsewhere, the verdicts that were recorded."""
+def _weights(record: Record, now: Result, workspace: Workspace, bitwise: bool) -> tuple[list[str], bool]:
+    """Compare the stored weights with the new ones if bitwise, else their verdicts with the recorded ones."""
     if bitwise:
-        same, of = same_weights(record.weights, place.trial(now.trial.key) / "weights.pt")
-        return [f"{same} of {of} tensors of the weights agree bit for bit."], same == of
-    found = upheld(record, data_of(record, place), place.device)
-    if found is None:
+        same, total = same_weights(record.weights, workspace.trial(now.trial.key) / "weights.pt")
+        return [f"{same} of {total} tensors of the weights agree bit for bit."], same == total
+    verdicts = reproduced_verdicts(record, data_of(record, workspace), workspace.device)
+    if verdicts is None:
         return [], True
-    line = f"The weights that the run keeps give the recorded verdict on {found[0]} of {found[1]} validation images."
-    return [line], enough(*found)
+    line = f"The stored weights give the recorded verdict on {verdicts[0]} of {verdicts[1]} validation images."
+    return [line], enough_verdicts(*verdicts)
 
 
 def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What is not as it was; code with uncommitted changes always, since nobody knows what they are."""
+    """Facts that differ from the record; uncommitted code always, since its changes are unknown."""
     unclear = {name for name in ("git",) if "uncommitted" in then.get(name, "") + now.get(name, "")}
     names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name) or name in unclear)
     if not names:
         return ["Packages, code and machine are those of the record."]
     width = max(map(len, names))
-    cells = [[name, then.get(name, "not recorded"), now.get(name, "not there")] for name in names]
+    cells = [[name, then.get(name, "not recorded"), now.get(name, "missing")] for name in names]
     left = max(len(cell[1]) for cell in cells)
     return [
-        "Not as in the record:",
+        "Different from the record:",
         *(f"  {name:<{width}}  then {one:<{left}}  now {other}" for name, one, other in cells),
     ]
 
@@ -276,22 +293,22 @@ def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def _rule(bitwise: bool) -> list[str]:
     if bitwise:
         return ["Every score, every image and the weights have to agree bit for bit."]
-    said = (
-        "The same bits cannot be expected of another device, number of threads, Python, torch or numpy: nets trained "
-        "there drift apart as those of other seeds do. A score agrees within three standard errors of the difference "
-        "of both measurements, or three deviations of the difference of two seeds, as told by the winner's other "
-        "repetitions, where that is more, or three images of a share."
+    text = (
+        "Bitwise equality cannot be expected with another device, number of threads, Python, torch or numpy: nets "
+        "trained there diverge like those of other seeds. A score agrees within the largest of three standard "
+        "errors of the difference of both measurements, three standard deviations of the difference of two seeds, "
+        "estimated from the winner's other seed runs, and, for a share, three images."
     )
-    return textwrap.wrap(said, WIDTH)
+    return textwrap.wrap(text, WIDTH)
 
 
 def _table(rows: list[Compared]) -> list[str]:
     cells = [["score", "record", "now", "difference", "tolerance", "images that differ", "agrees"]]
     for row in rows:
-        apart = None if row.then is None or row.now is None else row.now - row.then
+        difference = None if row.then is None or row.now is None else row.now - row.then
         images = "–" if row.images is None else f"{row.images[0]} of {row.images[1]}"
         agrees = "yes" if row.agrees else "NO"
-        numbers = [_figure(row.then), _figure(row.now), _figure(apart, ".2g"), _figure(row.tolerance, ".2g")]
+        numbers = [_figure(row.then), _figure(row.now), _figure(difference, ".2g"), _figure(row.tolerance, ".2g")]
         cells.append([row.name if len(row.name) <= 36 else f"{row.name[:35]}…", *numbers, images, agrees])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -304,8 +321,8 @@ def _figure(value: float | None, style: str = ".6f") -> str:
     return "–" if value is None else f"{value:{style}}"
 
 
-def _say(lines: list[str]) -> None:
-    """Print lines; characters of a record that would steer the terminal are shown as question marks."""
+def _print_lines(lines: list[str]) -> None:
+    """Print lines, with question marks for control characters from a record."""
     for line in lines:
         print(printable(line), flush=True)
 

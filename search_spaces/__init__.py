@@ -1,1 +1,1 @@
-"""One study a module; `python -m harness.tune --list` names them."""
+"""Search spaces, one per module; `python -m harness.tune --list` lists them."""

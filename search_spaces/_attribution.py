@@ -1,4 +1,4 @@
-"""What the studies of attributions fix alike: normalised input, and IN and K on few images, beside accuracy."""
+"""Base settings of the attribution spaces: normalised input; IN and K on 64 images, besides accuracy."""
 
 BASE = {
     "normalise": True,

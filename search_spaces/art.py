@@ -1,12 +1,13 @@
-"""ART: how strong an attack, how much weight, how sharp a softplus; and does mining in pairs help?
+"""ART: which eps, which weight, how sharp a softplus; and does mining in pairs help?
 
 Compared: gradients in training mode, as released, against evaluation mode; the triplet loss of the clean and the
 perturbed image mined in pairs, as released, against that of the perturbed image alone, as in the paper. Tuned: eps, the
 weight of the triplet loss, the softplus' sharpness, the learning rate. The goal is robust accuracy; IN and K are
-measured beside it, on 64 images.
+also measured, on 64 images.
 """
 
-from harness.space import Space, choice, times, within
+from harness.config.domains import choice, times, within
+from harness.config.space import Space
 from search_spaces._attribution import BASE
 
 SPACE = Space(

@@ -1,10 +1,11 @@
-"""IG-NORM: how much weight on the integrated gradients' norm, over which eps?
+"""IG-NORM: which weight of the integrated gradients' norm, and which eps?
 
 Compared: with standard and PGD training. Tuned: eps, weight, learning rate. The goal is robust accuracy; IN and K are
-measured beside it, on 64 images.
+also measured, on 64 images.
 """
 
-from harness.space import Space, times, within
+from harness.config.domains import times, within
+from harness.config.space import Space
 from search_spaces._attribution import BASE
 
 SPACE = Space(

@@ -1,12 +1,13 @@
 """Which training makes a net's maps find the object, ADL or a robust one? (Singh et al. 2020, their CUB table)
 
 Compared: ADL (Choe and Shim 2019), PGD and ART against training on clean images, on data with boxes. Goals: the share
-of images that are right in class and box, by the gradient map and by the class activation map, at the published
-thresholds; the best thresholds and centre boxes are measured beside them. Tuned: what ADL drops and how often, eps,
-ART's weight, the learning rate.
+of images with correct class and box, by the gradient map and by the class activation map, at the published thresholds;
+the best thresholds and centre boxes are also measured. Tuned: ADL's drop rate and threshold, eps, ART's weight, the
+learning rate.
 """
 
-from harness.space import Space, times, uniform, within
+from harness.config.domains import times, uniform, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"data": "shapes", "normalise": True, "measure.suites": "standard,localization"},

@@ -3,7 +3,8 @@
 Tuned: the strength of the noise, the learning rate. Control: training on clean images.
 """
 
-from harness.space import Space, times, within
+from harness.config.domains import times, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={},

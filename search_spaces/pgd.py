@@ -1,10 +1,11 @@
-"""PGD training: at which strength, with how many steps, in which mode of the net while it is attacked?
+"""PGD training: which eps, how many steps, and is the net attacked in train or eval mode?
 
-Compared: the mode while crafting, and the control that replaces half of the attacks by noise. Tuned: eps, learning
-rate.
+Compared: steps, the mode during the attack, and the control that replaces half of the attacks by noise. Tuned: eps,
+learning rate.
 """
 
-from harness.space import Space, times, within
+from harness.config.domains import times, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"method": "pgd"},

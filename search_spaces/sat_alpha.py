@@ -1,10 +1,11 @@
 """How fast should saliency replace random signs? (the ablations of alpha and of eps by Mangla et al. 2020)
 
-Compared: the schedule of the share of random signs. Tuned: alpha10 on the ablation's grid, eps on its grid. A cell's
-trials cover the 24 points in part; --trials 24 and more cover nearly all.
+Compared: the schedule of the share of random signs. Tuned: alpha10 on the ablation's grid, eps on its grid. The default
+budget covers a part of the 24 grid points; --trials 24 or more covers nearly all.
 """
 
-from harness.space import Space, choice, times
+from harness.config.domains import choice, times
+from harness.config.space import Space
 
 SPACE = Space(
     base={"method": "sat", "maps.saliency": "guided_backprop_modules", "maps.target": "predicted"},

@@ -4,7 +4,8 @@ Maps are boxes or masks where the data has them (shapes, Tiny-ImageNet), else Sm
 eps, the share of random signs, the learning rate.
 """
 
-from harness.space import Space, times, uniform, within
+from harness.config.domains import times, uniform, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={},

@@ -1,6 +1,7 @@
 """Does everything run? Two methods, two short trials each, one seed; half a minute on two cores."""
 
-from harness.space import Space, within
+from harness.config.domains import within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"epochs": 6, "measure.watch": 2},

@@ -1,9 +1,10 @@
 """How far does tuning alone take training on clean images?
 
-Tuned: optimiser settings. The yardstick of every other space at the same budget.
+Tuned: optimiser settings. The baseline of every other space at the same budget.
 """
 
-from harness.space import Space, choice, within
+from harness.config.domains import choice, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"method": "standard"},

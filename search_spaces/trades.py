@@ -1,10 +1,11 @@
-"""TRADES: how much divergence for how much accuracy?
+"""TRADES: which weight of the divergence term gives the best robust accuracy?
 
 Compared: TRADES and the control that replaces half of its attacks by noise. Tuned: beta (1 in Mangla et al. 2020, 6 in
 Zhang et al. 2019), eps, learning rate.
 """
 
-from harness.space import Space, log, times, within
+from harness.config.domains import log, times, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"method": "trades"},

@@ -4,7 +4,8 @@ Compared: TRADES, TRADES with noise in place of half of its attacks, TRADES-SAT 
 adversarial teacher. Tuned: beta, the share of random signs, eps, the learning rate.
 """
 
-from harness.space import Space, log, times, uniform, within
+from harness.config.domains import log, times, uniform, within
+from harness.config.space import Space
 
 SPACE = Space(
     base={"method": "trades_sat"},

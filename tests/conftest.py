@@ -15,8 +15,8 @@ import torch
 from filelock import FileLock
 from sweeps import ONE_AT_A_TIME, ROOT, Undisturbed, checkout, run
 
-from harness.config import build
-from harness.place import Place
+from harness.config.trial import build
+from harness.storage.workspace import Workspace
 
 QUICK = {
     "epochs": 2,
@@ -93,14 +93,14 @@ def _scratch(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def shared_place(tmp_path_factory):
+def shared_workspace(tmp_path_factory):
     """A place that tests may share where they only add to it."""
-    return Place(tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("data")).writable()
+    return Workspace(tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("data")).writable()
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Place(tmp_path / "out", tmp_path / "data").writable()
+def workspace(tmp_path):
+    return Workspace(tmp_path / "out", tmp_path / "data").writable()
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-"""Runs as `reports.runs.read` gives them, made by hand."""
+"""Runs as `reports.read.runs.read` gives them, made by hand."""
 
 import pandas as pd
 
-from reports import leaderboard
+from reports.analyse.leaderboard import build_leaderboard
 
 SWEEP = "5eed0001"
 
 
 def child(cell, role, number, state="complete", **more):
-    """A row as `reports.runs.read` gives it."""
+    """A row as `reports.read.runs.read` gives it."""
     order = {"standard": 0, "noise": 1}.get(cell, 2)
     return {
         "run_id": f"{cell}-{role}-{number}",
@@ -51,8 +51,8 @@ def attributed(cell, found, **more):
     return [row | {f"test/{k}": v + i / 100 for k, v in found.items()} | more for i, row in enumerate(rows, -1)]
 
 
-def board(*rows):
-    return leaderboard.table(pd.DataFrame([row for group in rows for row in group]))
+def leaderboard(*rows):
+    return build_leaderboard(pd.DataFrame([row for group in rows for row in group]))
 
 
 STANDARD = seeds("standard", [0.10, 0.12, 0.14])

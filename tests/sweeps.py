@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
-from harness import search
+from harness.sweep import optuna_journal
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 900.0  # seconds, of each wait: no machine is so busy that what will come takes as long
@@ -42,13 +42,15 @@ class Undisturbed:
         return Path(self.folder)
 
 
-# The command, with trials that suffer what MISFORTUNES says.
+# The command, with trials that suffer what FAULTS says.
 SUFFERING = """
 import functools, os, sys
-from harness import deliver, schedule, tune
+from harness import tune
 from harness.errors import exit_status
-schedule.run_all = functools.partial(schedule.run_all, work="misfortunes:run")
-deliver.PATIENCE = float(os.environ.get("PATIENCE", 900))
+from harness.sweep import ray_runner
+from harness.tracking import delivery
+ray_runner.run_jobs = functools.partial(ray_runner.run_jobs, work="fault_injection:run")
+delivery.PATIENCE_SECONDS = float(os.environ.get("PATIENCE", 900))
 sys.exit(exit_status(tune.main))
 """
 
@@ -67,9 +69,9 @@ def suffering(*words):
     return [sys.executable, "-c", SUFFERING, *words]
 
 
-def suffered(misfortunes):
+def suffered(faults):
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    return {"MISFORTUNES": json.dumps(misfortunes), "PYTHONPATH": path}
+    return {"FAULTS": json.dumps(faults), "PYTHONPATH": path}
 
 
 def run(out, *words, **how):
@@ -94,7 +96,7 @@ def stored_runs(out, uri=None):
 
 
 def studies(out):
-    storage = search.journal(out / "optuna.journal")
+    storage = optuna_journal.open_journal(out / "optuna.journal")
     return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
 
 
@@ -112,7 +114,7 @@ def proposed(out):
     }
 
 
-def told(out, uri=None):
+def mlflow_state(out, uri=None):
     """What MLflow holds: of every run its parent, settings, tags, files, and the whole history of every metric.
 
     Fails where a job has two runs, or an epoch of a run two values.

@@ -1,1 +1,1 @@
-"""Benchmarks: ratios from interleaved runs, since absolute times belong to the machine and the hour."""
+"""Benchmarks: ratios from interleaved runs, since absolute times depend on the machine and its load."""

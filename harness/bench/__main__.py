@@ -1,17 +1,17 @@
-"""Benchmarks to run on your own machine: ratios from interleaved runs.
+"""Benchmark command: ratios from interleaved runs on your own machine.
 
-    python -m harness.bench epochs                    # an epoch of every method, relative to standard and to pgd
+    python -m harness.bench epochs                    # training steps of every method, relative to standard and pgd
     python -m harness.bench epochs --set model=resnet10 --size 32 --channels 3
-    python -m harness.bench sweep                     # a sweep against the same trials run bare
-    python -m harness.bench attribution               # IN and K against one image at a time, as published
+    python -m harness.bench sweep                     # a sweep compared with the same trials in plain processes
+    python -m harness.bench attribution               # IN and K, batched, compared with the published loop
     python -m harness.bench attribution --data cifar10 --set model=small --set data.limit=8000
-    python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 against other libraries; corruptions
-    python -m harness.bench report --runs 1000        # seconds and memory of the report of so many made-up runs
+    python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 compared with other libraries
+    python -m harness.bench report --runs 1000        # seconds and memory of a report of generated runs
     python -m harness.bench report --runs 1000 --set measure.suites=standard,corruption
-    python -m harness.bench fleet                     # 1,000 trials that do nothing: seconds each, memory, reading back
-    python -m harness.bench fleet --trials 200 --declare 200 --cpus 8 --sleep 10    # 25 at once, on any machine
+    python -m harness.bench fleet                     # 1,000 dummy trials: overhead, memory, read time
+    python -m harness.bench fleet --trials 200 --declare 200 --cpus 8 --sleep 10    # 25 concurrent trials
 
-Only ratios are meant to be quoted: absolute times belong to the machine and the hour.
+Quote ratios only: absolute times depend on the machine and its load.
 """
 
 import argparse
@@ -21,11 +21,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import cli, corruptions, datasets, measuring, trial
+from harness import cli
 from harness.bench import attribution, epochs, evaluation, fleet, report, sweep
 from harness.bench.epochs import PUBLISHED
-from harness.config import build
-from harness.errors import Mistake, exit_status
+from harness.config.trial import build
+from harness.data import datasets
+from harness.data.corruptions import registry
+from harness.errors import UserError, exit_status
+from harness.evaluation import evaluator
+from harness.trials.result import describe_machine
+from harness.trials.run import trained_model
 
 
 def _figures(values: list[float], unit: str = "") -> str:
@@ -36,40 +41,40 @@ def main() -> int:
     p = argparse.ArgumentParser(
         prog="python -m harness.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("what", choices=BENCHMARKS)
+    p.add_argument("benchmark", choices=BENCHMARKS)
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    p.add_argument("--data", help="whose recipe to use (default cifar10 of `epochs`, else digits)")
-    p.add_argument("--methods", help="of `epochs`: which, joined by commas (default: all of first order)")
-    p.add_argument("--size", type=int, default=32, help="of the random images of `epochs`")
-    p.add_argument("--channels", type=int, default=3, help="of the random images of `epochs`")
-    p.add_argument("--steps", type=int, default=3, help="of `epochs`: training steps per method and round")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--images", type=int, default=8, help="of `attribution`, `evaluation`: in each round")
-    p.add_argument("--space", default="noise", help="of `sweep`")
-    p.add_argument("--trials", type=int, help="of `sweep`, per cell (default 8); of `fleet` (default 1000)")
-    p.add_argument("--seeds", type=int, default=3, help="of `sweep`, per cell")
-    p.add_argument("--runs", type=int, default=1000, help="of `report`: about so many")
-    p.add_argument("--declare", type=int, help="of `fleet`: cores that the machine is said to have (default: its own)")
-    p.add_argument("--cpus", type=float, default=1, help="of `fleet`: cores per trial")
-    p.add_argument("--sleep", type=float, default=0, help="of `fleet`: seconds that each trial sleeps")
+    p.add_argument("--data", help="data set, or its recipe (default cifar10 for `epochs`, else digits)")
+    p.add_argument("--methods", help="for `epochs`: comma-separated (default: all of first order)")
+    p.add_argument("--size", type=int, default=32, help="for `epochs`: height and width of the random images")
+    p.add_argument("--channels", type=int, default=3, help="for `epochs`: channels of the random images")
+    p.add_argument("--steps", type=int, default=3, help="for `epochs`: training steps per method and round")
+    p.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    p.add_argument("--images", type=int, default=8, help="for `attribution`, `evaluation`: images per round")
+    p.add_argument("--space", default="noise", help="for `sweep` (default noise)")
+    p.add_argument("--trials", type=int, help="for `sweep`, per cell (default 8); for `fleet` (default 1000)")
+    p.add_argument("--seeds", type=int, default=3, help="for `sweep`, per cell")
+    p.add_argument("--runs", type=int, default=1000, help="for `report`: approximate number of runs")
+    p.add_argument("--declare", type=int, help="for `fleet`: cores declared to Ray (default: those of the machine)")
+    p.add_argument("--cpus", type=float, default=1, help="for `fleet`: cores per trial")
+    p.add_argument("--sleep", type=float, default=0, help="for `fleet`: seconds that each trial sleeps")
     p.add_argument("--device")
-    p.add_argument("--data-root", type=Path, help="of `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
-    p.add_argument("--out", type=Path, default=Path("runs"), help="of the same: where its net is or comes")
-    p.add_argument("--json", type=Path, help="also write every figure here")
+    p.add_argument("--data-root", help="for `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
+    p.add_argument("--out", default="runs", help="for the same: output folder of the trained net")
+    p.add_argument("--json", type=Path, help="also write all figures to this file")
     args = p.parse_args()
     if min(args.steps, args.rounds, args.size, args.channels, args.images, args.runs) < 1:
-        raise Mistake("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
-    least = {"--trials": fleet.LEAST if args.what == "fleet" else 1, "--declare": 1}
-    for word, value in (("--trials", args.trials), ("--declare", args.declare)):
-        if value is not None and value < least[word]:
-            raise Mistake(f"{word} must be at least {least[word]}, not {value}")
+        raise UserError("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
+    least = {"--trials": fleet.MIN_TRIALS if args.benchmark == "fleet" else 1, "--declare": 1}
+    for option, value in (("--trials", args.trials), ("--declare", args.declare)):
+        if value is not None and value < least[option]:
+            raise UserError(f"{option} must be at least {least[option]}, not {value}")
     if not 0 < args.cpus < float("inf") or not 0 <= args.sleep < float("inf"):
-        raise Mistake(f"--cpus must be above 0 and --sleep not negative, not {args.cpus:g} and {args.sleep:g}")
-    about = {"machine": trial.machine(cli.device(args.device)), "arguments": sys.argv[1:]}
-    print(about["machine"])
-    figures = {**about, args.what: BENCHMARKS[args.what](args)}
+        raise UserError(f"--cpus must be above 0 and --sleep not negative, not {args.cpus:g} and {args.sleep:g}")
+    metadata = {"machine": describe_machine(cli.device(args.device)), "arguments": sys.argv[1:]}
+    print(metadata["machine"])
+    figures = {**metadata, args.benchmark: BENCHMARKS[args.benchmark](args)}
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        args.json.write_text(json.dumps(figures, indent=1, default=float))
     return 0
 
 
@@ -100,17 +105,18 @@ def time_epochs(args: argparse.Namespace) -> dict:
 def time_report(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         took = report.report(args.runs, Path(folder), settings=args.set)
-    said = "{runs} runs: {seconds:.1f} s, of them {cpu_seconds:.1f} s of CPU; {peak_mib:.0f} MiB; page {page_mb:.2f} MB"
-    print(said.format(**took))
+    line = "{runs} runs: {seconds:.1f} s, {cpu_seconds:.1f} CPU seconds; {peak_mib:.0f} MiB; page {page_mb:.2f} MB"
+    print(line.format(**took))
     return took
 
 
 def time_fleet(args: argparse.Namespace) -> dict:
-    how = {"declared": args.declare, "cpus": args.cpus, "sleep": args.sleep}
-    ways = {"tracked": True} if args.sleep else {"bare": False, "tracked": True}
+    options = {"declared": args.declare, "cpus": args.cpus, "sleep": args.sleep}
+    variants = {"tracked": True} if args.sleep else {"bare": False, "tracked": True}
     with tempfile.TemporaryDirectory() as folder:
         took = {
-            name: fleet.fleet(args.trials or 1000, Path(folder, name), **how, tracked=t) for name, t in ways.items()
+            name: fleet.fleet(args.trials or 1000, Path(folder, name), **options, tracked=tracked)
+            for name, tracked in variants.items()
         }
         read = fleet.read_back(took["tracked"]["uri"], took["tracked"]["experiment"], Path(folder))
     for name, each in took.items():
@@ -118,70 +124,76 @@ def time_fleet(args: argparse.Namespace) -> dict:
         for w in each["windows"]:
             row = "{until:>10} {seconds:8.3f} {loop_cpu:9.4f} {process_cpu:8.4f} {peak_mib:9.0f}"
             print(row.format(**w))
-        said = "first end after {first:.1f} s, last after {makespan:.1f} s (ideal {ideal:.1f} s)"
-        print((said + "; {at_once} of {slots} at once").format(**each))
-    print("\nthe store had all {events} events {behind:.1f} s after the last trial".format(**took["tracked"]))
-    said = (
+        line = "first trial ended after {first:.1f} s, last after {makespan:.1f} s (ideal {ideal:.1f} s)"
+        print((line + "; {at_once} of {slots} concurrent").format(**each))
+    print("\nall {events} events delivered {behind:.1f} s after the last trial".format(**took["tracked"]))
+    line = (
         "{runs} runs read in {read_seconds:.1f} s; report in {seconds:.1f} s, {peak_mib:.0f} MiB, page {page_mb:.2f} MB"
     )
-    print(said.format(**read))
+    print(line.format(**read))
     return {**took, "read": read}
 
 
 def _trained(args: argparse.Namespace, suite: str) -> tuple:
-    """What is asked for, its data, a net trained for it by the other settings, and the place."""
+    """The requested measurement settings, data, a net trained with the other settings, and the workspace."""
     args.data = args.data or "digits"
     run = build({"measure.suites": suite, **cli.overrides(args)})
-    place = cli.place(args)
-    data = datasets.load(run.data, place)
-    measuring.check(run, data)
+    workspace = cli.workspace(args)
+    data = datasets.load(run.data, workspace)
+    evaluator.check(run.measure, run.attribution, data, run.data.name)
     plain = build({p: v for p, v in cli.overrides(args).items() if not p.startswith(("measure.", "attribution."))})
-    model, result = trial.trained(plain, place)
-    print(f"trial {plain.key}: {result.score('val/clean').mean:.1%} of the validation images right")
-    return run, data, model, place
+    model, result = trained_model(plain, workspace)
+    print(f"trial {plain.key}: {result.score('val/clean').mean:.1%} of the validation images correct")
+    return run, data, model, workspace
 
 
 def time_evaluation(args: argparse.Namespace) -> dict:
-    run, data, model, place = _trained(args, "standard")
+    run, data, model, workspace = _trained(args, "standard")
     eps, steps = max(run.measure.eps), run.measure.steps
-    split, count = data.test.to(place.device), len(data.classes)
-    how = {"eps": eps, "steps": steps, "images": args.images, "rounds": args.rounds}
-    sides, missing = evaluation.side_by_side(model, split, count, **how)
-    here = sides[evaluation.HERE]
+    split, count = data.test.to(workspace.device), len(data.classes)
+    options = {"eps": eps, "steps": steps, "images": args.images, "rounds": args.rounds}
+    results, missing = evaluation.compare_pgd(model, split, count, **options)
+    harness = results[evaluation.HARNESS]
     figures = {}
-    print(f"PGD-{steps} at {255 * eps:.3g}/255, {args.rounds} rounds of {args.images} images: images/s, ratio of ours")
-    for name, side in sides.items():
-        rate = [args.images / t for t in side.seconds]
-        ratio = [theirs / ours for ours, theirs in zip(here.seconds, side.seconds, strict=True)]
-        only_they, only_we, p = here.against(side)
-        agreed = f"{only_we} images broken here alone, {only_they} there alone (p {p:.2g})"
-        left = f"{side.right.float().mean():.1%} right"
-        print(f"{name:<32} {_figures(rate):<24} {_figures(ratio):<24} {left}; {agreed if side is not here else ''}")
-        figures[name] = {"seconds": side.seconds, "ratio": ratio, "right": float(side.right.float().mean()), "p": p}
+    print(
+        f"PGD-{steps} at {255 * eps:.3g}/255, {args.rounds} rounds of {args.images} images:"
+        " images/s, speed-up of the harness"
+    )
+    for name, result in results.items():
+        rate = [args.images / t for t in result.seconds]
+        ratio = [b / a for a, b in zip(harness.seconds, result.seconds, strict=True)]
+        only_other, only_harness, p = harness.compare(result)
+        differing = f"{only_harness} images fooled by the harness only, {only_other} by {name} only (p {p:.2g})"
+        accuracy = float(result.correct.float().mean())
+        note = f"{accuracy:.1%} correct; {differing if result is not harness else ''}"
+        print(f"{name:<32} {_figures(rate):<24} {_figures(ratio):<24} {note}")
+        figures[name] = {"seconds": result.seconds, "ratio": ratio, "right": accuracy, "p": p}
     for name in missing:
         print(f"{name:<32} not installed; see harness/bench/peers.py")
-    some = split.head(1000)
-    each = evaluation.corruption_seconds(some)
-    standard = sum(sum(each[name]) for name in corruptions.STANDARD) * 10_000 / len(some)
-    what = f"seconds per 10,000 images and severity, by {len(some)}"
-    print(f"\n{'corruption':<20} {what}; all 15 x 5: {standard / 60:.1f} minutes")
+    sample = split.head(1000)
+    each = evaluation.corruption_seconds(sample)
+    standard = sum(sum(each[name]) for name in registry.STANDARD) * 10_000 / len(sample)
+    header = f"seconds per 10,000 images and severity, from {len(sample)}"
+    print(f"\n{'corruption':<20} {header}; all 15 x 5: {standard / 60:.1f} minutes")
     for name, seconds in each.items():
-        print(f"{name:<20} {_figures([10_000 / len(some) * t for t in seconds])}")
+        print(f"{name:<20} {_figures([10_000 / len(sample) * t for t in seconds])}")
     return {"pgd": figures, "corruptions": each}
 
 
 def time_attribution(args: argparse.Namespace) -> dict:
-    run, data, model, place = _trained(args, "attribution-legacy")
-    sides = attribution.side_by_side(model, data.val.to(place.device), run.attribution, args.images, args.rounds)
-    faster = [theirs / ours for ours, theirs in zip(sides.ours, sides.theirs, strict=True)]
-    print(f"one image at a time {_figures(sides.theirs, ' s')} an image; here {_figures(sides.ours, ' s')}")
-    print(f"ratio {_figures(faster)} over {args.rounds} rounds of {args.images} images")
-    figures = {"ours": sides.ours, "theirs": sides.theirs, "ratio": faster}
+    run, data, model, workspace = _trained(args, "attribution-legacy")
+    split = data.val.to(workspace.device)
+    result = attribution.compare_attribution(model, split, run.attribution, args.images, args.rounds)
+    speedup = [b / a for a, b in zip(result.seconds, result.published_seconds, strict=True)]
+    published, batched = _figures(result.published_seconds, " s"), _figures(result.seconds, " s")
+    print(f"published loop {published} per image; batched {batched}")
+    print(f"ratio {_figures(speedup)} over {args.rounds} rounds of {args.images} images")
+    figures = {"ours": result.seconds, "theirs": result.published_seconds, "ratio": speedup}
     for column, name in enumerate(("IN", "K")):
-        ours, theirs = (100 * v[:, column].mean() for v in (sides.values, sides.values_theirs))
-        apart, low, high = (100 * d for d in sides.difference(column))
-        print(f"{name} {ours:.2f} here, {theirs:.2f} there: {apart:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
-        figures[name] = {"ours": ours, "theirs": theirs, "difference": apart, "interval": [low, high]}
+        ours, theirs = (100 * v[:, column].mean() for v in (result.values, result.published_values))
+        gap, low, high = (100 * d for d in result.difference(column))
+        print(f"{name} {ours:.2f} batched, {theirs:.2f} published: {gap:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
+        figures[name] = {"ours": ours, "theirs": theirs, "difference": gap, "interval": [low, high]}
     return figures
 
 

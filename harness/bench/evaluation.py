@@ -1,4 +1,4 @@
-"""What an evaluation costs: PGD against other libraries on the same net and images, and every corruption."""
+"""Cost of an evaluation: PGD compared with other libraries on the same net and images, and every corruption."""
 
 import time
 import warnings
@@ -9,49 +9,54 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from harness import corruptions, measurements, measuring
-from harness.attacks import frozen
-from harness.batch import Batch
 from harness.bench.peers import PEERS
-from harness.datasets import Split
-from harness.errors import Mistake
-from harness.randomness import Draws, exact
+from harness.data.batches import Batch
+from harness.data.corruptions import registry
+from harness.data.datasets import Split
+from harness.errors import UserError
+from harness.evaluation import batching, metrics
+from harness.models.modes import frozen
+from harness.randomness import PerImageRng, full_float32
 
-HERE = "here"
+HARNESS = "here"  # name of the harness's own PGD in the figures
 
 
 @dataclass(frozen=True)
-class Side:
-    """seconds: of every round. right: which images are still classified correctly, of all rounds. (N,)"""
+class LibraryResult:
+    """seconds: per round. correct: which images are still classified correctly under attack, of all rounds (N,)."""
 
     seconds: list[float]
-    right: Tensor
+    correct: Tensor
 
-    def against(self, other: "Side") -> tuple[int, int, float]:
-        """Images that only the other side breaks, that only this one does, and the p of as uneven a share by chance."""
-        mine, theirs = int((~self.right & other.right).sum()), int((self.right & ~other.right).sum())
-        return theirs, mine, binomtest(mine, mine + theirs).pvalue if mine + theirs else 1.0
+    def compare(self, other: "LibraryResult") -> tuple[int, int, float]:
+        """Images that only the other attack fools, that only this one fools, and the p-value of a sign test."""
+        only_self = int((~self.correct & other.correct).sum())
+        only_other = int((self.correct & ~other.correct).sum())
+        total = only_self + only_other
+        return only_other, only_self, binomtest(only_self, total).pvalue if total else 1.0
 
 
-def side_by_side(
+def compare_pgd(
     model: nn.Module, split: Split, classes: int, *, eps: float, steps: int, images: int, rounds: int
-) -> tuple[dict[str, Side], list[str]]:
-    """PGD of every library that is installed, in turns on the same images; and the names of those that are not.
+) -> tuple[dict[str, LibraryResult], list[str]]:
+    """Time PGD of every installed library on the same images, in turn. Also returns the libraries not installed.
 
-    A round is an evaluation: from images and labels to who is still classified correctly. The images are such as are
-    classified correctly at first, so that no side gains by passing over the others.
+    A round is a full evaluation, from images and labels to correctness under attack. All images are classified
+    correctly when clean, so that no library gains by skipping others. Raises `UserError` if there are too few.
     """
     settings = {"eps": eps, "step": 2.5 * eps / steps, "steps": steps}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a library's warnings are its own affair
-        return _sides(model, split, classes, settings, images, rounds)
+        warnings.simplefilter("ignore")  # of the libraries
+        return _time_libraries(model, split, classes, settings, images, rounds)
 
 
-def _sides(model, split, classes, settings, images, rounds) -> tuple[dict[str, Side], list[str]]:
+def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[dict[str, LibraryResult], list[str]]:
     shape = tuple(split.x.shape[1:])
-    metric = measurements.pgd(**settings).metric
-    sides: dict[str, Callable[[Split, int], Tensor]] = {}
-    sides[HERE] = lambda some, number: metric(model, measuring.batch(some, Draws(measuring.seeds(some), (number,))))
+    metric = metrics.pgd(**settings).metric
+    attacks: dict[str, Callable[[Split, int], Tensor]] = {}
+    attacks[HARNESS] = lambda sample, number: metric(
+        model, batching.to_batch(sample, PerImageRng(batching.image_seeds(sample), (number,)))
+    )
     missing = []
     for name, peer in PEERS.items():
         try:
@@ -59,51 +64,51 @@ def _sides(model, split, classes, settings, images, rounds) -> tuple[dict[str, S
         except ImportError:
             missing.append(name)
             continue
-        sides[name] = lambda some, number, attack=attack: _asked(model, attack, some)
-    seconds, right = {name: [] for name in sides}, {name: [] for name in sides}
+        attacks[name] = lambda sample, number, attack=attack: _robust(model, attack, sample)
+    seconds, correct = {name: [] for name in attacks}, {name: [] for name in attacks}
     model.eval()
-    with exact():
-        kept = (
-            torch.cat([measurements.accuracy(model, batch) for batch in measuring.chunks(split)]).nonzero().squeeze(1)
-        )
-        if len(kept) < images * rounds:
-            asked = f"{rounds} rounds of {images} images"
-            raise Mistake(f"{asked} are more than the {len(kept)} test images classified correctly; lower --images")
-        split = split.at(kept)
-        for side in sides.values():
-            side(split.head(8), 0)  # the first call of anything is slow
+    with full_float32():
+        clean = torch.cat([metrics.accuracy(model, batch) for batch in batching.to_batches(split)]).nonzero().squeeze(1)
+        if len(clean) < images * rounds:
+            requested = f"{rounds} rounds of {images} images"
+            raise UserError(
+                f"{requested} are more than the {len(clean)} test images classified correctly; lower --images"
+            )
+        split = split.at(clean)
+        for attack in attacks.values():
+            attack(split.head(8), 0)  # warm-up
         for number in range(rounds):
-            some = split.at(slice(number * images, (number + 1) * images))
-            names = list(sides)
+            sample = split.at(slice(number * images, (number + 1) * images))
+            names = list(attacks)
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 began = time.perf_counter()
-                # Ours asks no parameter for a gradient; what the others do is theirs.
-                with frozen(model) if name == HERE else torch.enable_grad():
-                    verdict = sides[name](some, number).cpu()
+                # The harness freezes the parameters in an attack; other libraries run as their users would run them.
+                with frozen(model) if name == HARNESS else torch.enable_grad():
+                    robust = attacks[name](sample, number).cpu()
                 seconds[name].append(time.perf_counter() - began)
-                right[name].append(verdict.bool())
-    return {name: Side(seconds[name], torch.cat(right[name])) for name in sides}, missing
+                correct[name].append(robust.bool())
+    return {name: LibraryResult(seconds[name], torch.cat(correct[name])) for name in attacks}, missing
 
 
-def _asked(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], some: Split) -> Tensor:
-    """Right before and after the attack, the way a user of that library would ask."""
-    x = some.x.float().div(255)
-    before = measurements.accuracy(model, Batch(x, some.y))
-    return before * measurements.accuracy(model, Batch(attack(x, some.y).float(), some.y))
+def _robust(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], sample: Split) -> Tensor:
+    """Which images are correct both clean and attacked, as a user of the library would measure it."""
+    x = sample.x.float().div(255)
+    clean = metrics.accuracy(model, Batch(x, sample.y))
+    return clean * metrics.accuracy(model, Batch(attack(x, sample.y).float(), sample.y))
 
 
 def corruption_seconds(split: Split) -> dict[str, list[float]]:
-    """Seconds that every corruption takes on these images, a figure per severity."""
+    """Seconds of every corruption on these images, one value per severity."""
     seconds: dict[str, list[float]] = {}
-    own = measuring.seeds(split)
-    for name in corruptions.CORRUPTIONS:
-        corruptions.corrupt(name, measuring.batch(split.head(1)).x, 1, Draws(own[:1]))  # what is made once
+    seeds = batching.image_seeds(split)
+    for name in registry.CORRUPTIONS:
+        registry.corrupt(name, batching.to_batch(split.head(1)).x, 1, PerImageRng(seeds[:1]))  # fills caches
         for severity in range(1, 6):
             began = time.perf_counter()
-            size = measuring.at_once(split.x)
+            size = batching.chunk_size(split.x)
             for first in range(0, len(split), size):
-                some = slice(first, first + size)
-                x, draws = measuring.batch(split.at(some)).x, Draws(own[some], (name, severity))
-                corruptions.corrupt(name, x, severity, draws)
+                chunk = slice(first, first + size)
+                x, draws = batching.to_batch(split.at(chunk)).x, PerImageRng(seeds[chunk], (name, severity))
+                registry.corrupt(name, x, severity, draws)
             seconds.setdefault(name, []).append(time.perf_counter() - began)
     return seconds

@@ -1,8 +1,8 @@
-"""PGD as other libraries have it, on the same net and with the same settings.
+"""PGD of other libraries (torchattacks, foolbox, ART), on the same net and with the same settings.
 
-peer(net, classes=..., shape=..., eps=..., step=..., steps=...) -> attack;  attack(x, y) -> z      found in PEERS
+peer(net, classes=..., shape=..., eps=..., step=..., steps=...) -> attack;  attack(x, y) -> z      registry: PEERS
 
-None of them is a requirement. Their own pins are older than ours, so: pip install --no-deps -c constraints.txt
+None is a requirement. Their pins are older than those of this project: pip install --no-deps -c constraints.txt
 torchattacks foolbox eagerpy adversarial-robustness-toolbox (`make peers`).
 """
 
@@ -18,12 +18,12 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 def torchattacks(net: nn.Module, *, eps: float, step: float, steps: int, restarts: int = 1, **_: object) -> Attack:
     """torchattacks' PGD."""
     library = importlib.import_module("torchattacks")
-    one = library.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
-    return one if restarts == 1 else library.MultiAttack([one] * restarts)
+    attack = library.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
+    return attack if restarts == 1 else library.MultiAttack([attack] * restarts)
 
 
 def foolbox(net: nn.Module, *, eps: float, step: float, steps: int, restarts: int = 1, **_: object) -> Attack:
-    """foolbox' LinfPGD."""
+    """foolbox's LinfPGD."""
     library = importlib.import_module("foolbox")
     device = next(net.parameters()).device
     bounded = library.PyTorchModel(net, bounds=(0, 1), device=device)
@@ -35,7 +35,7 @@ def foolbox(net: nn.Module, *, eps: float, step: float, steps: int, restarts: in
 def toolbox(
     net: nn.Module, *, classes: int, shape: tuple[int, ...], eps: float, step: float, steps: int, restarts: int = 1
 ) -> Attack:
-    """The Adversarial Robustness Toolbox's PGD, which takes and gives numpy arrays; it draws from numpy's generator."""
+    """PGD of the Adversarial Robustness Toolbox (numpy arrays; draws from numpy's global generator)."""
     classification = importlib.import_module("art.estimators.classification")
     evasion = importlib.import_module("art.attacks.evasion")
     device = next(net.parameters()).device
@@ -47,11 +47,11 @@ def toolbox(
         clip_values=(0, 1),
         device_type="gpu" if device.type == "cuda" else "cpu",
     )
-    ball = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": restarts}
+    settings = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": restarts}
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
-        whole = evasion.ProjectedGradientDescent(classifier, **ball, batch_size=len(x), verbose=False)
-        return torch.from_numpy(whole.generate(x.cpu().numpy(), y.cpu().numpy())).to(device)
+        attacker = evasion.ProjectedGradientDescent(classifier, **settings, batch_size=len(x), verbose=False)
+        return torch.from_numpy(attacker.generate(x.cpu().numpy(), y.cpu().numpy())).to(device)
 
     return attack
 

@@ -1,0 +1,150 @@
+"""Attacks on attribution maps: change the map, keep the prediction (Ghorbani et al., 2019).
+
+    attack(model, x, y, explain=..., objective=..., criteria=..., eps=..., ...) -> {criterion: AttackResult}
+
+The ascent of `harness.attacks.pgd` runs on a smooth surrogate, the net with softplus for ReLU, which has second-order
+gradients. Of all iterates that the original net still classifies as y, the result is the one whose map is least similar
+to the clean map. The caller freezes the model (`harness.models.modes.frozen`); nothing here changes it.
+
+    explain     (net, z, y) -> attribution (B, C or 1, H, W), differentiable if z requires gradients    EXPLAIN
+    objective   importance of x (B, H, W) -> a function of the importance of z -> (B,), maximised
+    criterion   (importance of x, importance of z) -> similarity (B,), minimised                           metrics
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.attacks.pgd import Start, ascend
+from harness.explain import input_gradients
+from harness.explain import similarity as explain_similarity
+from harness.explain.differentiable_maps import Explain, chunk_size
+from harness.models.relus import softened
+from harness.randomness import PerImageRng
+
+Objective = Callable[[Tensor], Callable[[Tensor], Tensor]]
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def top_k(k: int) -> Objective:
+    """Objective: lower the importance of the clean map's top k pixels."""
+
+    def objective(clean: Tensor) -> Callable[[Tensor], Tensor]:
+        mask = explain_similarity.top_k(clean, k)
+        return lambda s: -(s * mask).sum((1, 2))
+
+    return objective
+
+
+def mass_centre(clean: Tensor) -> Callable[[Tensor], Tensor]:
+    """Objective: move the centre of mass away from the clean map's. Its gradient is 0 at x: use a random start."""
+    centre = explain_similarity.mass_centre(clean)
+    return lambda s: (explain_similarity.mass_centre(s) - centre).square().sum(1)
+
+
+def towards(target: Tensor) -> Objective:
+    """Objective: make every map similar to `target` (H, W), by cosine similarity."""
+    return lambda clean: lambda s: F.cosine_similarity(s.flatten(1), target.to(s).flatten()[None])
+
+
+def random_signs(clean: Tensor) -> None:
+    """Control: steps in random directions, with everything else as in an attack."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Perturbed images z (B, C, H, W), and the similarity (B,) of their maps to the clean ones, on the surrogate.
+
+    kept (B,): whether any iterate kept the prediction; otherwise z is the clean image and similarity inf.
+    """
+
+    z: Tensor
+    similarity: Tensor
+    kept: Tensor
+
+
+def attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    explain: Explain,
+    objective: Objective,
+    criteria: Mapping[str, Criterion],
+    eps: float,
+    step: float,
+    steps: int,
+    start: Start = "uniform",
+    beta: float = 50.0,
+    see_last: bool = True,
+    draws: PerImageRng | None = None,
+) -> dict[str, AttackResult]:
+    """Attack the attribution maps of x within eps, keeping the prediction y; one result per criterion.
+
+    see_last: whether to consider the iterate after the last step, too (Singh et al. do not). beta: sharpness of the
+    surrogate's softplus. draws: as in `pgd.ascend`. Images are attacked in chunks, so that a graph holds at most
+    `chunk_size` images. Raises `UserError` for a net whose gradient cannot be differentiated.
+    """
+    if len(x):
+        input_gradients.check_curvature(softened(model, beta), x, y)
+    parts = []
+    per_chunk = max(1, chunk_size(x) // explain.images)
+    for start_index in range(0, max(1, len(x)), per_chunk):
+        chunk = slice(start_index, start_index + per_chunk)
+        chunk_draws = draws.select(chunk) if draws else None
+        tracker = _BestIterate(model, explain, objective, criteria, x[chunk], y[chunk], beta, chunk_draws)
+        last = ascend(tracker, x[chunk], eps=eps, step=step, steps=steps, start=start, draws=chunk_draws)
+        if see_last or eps == 0:
+            tracker.record(last)
+        parts.append(tracker.results)
+    return {name: _concatenated([part[name] for part in parts]) for name in criteria}
+
+
+class _BestIterate:
+    """Objective of an ascent that records the best iterate per criterion."""
+
+    def __init__(
+        self, model, explain, objective, criteria, x: Tensor, y: Tensor, beta: float, draws: PerImageRng | None
+    ):
+        self.model, self.surrogate, self.explain = model, softened(model, beta), explain
+        self.y, self.criteria, self.draws = y, criteria, draws
+        self.clean = self._importance(x).detach()
+        self.objective = objective(self.clean)
+        none = torch.zeros_like(y, dtype=torch.bool)
+        self.results = {
+            name: AttackResult(x, torch.full(y.shape, torch.inf, device=x.device), none) for name in criteria
+        }
+
+    def __call__(self, z: Tensor) -> Tensor:
+        if self.objective is None:
+            self.record(z)
+            signs = self.draws.normal(*z.shape[1:]).to(z) if self.draws else torch.randn_like(z)
+            return (z * signs).sum((1, 2, 3))
+        s = self._importance(z)
+        self.record(z, s)
+        return self.objective(s)
+
+    def record(self, z: Tensor, s: Tensor | None = None) -> None:
+        """Record z, per criterion, where it keeps the prediction and has the lowest similarity so far."""
+        with torch.no_grad():
+            z = z.detach()
+            s = self._importance(z) if s is None else s.detach()
+            kept = self.model(z).argmax(1) == self.y
+            for name, criterion in self.criteria.items():
+                best, similarity = self.results[name], criterion(self.clean, s)
+                better = kept & (similarity < best.similarity)
+                self.results[name] = AttackResult(
+                    torch.where(better[:, None, None, None], z, best.z),
+                    torch.where(better, similarity, best.similarity),
+                    best.kept | kept,
+                )
+
+    def _importance(self, z: Tensor) -> Tensor:
+        return explain_similarity.importance(self.explain(self.surrogate, z, self.y))
+
+
+def _concatenated(parts: list[AttackResult]) -> AttackResult:
+    return AttackResult(*(torch.cat([getattr(p, f) for p in parts]) for f in ("z", "similarity", "kept")))

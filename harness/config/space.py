@@ -1,0 +1,133 @@
+"""Search spaces: the settings of a study that are fixed, compared and tuned.
+
+    SPACE = Space(base={...}, compare={"cell": {...}, ...}, search={"method.eps": times(0.5, 1, 2)}, goal="val/robust")
+
+A space is a module of `search_spaces` whose docstring states its question, its cost and its result. Each cell of
+`compare` gets its own Optuna study with the same budget and domains. The published setting is each study's first trial.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.config.domains import Choice, Domain, Log, Uniform, format_setting
+from harness.config.trial import Trial, build, check_settings_used, has_setting
+from harness.errors import UserError, one_line
+from harness.evaluation.scores import NOT_PERCENT
+
+
+def grid(name: str, **axes: tuple) -> dict[str, dict[str, object]]:
+    """Cells of a Cartesian product: grid("{s} {t}", s=("maps.saliency", (...)), t=("maps.teacher", (...)))."""
+    paths = {axis: path for axis, (path, _) in axes.items()}
+    cells = {}
+    for values in itertools.product(*(values for _, values in axes.values())):
+        named = dict(zip(axes, values, strict=True))
+        cells[name.format(**named)] = {paths[axis]: value for axis, value in named.items()}
+    return cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One compared alternative, a row of the leaderboard: its published trial and search domains."""
+
+    name: str
+    trial: Trial
+    search: dict[str, Uniform | Log | Choice]
+    settings: dict[str, object]
+    control: bool = False
+    data: str = "digits"
+
+    def proposed(self, values: Mapping[str, object]) -> Trial:
+        """The cell's trial with proposed values for the searched paths."""
+        return build({**self.settings, **values})
+
+    def published(self) -> dict[str, object]:
+        """The values of the searched paths in the published trial."""
+        flat = self.trial.flat()
+        return {path: flat[path] for path in self.search}
+
+
+@dataclass(frozen=True)
+class Space:
+    """The fixed, compared and tuned settings of a sweep, with its goals and budget.
+
+    base: settings of all cells; compare: cell name -> its own settings; search: dotted path -> domain, used by every
+    cell that has the path. goal: one or several `val/` scores to maximise. floor: least value of a score for a trial to
+    count. controls: names of the control cells. trials: per cell. seeds: seed runs of each winner. halving: reduction
+    factor of successive halving; the best 1/halving of the trials at a rung continue (0: no pruning).
+    """
+
+    base: dict[str, object]
+    compare: dict[str, dict[str, object]]
+    search: dict[str, Domain]
+    goal: str | tuple[str, ...] = "val/robust"
+    floor: dict[str, float] = field(default_factory=dict)
+    controls: tuple[str, ...] = ()
+    trials: int = 6
+    seeds: int = 3
+    halving: int = 3
+
+    def __post_init__(self) -> None:
+        for goal in (*self.goals, *self.floor):
+            if not goal.startswith("val/"):
+                raise UserError(f"a goal is a validation score, val/..., not {goal!r}")
+            if goal.endswith(NOT_PERCENT):
+                raise UserError(f"a goal is a share or a similarity, such as val/robust or val/strong-in, not {goal!r}")
+        for control in self.controls:
+            if control not in self.compare:
+                raise UserError(f"control {control!r} is no cell of the space")
+        used = set().union(*(cell.search for cell in self.cells({})))
+        if missing := set(self.search) - used:
+            raise UserError(f"no cell of the space has {sorted(missing)[0]!r}")
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        return (self.goal,) if isinstance(self.goal, str) else self.goal
+
+    def cells(self, overrides: Mapping[str, object]) -> list[Cell]:
+        """The cells, with `overrides` applied to each. Raises `UserError` for a setting that no cell has."""
+        for path in overrides:
+            if any(path in own for own in self.compare.values()) and len(self.compare) > 1:
+                raise UserError(
+                    f"{path} is what this space compares, so it cannot be set; choose a cell or another space"
+                )
+        unused = {path for path in overrides if path.startswith("method.")}
+        cells = []
+        for name, own in self.compare.items():
+            settings = {**self.base, **own}
+            plain = build({**settings, **{p: v for p, v in overrides.items() if p in ("method", "data")}})
+            fitting = {p: v for p, v in overrides.items() if not p.startswith("method.") or has_setting(plain, p)}
+            unused -= set(fitting)
+            settings |= fitting
+            trial = build(settings)
+            check_settings_used(trial, overrides)
+            search = {p: d for p, d in self.search.items() if has_setting(trial, p) and p not in overrides}
+            search = {p: d.resolve(trial.flat()[p]) for p, d in search.items()}
+            _check_domains(name, trial, settings, search)
+            cells.append(Cell(name, trial, search, settings, name in self.controls, trial.data.name))
+        for path in unused:  # a path that no cell has: `build` raises with the nearest name
+            build({**self.base, **next(iter(reversed(self.compare.values()))), path: overrides[path]})
+        return cells
+
+    def digest(self, cell: Cell) -> str:
+        """Hash of a study, eight hex digits: fixed settings, domains, goals and halving, without budgets."""
+        searched = {path: repr(domain) for path, domain in cell.search.items()}
+        text = json.dumps([cell.trial.key, searched, self.goals, self.floor, self.halving], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _check_domains(name: str, trial: Trial, settings: Mapping[str, object], search: Mapping[str, Domain]) -> None:
+    """Raise `UserError` unless each domain gives valid trials and contains the published value."""
+    for path, domain in search.items():
+        for value in domain.examples():
+            try:
+                build({**settings, path: value})
+            except UserError as error:
+                raise UserError(f"cell {name!r} cannot search {path}: {one_line(error)}") from None
+        if not domain.contains(trial.flat()[path]):
+            inside = format_setting(path, domain)
+            raise UserError(
+                f"cell {name!r} searches {path} in {inside}; the published {trial.flat()[path]!r} is outside"
+            )

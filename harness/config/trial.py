@@ -1,0 +1,127 @@
+"""Trial: the frozen configuration of one training run and its evaluation, built from dotted paths.
+
+    build({"method": "sat", "data": "digits", "method.alpha10": 0.8})
+
+overrides the data set's recipe with these settings. Spaces, the search and `--set` all use it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import get_type_hints
+
+import methods
+from harness.config.dataset_recipes import recipe
+from harness.config.range_checks import check_bounds
+from harness.config.trial_key import trial_key
+from harness.config.values import parse_value
+from harness.data.settings import Augment, DataSource
+from harness.errors import UserError, nearest
+from harness.evaluation.settings import Attribution, Measure
+from harness.training.settings import Maps, Optim
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Configuration of one training run and its evaluation. Equal trials have equal keys and are run once."""
+
+    method: methods.Method
+    data: DataSource = field(default_factory=DataSource)
+    augment: Augment = field(default_factory=Augment)
+    model: str = "small"
+    normalise: bool = False
+    epochs: int = 10
+    batch: int = 128
+    optim: Optim = field(default_factory=Optim)
+    maps: Maps = field(default_factory=Maps)
+    measure: Measure = field(default_factory=Measure)
+    attribution: Attribution = field(default_factory=Attribution)
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Trial key: twelve hex digits of the hash of every setting that can change the numbers."""
+        return trial_key(self.flat())
+
+    @property
+    def measures_attribution(self) -> bool:
+        """Whether one of its suites attacks attributions."""
+        return self.measure.attacks_attributions
+
+    def flat(self) -> dict[str, object]:
+        """All settings by dotted path; `maps.*` and `attribution.*` only where the trial uses them."""
+        flat: dict[str, object] = {"method": methods.name(self.method), "data": self.data.name}
+        for part in dataclasses.fields(self):
+            value = getattr(self, part.name)
+            if part.name == "maps" and not methods.reads_maps(self.method):
+                continue
+            if part.name == "attribution" and not self.measures_attribution:
+                continue
+            if dataclasses.is_dataclass(value):
+                flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+            else:
+                flat[part.name] = value
+        del flat["data.name"]
+        return flat
+
+
+def build(settings: Mapping[str, object]) -> Trial:
+    """Build a trial from dotted paths: the data set's recipe, overridden by `settings`.
+
+    Raises `UserError` for a path that does not exist or a value of the wrong type or range.
+    """
+    settings = dict(settings)
+    method = methods.make(parse_value("method", settings.pop("method", "standard"), str))
+    source = parse_value("data", settings.pop("data", "digits"), str)
+    trial = Trial(method=method, data=DataSource(name=source))
+    for path, value in recipe(source).items():
+        if not path.startswith("method.") or hasattr(method, path.removeprefix("method.")):
+            trial = _with_setting(trial, path, value)
+    for path, value in settings.items():
+        trial = _with_setting(trial, path, value)
+    check_bounds(trial.flat())
+    return trial
+
+
+def check_settings_used(trial: Trial, paths: Iterable[str]) -> None:
+    """Raise `UserError` for an `attribution.*` path if no suite of the trial attacks attributions."""
+    unused = [path for path in paths if path.startswith("attribution.")]
+    if unused and not trial.measures_attribution:
+        raise UserError(f"{unused[0]} has no effect: name a suite that attacks attributions, such as attribution")
+
+
+def has_setting(trial: Trial, path: str) -> bool:
+    """Whether the trial has a setting at this dotted path."""
+    return path in trial.flat()
+
+
+def _with_setting(trial: Trial, path: str, value: object) -> Trial:
+    head, _, leaf = path.partition(".")
+    if head not in {f.name for f in dataclasses.fields(Trial)}:
+        raise _no_field("a trial", head, Trial)
+    part = getattr(trial, head)
+    if not leaf:
+        if dataclasses.is_dataclass(part):
+            raise UserError(f"{path!r} is a group of settings; name one: {', '.join(_leaves(head, part))}")
+        return dataclasses.replace(trial, **{head: parse_value(path, value, _hints(Trial)[head])})
+    if not dataclasses.is_dataclass(part):
+        raise UserError(f"{head!r} is a single setting, {path!r} does not exist")
+    if path == "data.name":
+        raise UserError("the data set is set by 'data', not by 'data.name'")
+    hints = _hints(type(part))
+    if leaf not in {f.name for f in dataclasses.fields(part)}:
+        raise _no_field(type(part).__name__, leaf, type(part))
+    part = dataclasses.replace(part, **{leaf: parse_value(path, value, hints[leaf])})
+    return dataclasses.replace(trial, **{head: part})
+
+
+def _leaves(head: str, part: object) -> list[str]:
+    return [f"{head}.{f.name}" for f in dataclasses.fields(part)]
+
+
+def _no_field(owner: str, name: str, cls: type) -> UserError:
+    return UserError(f"{owner} has no {name!r}; {nearest(name, [f.name for f in dataclasses.fields(cls)])}")
+
+
+def _hints(cls: type) -> dict[str, object]:
+    return get_type_hints(cls)

@@ -1,0 +1,54 @@
+"""Parse and validate a setting's value by its declared type."""
+
+import types
+from fractions import Fraction
+from typing import Literal, Union, get_args, get_origin
+
+from harness.errors import UserError, unknown_name
+
+
+def parse_value(path: str, value: object, kind: object) -> object:
+    """`value` as type `kind`; strings are parsed. Raises `UserError` for a value of the wrong type."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise unknown_name(f"{path}:", value, [str(v) for v in get_args(kind)])
+        return value
+    if origin in (Union, types.UnionType):
+        empty = value is None or (isinstance(value, str) and value.lower() == "none")
+        if empty and type(None) in get_args(kind):
+            return None
+        return parse_value(path, value, next(k for k in get_args(kind) if k is not type(None)))
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (tuple, list)):
+            items = (items,)
+        return tuple(parse_value(path, item, get_args(kind)[0]) for item in items)
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if kind in (int, float) and isinstance(value, str):
+        value = _parse_number(path, value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UserError(f"{path} takes {_type_name(kind)}, not {value!r}")
+    if kind is float and not abs(value) < float("inf"):
+        raise UserError(f"{path} takes a finite number, not {value!r}")
+    return value
+
+
+def _parse_number(path: str, text: str) -> float | int:
+    try:
+        number = Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        try:
+            return float(text)
+        except ValueError:
+            raise UserError(f"{path} takes a number such as 0.03 or 8/255, not {text!r}") from None
+    return int(number) if number.denominator == 1 and "." not in text else float(number)
+
+
+def _type_name(kind: object) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}.get(kind, str(kind))

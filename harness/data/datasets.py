@@ -1,0 +1,201 @@
+"""Load data sets: decoded once, split by seed, cached as uint8 .npy files that all trials of a node memory-map.
+
+`load(DataSource("digits"), workspace)` returns `Data(train, val, test)`.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data import readers
+from harness.data.settings import DataSource
+from harness.errors import UserError
+from harness.storage.files import digest, locked, quarantine
+from harness.storage.sealed_json import read_json, write_json
+from harness.storage.workspace import Workspace
+
+_COLUMNS = ("x", "y", "boxes", "masks")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set: x (N, C, H, W) uint8; y (N,) int64.
+
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 background, 1 object, 255 unknown.
+    """
+
+    x: Tensor
+    y: Tensor
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def head(self, n: int) -> "Split":
+        """The first n images, or all if n is 0."""
+        return self._map_columns(lambda t: t[:n]) if n else self
+
+    def at(self, index: Tensor) -> "Split":
+        """The images at these indices."""
+        return self._map_columns(lambda t: t[index])
+
+    def cropped(self, side: int) -> "Split":
+        """Centre crops, side x side, as views. The images must be at least that large.
+
+        Boxes are clipped to the crop; a box wholly outside becomes one pixel wide at the nearest edge.
+        """
+        top, left = ((n - side) // 2 for n in self.x.shape[-2:])
+        rows, cols = slice(top, top + side), slice(left, left + side)
+        shift = torch.tensor([left, top, left, top], dtype=torch.int16)
+        boxes = None if self.boxes is None else (self.boxes - shift.to(self.boxes.device)).clamp(0, side - 1)
+        masks = None if self.masks is None else self.masks[:, rows, cols]
+        return Split(self.x[:, :, rows, cols], self.y, boxes, masks)
+
+    def to(self, device: str | torch.device) -> "Split":
+        return self._map_columns(lambda t: t.to(device))
+
+    def _map_columns(self, change) -> "Split":
+        columns = {c: getattr(self, c) for c in _COLUMNS}
+        return Split(**{c: t if t is None else change(t) for c, t in columns.items()})
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train, validation and test part. checksums: of each part's images and labels, before any limit or crop.
+
+    With `data.crop`, the training images are larger than those of val and test: `Batches` crops them.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    checksums: dict[str, str]
+
+    @property
+    def channels(self) -> int:
+        return self.train.x.shape[1]
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per channel over the first 10,000 training images, scaled to [0, 1]."""
+        x = self.train.x[:10_000].float().div(255)
+        return x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp_min(1e-3)
+
+
+def load(source: DataSource, workspace: Workspace) -> Data:
+    """Load a data set from the node's cache; decode it on first use. Raises `UserError` for a bad name or bad files."""
+    if source.name not in readers.EMBEDDED:
+        workspace.fetch(source.name)
+    reader = readers.find(source.name, workspace.data)
+    stamp = repr((reader.stamp(), source.val, source.split, source.size))
+    folder = workspace.node_cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        meta = read_json(folder / "meta.json")
+        if meta and not _intact(folder, meta):
+            quarantine(folder)
+            meta = None
+        if meta is None:
+            _decode(reader, source, folder)
+            meta = read_json(folder / "meta.json")
+    splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
+    if source.crop:
+        _check_crop(source, splits["train"].x.shape[-2:])
+        splits |= {name: splits[name].cropped(source.crop) for name in ("val", "test")}
+    return Data(**splits, classes=tuple(meta["classes"]), checksums=meta["checksums"])
+
+
+def test_order(n: int) -> np.ndarray:
+    """The fixed permutation (n,) of the test images: position here -> index in the data set's files.
+
+    Files are often sorted by class, and `data.limit` takes the first images, so the order is shuffled, seed 0.
+    """
+    return np.random.default_rng(0).permutation(n)
+
+
+def _check_crop(source: DataSource, size: tuple[int, int]) -> None:
+    if source.crop > min(size):
+        raise UserError(f"data.crop {source.crop} is larger than the images of {source.name!r} ({size[1]}x{size[0]})")
+
+
+def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> None:
+    """Read, check, split and store under `folder`, atomically: it appears complete or not at all."""
+    raw = reader.read(source.size)
+    _check(source.name, raw)
+    raw = _match_channels(raw)
+    order = np.random.default_rng(source.split).permutation(len(raw.train.y))
+    n_val = max(1, round(source.val * len(order)))
+    if n_val >= len(order):
+        raise UserError(f"data {source.name!r} has {len(order)} training images: too few to hold some out")
+    test_index = test_order(len(raw.test.y))
+    parts = {"train": (raw.train, order[n_val:]), "val": (raw.train, order[:n_val]), "test": (raw.test, test_index)}
+    checksums = {}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            temporary_folder = Path(temporary, folder.name)
+            temporary_folder.mkdir()
+            for name, (part, index) in parts.items():
+                split = part.take(index)
+                checksums[name] = checksum(split.x, split.y)
+                for column, array in split.columns().items():
+                    np.save(temporary_folder / f"{name}-{column}.npy", array)
+            meta = {"classes": list(raw.classes), "checksums": checksums}
+            meta["digests"] = {file.name: digest(file) for file in sorted(temporary_folder.glob("*.npy"))}
+            write_json(temporary_folder / "meta.json", meta)
+            shutil.rmtree(folder, ignore_errors=True)  # an incomplete older version
+            temporary_folder.rename(folder)
+    except OSError as error:
+        where = str(folder.parent)
+        raise UserError(f"cannot store data {source.name!r} under {where!r}: {error.strerror}") from None
+
+
+def _intact(folder: Path, meta: dict) -> bool:
+    """Whether all files exist with the recorded digests."""
+    digests = meta.get("digests", {})
+    return bool(digests) and all((folder / n).is_file() and digest(folder / n) == d for n, d in digests.items())
+
+
+def _check(name: str, raw: readers.Raw) -> None:
+    sizes = [f"{part.x.shape[3]}x{part.x.shape[2]}" for part in (raw.train, raw.test)]
+    if sizes[0] != sizes[1]:
+        differ = " in train, ".join(sizes)
+        raise UserError(f"data {name!r} has images of {differ} in test; set one size by --set data.size=32")
+    for part in (raw.train, raw.test):
+        if not len(part.y):
+            raise UserError(f"data {name!r} has an empty part")
+        smallest, largest, classes = part.y.min(), part.y.max(), len(raw.classes)
+        if smallest < 0 or largest >= classes:
+            span = f"labels from {smallest} to {largest}"
+            raise UserError(f"data {name!r} has {span}, but {classes} classes (0 to {classes - 1})")
+    if (raw.train.y == raw.train.y[0]).all():
+        raise UserError(f"data {name!r} has training images of one class only; a classifier needs two")
+
+
+def _match_channels(raw: readers.Raw) -> readers.Raw:
+    """Repeat the channel of a greyscale part to three if the other part is in colour."""
+    channels = max(raw.train.x.shape[1], raw.test.x.shape[1])
+    parts = {"train": raw.train, "test": raw.test}
+    grey = {n: p for n, p in parts.items() if p.x.shape[1] < channels}
+    return replace(raw, **{n: replace(p, x=p.x.repeat(channels, axis=1)) for n, p in grey.items()})
+
+
+def checksum(x: np.ndarray, y: np.ndarray) -> str:
+    """SHA-256 of shape, pixels and labels, 16 hex digits."""
+    digest = hashlib.sha256(repr(x.shape).encode())
+    digest.update(np.ascontiguousarray(x).data)
+    digest.update(np.ascontiguousarray(y, dtype="<i8").data)
+    return digest.hexdigest()[:16]
+
+
+def _open(folder: Path, name: str) -> Split:
+    """One part, memory-mapped copy-on-write: processes share the pages, and torch gets writable memory."""
+    paths = {c: folder / f"{name}-{c}.npy" for c in _COLUMNS}
+    arrays = {c: np.load(path, mmap_mode="c") for c, path in paths.items() if path.exists()}
+    return Split(**{c: torch.from_numpy(array) for c, array in arrays.items()})

@@ -1,0 +1,59 @@
+"""Data set readers: detect a folder's layout, read all images as uint8 arrays, and fingerprint the files.
+
+    find("digits", root).read(0) -> Raw(train, test, classes)
+
+`embedded` needs no files; each of the other modules reads one folder layout.
+"""
+
+from pathlib import Path
+
+from harness.data.readers import cub, flowers, parquet, tiny_imagenet, torchvision_archives
+from harness.data.readers.common import Part, Raw, Reader
+from harness.data.readers.embedded import EMBEDDED
+from harness.errors import UserError, unknown_name
+
+__all__ = ["EMBEDDED", "Part", "Raw", "Reader", "find"]
+
+# Tried in this order: a folder with parquet files is read from them, whatever else it contains.
+LAYOUTS = (parquet, tiny_imagenet, cub, flowers, torchvision_archives)
+
+# Data sets known by name, and the module that describes the layout of their folder.
+NAMED = {name: module for module in (torchvision_archives, cub, flowers) for name in module.SETS}
+
+
+def find(name: str, root: Path) -> Reader:
+    """The reader of the data set `name` under the data root. Raises `UserError` if none fits."""
+    if name in EMBEDDED:
+        return Reader(read=EMBEDDED[name], stamp=lambda: f"{name}-1")
+    try:
+        return _folder(name, root)
+    except OSError as error:
+        where = str(error.filename or root)
+        raise UserError(f"data {name!r}: cannot read {where!r}: {error.strerror}") from None
+
+
+def _folder(name: str, root: Path) -> Reader:
+    folder = root / name
+    if not name.strip(".") or Path(name).name != name or not folder.is_dir():
+        if name not in NAMED:
+            raise _unknown(name, root)
+        raise UserError(f"data {name!r}: there is no folder {str(folder)!r}; {_may_hold(name, folder)}")
+    for layout in LAYOUTS:
+        if layout.holds(folder):
+            return layout.reader(folder)
+    what = "holds no data set of a known layout" if any(folder.iterdir()) else "is empty"
+    raise UserError(f"data {name!r}: {str(folder)!r} {what}; {_may_hold(name, folder)}")
+
+
+def _unknown(name: str, root: Path) -> UserError:
+    """A `UserError` that suggests the nearest name among embedded, known and existing data sets."""
+    if not root.is_dir():
+        error = unknown_name("data", name, {*EMBEDDED, *NAMED})
+        return UserError(f"{error} (the data root {str(root)!r} does not exist)")
+    present = [p.name for p in root.iterdir() if any(layout.holds(p) for layout in LAYOUTS)]
+    return unknown_name("data", name, {*EMBEDDED, *NAMED, *present})
+
+
+def _may_hold(name: str, folder: Path) -> str:
+    layouts = f"it may hold {parquet.LAYOUT}, or {tiny_imagenet.LAYOUT}"
+    return f"{layouts}, or {NAMED[name].layout(name, folder)}" if name in NAMED else layouts

@@ -1,0 +1,93 @@
+"""Reader interface: uint8 arrays of both parts, a fingerprint of the files, and helpers that read files."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import UserError
+
+UNKNOWN = 255  # value of a mask pixel: neither object nor background
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a data set: x (N, C, H, W) uint8; y (N,) int64.
+
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 background, 1 object, 255 unknown.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns that are not None."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+    def take(self, index: np.ndarray) -> "Part":
+        return Part(**{name: array[index] for name, array in self.columns().items()})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as read from disk, before splitting and shuffling."""
+
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """read(size) -> Raw, resized to size x size unless size is 0. stamp(): fingerprint that changes with the files."""
+
+    read: Callable[[int], Raw]
+    stamp: Callable[[], str]
+
+
+def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:
+    """Fingerprint: the reader's `version`, and a digest of file names below `folder`, sizes and modification times."""
+    digest = hashlib.sha256()
+    start = len(os.fspath(folder))
+    for path in sorted(map(os.fspath, files)):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path!r}: {error.strerror}") from None
+        digest.update(f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return f"{version}-{digest.hexdigest()}"
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file. Raises `UserError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+
+
+def within(folder: Path, name: str, listed: Path) -> Path:
+    """`folder / name`. Raises `UserError` if the name, listed in the file `listed`, leads out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{str(listed)!r} names {name!r}, which is not in {str(folder)!r}")
+    return folder / name
+
+
+def lines(path: Path, fields: int = 1, separator: str | None = "\t") -> list[list[str]]:
+    """The fields of each non-empty line of a text file, split at `separator` (None: at whitespace).
+
+    Raises `UserError` for a file that is not text, or a line of fewer than `fields` fields.
+    """
+    try:
+        rows = [line.strip().split(separator) for line in contents(path).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"{str(path)!r} is not text") from None
+    for row in rows:
+        if len(row) < fields:
+            raise UserError(f"{str(path)!r} has a line {row[0][:40]!r} with fewer than {fields} fields")
+    return rows

@@ -1,0 +1,28 @@
+"""Settings `data.*` and `augment.*`: data set, split and augmentation."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Data set, split, size and crop.
+
+    val: share of the training images held out for validation. split: seed of that split. limit: use only the first
+    `limit` images of each part (0: all). size: resize to this height and width (0: as stored). crop: train on random
+    square crops of this side, measure on the centre crop (0: on whole images).
+    """
+
+    name: str = "digits"
+    val: float = 0.2
+    split: int = 0
+    limit: int = 0
+    size: int = 0
+    crop: int = 0
+
+
+@dataclass(frozen=True)
+class Augment:
+    """pad: random crop after padding by so many black pixels. flip: flip images horizontally with probability 0.5."""
+
+    pad: int = 0
+    flip: bool = False

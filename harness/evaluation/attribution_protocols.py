@@ -1,0 +1,253 @@
+"""Protocols of attributional robustness: similarity of attribution maps under attack (IN, Kendall's tau).
+
+Defines what is attacked and how it is scored; `metrics.py` wraps it as measurements, `suites.py` selects them. The
+protocols differ by more than methods do, so their numbers must not be compared with each other:
+
+    art      Singh et al. (2020): one random start, 50 steps of eps / 8; of all iterates, scores the one with the lowest
+             Kendall's tau within the clean top k. Attacks the map of the logit, scores that of the cross-entropy. Drops
+             images on which no step keeps the prediction.
+    rar      Chen et al. (2019): no random start; attacks and scores the logit's map. Such images count as 1. Their best
+             of three trials is one here: without a random start all are the same.
+    strong   This project's: `restarts` random starts and both objectives (top k, mass centre); scores the attacked map,
+             each measure at its worst perturbed image. Drops nothing: the clean image is a candidate.
+
+`random` is the control of `strong`: random signs in place of the gradient's. Similarities are those of
+`harness.explain.similarity`, between maps of the net itself, not of the surrogate; integrated gradients are scored with
+100 intervals. Only correctly classified images are attacked.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from harness.attacks import attribution
+from harness.attacks.attribution import Criterion, Objective
+from harness.attacks.pgd import Start, ascend, pgd
+from harness.data.batches import Batch
+from harness.errors import UserError, unknown_name
+from harness.evaluation.settings import Attribution
+from harness.explain import differentiable_maps
+from harness.explain import similarity as explain_similarity
+from harness.explain.differentiable_maps import EXPLAIN, Explain, IntegratedGradients
+from harness.explain.input_gradients import true_logit
+from harness.models.relus import softened
+
+Metrics = Callable[[nn.Module, Batch], dict[str, Tensor]]  # score name -> one number per image (B,)
+
+SCORING_POINTS = 100  # intervals of integrated gradients in scored maps
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Configuration of an attribution attack and its scoring.
+
+    attacked, scored: attribution methods. criteria: similarities by which the worst iterate is chosen, one each.
+    see_last: whether the last iterate is a candidate. drop: whether images without a kept prediction become NaN.
+    """
+
+    attacked: Explain
+    scored: Explain
+    objectives: tuple[Objective, ...]
+    criteria: Mapping[str, Criterion]
+    start: Start
+    restarts: int
+    see_last: bool
+    drop: bool
+
+    def description(self) -> dict[str, object]:
+        """The protocol as stored with a score."""
+        objectives = [getattr(o, "__qualname__", str(o)).partition(".")[0] for o in self.objectives]
+        own = {f: getattr(self, f) for f in ("start", "restarts", "see_last", "drop")}
+        return {**own, "attacked": repr(self.attacked), "scored": repr(self.scored), "objectives": objectives}
+
+
+def art(settings: Attribution) -> Protocol:
+    """Protocol of Singh et al. (2020), with fewer interpolation points in the attack."""
+
+    def tau_within_the_clean_top(a: Tensor, b: Tensor) -> Tensor:
+        mask = explain_similarity.top_k(a, settings.k)
+        return explain_similarity.kendall(a * mask, b * mask)
+
+    return Protocol(
+        attacked=IntegratedGradients(settings.points, through_factor=False),
+        scored=IntegratedGradients(SCORING_POINTS, "trapezoid", of="loss"),
+        objectives=(attribution.top_k(settings.k),),
+        criteria={"tau": tau_within_the_clean_top},
+        start="uniform",
+        restarts=1,
+        see_last=False,
+        drop=True,
+    )
+
+
+def rar(settings: Attribution) -> Protocol:
+    """Protocol of Chen et al. (2019), with fewer interpolation points in the attack, and without rounding of pixels."""
+    return Protocol(
+        attacked=IntegratedGradients(settings.points),
+        scored=IntegratedGradients(SCORING_POINTS, "right"),
+        objectives=(attribution.top_k(settings.k),),
+        criteria={"tau": explain_similarity.kendall},
+        start="none",
+        restarts=1,
+        see_last=True,
+        drop=False,
+    )
+
+
+def strong(settings: Attribution, explain: str = "integrated_gradients", control: bool = False) -> Protocol:
+    """Protocol `strong`, for an attribution method of `EXPLAIN`. control: random signs, for as many steps."""
+    integrated = explain == "integrated_gradients"
+    attack = (attribution.top_k(settings.k), attribution.mass_centre)
+    return Protocol(
+        attacked=IntegratedGradients(settings.points) if integrated else EXPLAIN[explain](),
+        scored=IntegratedGradients(SCORING_POINTS, "trapezoid") if integrated else EXPLAIN[explain](),
+        objectives=(attribution.random_signs,) * len(attack) if control else attack,
+        criteria={"in": partial(explain_similarity.topk_intersection, k=settings.k), "k": explain_similarity.kendall},
+        start="uniform",
+        restarts=settings.restarts,
+        see_last=True,
+        drop=False,
+    )
+
+
+def similarities(k: int) -> dict[str, Criterion]:
+    """Similarity measures of two maps: name -> function of the clean and the perturbed importance (B, H, W) -> (B,)."""
+    return {
+        "in": partial(explain_similarity.topk_intersection, k=k),
+        "k": explain_similarity.kendall,
+        "spearman": explain_similarity.spearman,
+        "cosine": explain_similarity.cosine,
+        "lens_precision": partial(explain_similarity.lens_precision, k=k),
+        "lens_recall": partial(explain_similarity.lens_recall, k=k),
+        "lens_kendall": explain_similarity.lens_kendall,
+        "lens_spearman": explain_similarity.lens_spearman,
+    }
+
+
+def protocol_metric(name: str, protocol: Protocol, settings: Attribution) -> Metrics:
+    """Metric of a protocol: scores `name-in`, `name-k`, ...: each similarity per image (B,), NaN for dropped images.
+
+    Each similarity is the minimum over all candidates. Every start and objective has its own random stream, so more of
+    them only add candidates.
+    """
+
+    def metric(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        clean = _importance(protocol.scored, model, batch.x, batch.y)
+        worst = {measure: torch.full_like(clean[:, 0, 0], torch.inf) for measure in similarities(settings.k)}
+        valid = torch.zeros_like(batch.y, dtype=torch.bool)
+        for start in range(protocol.restarts):
+            for number, objective in enumerate(protocol.objectives):
+                candidates = attribution.attack(
+                    model,
+                    batch.x,
+                    batch.y,
+                    explain=protocol.attacked,
+                    objective=objective,
+                    criteria=protocol.criteria,
+                    eps=settings.eps,
+                    step=step_of(settings),
+                    steps=settings.steps,
+                    start=protocol.start,
+                    beta=settings.beta,
+                    see_last=protocol.see_last,
+                    draws=batch.draws.stream(start, number) if batch.draws else None,
+                )
+                for candidate in candidates.values():
+                    perturbed = _importance(protocol.scored, model, candidate.z, batch.y)
+                    moved = (candidate.z != batch.x).flatten(1).any(1)[:, None, None]
+                    perturbed = torch.where(moved, perturbed, clean)  # a GPU is not deterministic
+                    valid |= candidate.kept
+                    for measure, similarity in similarities(settings.k).items():
+                        worst[measure] = torch.minimum(worst[measure], similarity(clean, perturbed))
+        drop = ~valid if protocol.drop else torch.zeros_like(valid)
+        return {f"{name}-{measure}": values.masked_fill(drop, torch.nan) for measure, values in worst.items()}
+
+    return metric
+
+
+def _importance(explain: Explain, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    together = differentiable_maps.chunk_size(x)
+    parts = zip(x.split(together), y.split(together), strict=True)
+    return torch.cat([explain_similarity.importance(explain(model, *part)) for part in parts])
+
+
+def step_of(settings: Attribution) -> float:
+    """Step size of the attack: by default eps / 8, which is the published 1/255 at 8/255."""
+    return settings.step or settings.eps / 8
+
+
+def bound(settings: Attribution) -> Metrics:
+    """Metric: the bound of Singh et al. (2020) on the change of the gradient map g in the eps ball, in the L-inf norm.
+
+    `bound_left`: |g(x') - g(x)| at the worst x' of an attack; `bound_right`: 2 |g(z) - z| + eps at the worse z of x and
+    x'; `bound_slack`: right - left, never negative. In units of logits per pixel value.
+    """
+
+    def metric(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        explain, surrogate = differentiable_maps.Gradient(), softened(model, settings.beta)
+        start = explain(surrogate, batch.x, batch.y)
+
+        def change(z: Tensor) -> Tensor:
+            return (explain(surrogate, z, batch.y) - start).square().sum((1, 2, 3))
+
+        ball = {"eps": settings.eps, "step": step_of(settings), "steps": settings.steps}
+        z = ascend(change, batch.x, **ball, draws=batch.draws)
+        before, after = explain(model, batch.x, batch.y), explain(model, z, batch.y)
+        left = _largest(after - before)
+        right = 2 * torch.maximum(_largest(before - batch.x), _largest(after - z)) + settings.eps
+        return {"bound_left": left, "bound_right": right, "bound_slack": right - left}
+
+    return metric
+
+
+def _largest(t: Tensor) -> Tensor:
+    return t.abs().flatten(1).amax(1)
+
+
+def completeness(settings: Attribution) -> Metrics:
+    """Metric `completeness`: 1 where the logit changes under PGD by at most the L1 change of its integrated gradients.
+
+    This holds for the exact integral, since the map sums to the logit up to a constant (Sundararajan et al., 2017;
+    Singh et al., 2020). A mean below 1 means that the quadrature, or the gradient, is inaccurate.
+    `completeness_left`, `completeness_right`: both sides of the inequality, in logits.
+    """
+
+    def metric(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        explain = IntegratedGradients(SCORING_POINTS, "trapezoid")
+        z = pgd(model, batch.x, batch.y, **pgd_settings(settings), draws=batch.draws)
+        with torch.no_grad():
+            before, after = (true_logit(model(images), batch.y) for images in (batch.x, z))
+        left = (after - before).abs()
+        right = (explain(model, z, batch.y) - explain(model, batch.x, batch.y)).abs().sum((1, 2, 3))
+        rounding = 1e-4 * (before.abs() + after.abs())  # for a linear net both sides may be equal
+        holds = (left <= right + rounding).float()
+        return {"completeness": holds, "completeness_left": left, "completeness_right": right}
+
+    return metric
+
+
+def pgd_settings(settings: Attribution) -> dict[str, float]:
+    """The PGD attack of `completeness`."""
+    return {"eps": settings.eps, "step": settings.eps / 4, "steps": 10}
+
+
+def check(settings: Attribution, classes: int, height: int, width: int) -> None:
+    """Raise `UserError` if the settings do not fit the data: classes and image size (height, width)."""
+    if settings.k > height * width:
+        raise UserError(f"attribution.k must be at most the {height} x {width} pixels of a map, not {settings.k}")
+    if classes < 2:
+        raise UserError(f"attributions are of one class against others; the data has {classes}")
+    for name in settings.maps:
+        if name not in EXPLAIN:
+            raise unknown_name("attribution.maps:", name, EXPLAIN)
+
+
+def attack_passes(suite: str, settings: Attribution) -> int:
+    """Estimated cost of a suite per attacked image, in forward-backward passes; a second derivative counts as two."""
+    attack = settings.points * settings.steps
+    if suite == "attribution":
+        return len(settings.maps) * 2 * settings.restarts * (4 * attack + 4 * SCORING_POINTS)
+    return 2 * (3 * attack + 2 * SCORING_POINTS) if suite == "attribution-legacy" else 0

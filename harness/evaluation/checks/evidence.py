@@ -1,0 +1,54 @@
+"""Input (`Evidence`) and result (`Check`) of a check."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.randomness import PerImageRng
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of one check. passed: None if not applicable. numbers: measured values. about: one sentence with them."""
+
+    name: str
+    passed: bool | None
+    numbers: dict[str, float]
+    about: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An evaluation to be checked: model, sample images, scores and stored adversarial examples.
+
+    model: in evaluation mode, with frozen parameters (`models.modes.frozen`). x (B, C, H, W) in [0, 1] and y (B,):
+    some 128 to 256 of the evaluated images. draws: their random numbers, on the same device. eps, step, steps: of the
+    measured PGD, on the [0, 1] scale. scores: values per image of the split by score name without the split, such as
+    `clean`, `pgd10x3-8`, `l2-pgd10-128`; 1 correct, 0 misclassified, NaN not counted. index: positions of x in these
+    values; None: the first B. stored: by score name, adversarial examples of the first (or all) of x, and whether the
+    score counts them as correct. other: a frozen net of another seed on the same data. lower: scores of attacks in
+    bfloat16, before confirmation in float32.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    draws: PerImageRng
+    eps: float
+    step: float
+    steps: int
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    index: np.ndarray | None = None
+    stored: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    other: nn.Module | None = None
+    lower: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def check_range(x: Tensor) -> None:
+    """Raise `UserError` unless x is in [0, 1], within 1e-6."""
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise UserError(f"images must lie in [0, 1], not in [{low:.4g}, {high:.4g}]; a net normalises them itself")

@@ -1,0 +1,105 @@
+"""Checks of the net: input normalisation, logits, determinism, gradients."""
+
+import torch
+from torch.nn import functional as F
+
+from harness.evaluation.checks.evidence import Check, Evidence
+from harness.evaluation.checks.verdicts import (
+    ALPHA,
+    is_correct,
+    logits_of,
+    make_check,
+    margin_of,
+    percent_of,
+    relative_difference,
+    share_of,
+    sign_test,
+)
+
+MAX_WITHOUT_GRADIENT = 0.01  # share of images that may have no usable gradient
+
+
+def normalisation(evidence: Evidence) -> Check:
+    """Does the net receive images normalised as in training?
+
+    With normalisation missing or applied twice, accuracy is plausible but too low, and eps has another meaning. Fails
+    if normalising the images by their own mean and deviation, or undoing that, at least halves the error (sign test).
+    (Smaller gains do not count: a net trained on large perturbations may gain from higher contrast.)
+    """
+    x, dims = evidence.x, (0, 2, 3)
+    mean, std = x.mean(dims, keepdim=True), x.std(dims, keepdim=True).clamp_min(1e-3)
+    as_given, more, less = (is_correct(evidence, z) for z in (x, (x - mean) / std, x * std + mean))
+    p = min(sign_test(int((changed & ~as_given).sum()), int((as_given & ~changed).sum())) for changed in (more, less))
+    halved = 1 - max(share_of(more), share_of(less)) <= (1 - share_of(as_given)) / 2
+    numbers = {"accuracy": share_of(as_given), "once_more": share_of(more), "once_less": share_of(less), "p": p}
+    facts = (
+        f"{percent_of(as_given)} right on the images as they are,"
+        f" {percent_of(more)} normalised once more and {percent_of(less)} once less"
+    )
+    return make_check(
+        "normalisation", not halved or p >= ALPHA / 2, numbers, facts, "they do not reach the net as in training"
+    )
+
+
+def logits(evidence: Evidence) -> Check:
+    """Does the net return logits, not probabilities?
+
+    A second softmax in the loss has vanishing gradients where the net is confident. Fails if rows sum to one, or are
+    logarithms of such rows.
+    """
+    out = logits_of(evidence.model, evidence.x).double()
+    sums = float((out.sum(1) - 1).abs().max())
+    logs = float(out.logsumexp(1).abs().max())
+    probabilities = sums < 1e-3 and float(out.min()) > -1e-3
+    numbers = {"sum_off_1": sums, "logsumexp_off_0": logs}
+    facts = f"the outputs' sum is up to {sums:.2g} off 1, their logsumexp up to {logs:.2g} off 0"
+    given = "probabilities" if probabilities else "log-probabilities"
+    passed = not probabilities and logs >= 1e-3
+    return make_check("logits", passed, numbers, facts, f"the net seems to give {given} instead of logits")
+
+
+def deterministic(evidence: Evidence) -> Check:
+    """Is the forward pass deterministic and independent of the batch?
+
+    With noise or dropout, an attack that does not average over passes is weak. With batch statistics, a perturbed image
+    changes the predictions of others. Fails if outputs differ for the same batch again, or for batches of two.
+    """
+    x, model = evidence.x, evidence.model
+    out = logits_of(model, x)
+    again = relative_difference(logits_of(model, x), out)
+    pairs = relative_difference(torch.cat([logits_of(model, pair) for pair in x[:8].split(2)]), out[:8])
+    numbers = {"again": again, "in_pairs": pairs}
+    facts = f"outputs differ by {again:.1g} of their size when asked again, by {pairs:.1g} in batches of two"
+    # Another batch size may select another kernel, which rounds differently: hence the larger tolerance.
+    problem = "the forward pass is random" if again >= 1e-4 else "an image's output depends on its batch"
+    return make_check("deterministic", again < 1e-4 and pairs < 1e-3, numbers, facts, problem)
+
+
+def gradients(evidence: Evidence) -> Check:
+    """Does the loss have a usable input gradient (no gradient masking)?
+
+    Rounding in the net, or logits so large that the cross-entropy's gradient underflows in float32, keep PGD at its
+    start. Fails if, at a random start, gradients are zero, not finite, or zero in over half of the pixels where the
+    gradient of the logit margin is not.
+    """
+    x, y = evidence.x, evidence.y
+    start = 2 * evidence.draws.stream("gradients").uniform(*x.shape[1:]).to(x) - 1
+    z = (x + evidence.eps * start).clamp(0, 1).requires_grad_(True)
+    with torch.enable_grad():
+        out = evidence.model(z)
+        loss, margin = F.cross_entropy(out, y, reduction="none"), margin_of(out, y)
+        (g,) = torch.autograd.grad(loss.sum(), z, retain_graph=True)
+        (m,) = torch.autograd.grad(margin.sum(), z)
+    g, m = g.flatten(1), m.flatten(1)
+    broken = ~g.isfinite().all(1)
+    zero = (g == 0).all(1)
+    lost = ((g == 0) & (m != 0)).sum(1) > (m != 0).sum(1) / 2
+    bad = zero | broken | lost
+    numbers = {"zero": share_of(zero), "not_finite": share_of(broken), "underflow": share_of(lost & ~zero)}
+    facts = (
+        f"the gradient of the loss is zero for {percent_of(zero)} of the images, not finite for {percent_of(broken)},"
+        f" underflows for {percent_of(lost & ~zero)}"
+    )
+    return make_check(
+        "gradients", share_of(bad) <= MAX_WITHOUT_GRADIENT, numbers, facts, "attacks by gradient cannot succeed there"
+    )

@@ -1,0 +1,38 @@
+"""Registry of the checks by name, and a function that runs them all on given evidence.
+
+check(evidence) -> Check
+"""
+
+from collections.abc import Callable
+
+from harness.evaluation.checks.by_other_attacks import black_box, random_search, transfer
+from harness.evaluation.checks.evidence import Check, Evidence, check_range
+from harness.evaluation.checks.of_attack import convergence, reach, repeats, unbounded
+from harness.evaluation.checks.of_net import deterministic, gradients, logits, normalisation
+from harness.evaluation.checks.of_scores import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
+
+CHECKS: dict[str, Callable[[Evidence], Check]] = {
+    "normalisation": normalisation,
+    "logits": logits,
+    "deterministic": deterministic,
+    "gradients": gradients,
+    "reach": reach,
+    "zero_eps": zero_eps,
+    "unbounded": unbounded,
+    "falls_with_eps": falls_with_eps,
+    "falls_with_effort": falls_with_effort,
+    "one_step": one_step,
+    "black_box": black_box,
+    "transfer": transfer,
+    "repeats": repeats,
+    "float32": float32,
+    "convergence": convergence,
+    "random_search": random_search,
+}
+EXPENSIVE = frozenset({"convergence", "random_search"})  # all others together: about 25 gradients per image
+
+
+def run(evidence: Evidence, *, expensive: bool = True) -> list[Check]:
+    """Run the checks in the order of CHECKS. Raises `UserError` for images outside [0, 1]."""
+    check_range(evidence.x)
+    return [check(evidence) for name, check in CHECKS.items() if expensive or name not in EXPENSIVE]

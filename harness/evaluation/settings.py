@@ -1,0 +1,56 @@
+"""Settings of the evaluation: `measure.*` and `attribution.*`."""
+
+from dataclasses import dataclass
+
+from harness.errors import UserError
+
+# Suites that attack attributions
+ATTRIBUTION_SUITES = frozenset({"attribution", "attribution-legacy", "paper-art", "full"})
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Evaluation suites, and PGD of robust accuracy: each eps of the grid, `steps` steps of size `step`, `restarts`.
+
+    suites: of `harness.evaluation.suites`, joined by commas; `standard` is clean and robust accuracy. step: 0 for
+    2.5 * eps / steps (Madry's convention). watch: validate every `watch` epochs, on `images` validation images (0:
+    all); a finished trial is always evaluated on all of them.
+    """
+
+    eps: tuple[float, ...] = (8 / 255,)
+    steps: int = 10
+    step: float = 0.0
+    restarts: int = 1
+    watch: int = 1
+    images: int = 0
+    suites: tuple[str, ...] = ("standard",)
+
+    @property
+    def attacks_attributions(self) -> bool:
+        """Whether one of the suites attacks attributions."""
+        return not ATTRIBUTION_SUITES.isdisjoint(self.suites)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Attack on attributions, for the suites that measure them; see `harness.evaluation.attribution_protocols`.
+
+    The attack changes a pixel by at most eps, in `steps` steps of `step` (0: eps / 8, which is 1/255 at 8/255), against
+    the k most important pixels. images: number of correctly classified images to attack (0: all). restarts, maps: of
+    the protocol `strong`. points: interpolation points of integrated gradients in the attack, from a black baseline
+    (scored with 100). beta: sharpness of the softplus that replaces ReLU in the attack's surrogate.
+    """
+
+    eps: float = 8 / 255
+    k: int = 100
+    steps: int = 50
+    step: float = 0.0
+    images: int = 0
+    restarts: int = 2
+    points: int = 10
+    maps: tuple[str, ...] = ("integrated_gradients",)
+    beta: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise UserError(f"attribution.beta must be positive, not {self.beta!r}")

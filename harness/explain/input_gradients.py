@@ -1,0 +1,89 @@
+"""Input gradients that can be differentiated again (double backward).
+
+The maps of `harness.explain.saliency_maps` are detached. Attributional robustness training and attacks on attributions
+need
+the gradient with its graph, of a net with curvature: for ReLU nets, of `harness.models.relus.softened`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.errors import UserError
+
+Scalar = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) -> one number per image (B,)
+
+
+def true_logit(logits: Tensor, y: Tensor) -> Tensor:
+    """The logit of the label. (B,)"""
+    return logits.gather(1, y[:, None]).squeeze(1)
+
+
+def wrong_logit(logits: Tensor, y: Tensor) -> Tensor:
+    """The largest logit of any other class. (B,)"""
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def loss(logits: Tensor, y: Tensor) -> Tensor:
+    """The cross-entropy of the label. (B,)"""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+SCALARS: dict[str, Scalar] = {"logit": true_logit, "loss": loss}
+
+
+def gradient(values: Tensor, x: Tensor, *, graph: bool = False, again: bool = False) -> Tensor:
+    """Gradient of values.sum() with respect to x, of x's shape; 0 if values do not depend on x.
+
+    graph: make it differentiable (`create_graph`). again: retain the graph for another gradient.
+    """
+    if not values.requires_grad:
+        return torch.zeros_like(x)
+    (g,) = torch.autograd.grad(
+        values.sum(), x, create_graph=graph, retain_graph=graph or again, allow_unused=True, materialize_grads=True
+    )
+    return g
+
+
+def of(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Gradient of function(z).sum() at z, of z's shape; differentiable if z requires gradients."""
+    graph = z.requires_grad
+    with torch.enable_grad():
+        at = z if graph else z.detach().requires_grad_(True)
+        g = gradient(function(at), at, graph=graph)
+        return g + 0 * at if graph else g  # so that the constant gradient of a linear function has a graph, too
+
+
+def check_classes(logits: Tensor) -> None:
+    """Raise `UserError` unless logits are (B, K) with K >= 2."""
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        shape = " x ".join(map(str, logits.shape[1:])) or "no"
+        raise UserError(f"attributions need a net with a logit for each of at least two classes; this one has {shape}")
+
+
+def check_curvature(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raise `UserError` if the net's input gradient has no useful derivative.
+
+    The second derivative of a LeakyReLU net, for example, is 0 although its gradient varies with x: an attack on
+    its attributions would fail, and the net appear robust. A linear net passes.
+    """
+    x, y = x[:2].detach(), y[:2]
+    name = type(getattr(model, "model", model)).__name__  # unwrap a softplus surrogate
+    with torch.enable_grad():
+        at_x, at_nearby = (z.requires_grad_(True) for z in (x.clone(), (x + 0.2 * torch.randn_like(x)).detach()))
+        logits = model(at_x)
+        check_classes(logits)
+        g = gradient(true_logit(logits, y), at_x, graph=True)
+        try:
+            curvature = gradient((g * torch.randn_like(g)).sum(), at_x) if g.requires_grad else torch.zeros_like(g)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the gradient of {name} cannot be differentiated: {reason}") from None
+        difference = gradient(true_logit(model(at_nearby), y), at_nearby) - g.detach()
+    if not curvature.any() and difference.abs().max() > 1e-3 * g.detach().abs().max():
+        raise UserError(
+            f"the gradient of {name} changes, but its derivative is 0 everywhere: attributions of such a net cannot be"
+            " attacked by gradients; build it of ReLUs, which are replaced by softplus, or of smooth activations"
+        )

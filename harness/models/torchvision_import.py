@@ -1,0 +1,32 @@
+"""Import torchvision, also beside a CPU-only torch. All other modules import it from here.
+
+The PyPI wheel needs, at import, two operators that only its CUDA-matched library defines. With a CPU-only torch they
+are missing, so their schemas are declared first; neither is called.
+"""
+
+import contextlib
+import importlib
+
+import torch
+
+_OPERATORS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def _load():
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    global _library  # the schemas live as long as this object
+    _library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _OPERATORS.values():
+        with contextlib.suppress(RuntimeError):  # already defined
+            _library.define(schema)
+    return importlib.import_module("torchvision")
+
+
+torchvision = _load()

@@ -1,0 +1,125 @@
+"""Workspace of a run: output folder, data root and device, with optional remote (fsspec) storage."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+from harness.storage.files import locked
+
+if TYPE_CHECKING:
+    from harness.storage.remote_store import DriverFiles
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths and device of a run; none of them changes a score.
+
+    out: folder of all output. data: root of the data sets, one folder each. device: as torch names it. remote: the URI
+    that `out` is this node's copy of, if any. scratch: folder for caches of this node. remote_data: the URI that `data`
+    is this node's copy of, if any.
+    """
+
+    out: Path = Path("runs")
+    data: Path = Path("data")
+    device: str = "cpu"
+    remote: str = ""
+    scratch: Path | None = None
+    remote_data: str = ""
+
+    def trial(self, key: str) -> Path:
+        """The folder of a trial."""
+        return self.out / "trials" / key
+
+    def cache(self, *parts: str) -> Path:
+        """A cache path shared by all nodes."""
+        return self.out.joinpath("cache", *parts)
+
+    def node_cache(self, *parts: str) -> Path:
+        """A cache path of this node."""
+        return (self.scratch or self.cache()).joinpath(*parts)
+
+    @contextlib.contextmanager
+    def exclusive(self, folder: Path) -> Iterator[Callable[[], None]]:
+        """Lock a folder of `out` across all nodes, with its remote copy pulled first and pushed at the end.
+
+        Yields a function to call after writing to the folder: it pushes changes now and then, in case this node dies.
+        """
+        with locked(folder / "lock"):
+            if not self.remote:
+                yield lambda: None
+                return
+            from harness.storage import leases, remote_store
+
+            store, name = remote_store.open_store(self.remote), folder.relative_to(self.out).as_posix()
+            with leases.leased(store, f"{name}/{remote_store.LEASE}"):
+                copy = remote_store.FolderCopy(store, name, folder)
+                copy.pull()
+                try:
+                    yield copy.push_if_due
+                finally:
+                    copy.push()
+
+    def fetched(self, folder: Path) -> Path:
+        """A folder of `out`, pulled from the remote store if there is one."""
+        if self.remote:
+            with self.exclusive(folder):
+                pass
+        return folder
+
+    @contextlib.contextmanager
+    def single_writer(self) -> Iterator[bool]:
+        """Lock `out` for one command at a time. Yields False if another command holds it."""
+        with locked(self.out / "lock", wait=False) as free:
+            if not free or not self.remote:
+                yield free
+                return
+            from harness.storage import leases, remote_store
+
+            with leases.leased(remote_store.open_store(self.remote), remote_store.LEASE, wait=False) as free:
+                yield free
+
+    @contextlib.contextmanager
+    def driver_files(self) -> Iterator["DriverFiles"]:
+        """Synchronise the driver's files (journal, event logs, reports) with the remote store, if there is one."""
+        from harness.storage import remote_store
+
+        def names() -> list[str]:
+            paths = [*self.out.glob("reports/*"), self.out / "optuna.journal"]
+            paths += [*self.out.glob("track/*.delivered"), *self.out.glob("track/*.jsonl")]
+            return [path.relative_to(self.out).as_posix() for path in paths]
+
+        store = remote_store.open_store(self.remote) if self.remote else None
+        driver_files = remote_store.DriverFiles(store, self.out, names)
+        if store:
+            driver_files.pull(["optuna.journal", *(f"track/{name}" for name in store.files("track"))])
+        with driver_files.pushing():
+            yield driver_files
+
+    def fetch(self, name: str) -> None:
+        """Download the folder of a data set, once per node, if the data root is a URI."""
+        if self.remote_data and Path(name).name == name.strip("."):  # no path that leaves the root
+            from harness.storage import remote_store
+
+            with locked(self.data / f"{name}.lock"):
+                remote_store.fetch(remote_store.open_store(self.remote_data), name, self.data / name)
+
+    def writable(self) -> "Workspace":
+        """Create the folders. Raises `UserError` if `out` is not writable, or `scratch` belongs to another user."""
+        try:
+            if self.scratch:
+                self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self.scratch.stat().st_uid != os.getuid():
+                    raise UserError(
+                        f"{str(self.scratch)!r} belongs to another user; set HARNESS_SCRATCH to a folder of yours"
+                    )
+            self.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.out):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot write to {str(self.out)!r}: {error.strerror}; choose another --out") from None
+        return self

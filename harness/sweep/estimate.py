@@ -1,0 +1,59 @@
+"""Estimate of the device time of a sweep (`--dry-run`)."""
+
+from harness import cli
+from harness.sweep.plan import Plan
+
+
+def estimate_cost(planned: Plan, workspace) -> str:
+    """Upper bound on device time, from one timed training step per method, without teachers and their maps."""
+    from harness.data import datasets
+    from harness.evaluation import cost
+    from harness.trials import teachers
+    from harness.trials.step_cost import epoch_seconds
+
+    cache: dict[object, float] = {}
+
+    def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
+        kind = (trial.method, trial.model, trial.batch, shape)
+        if kind not in cache:
+            cache[kind] = epoch_seconds(trial, trial.batch, shape, workspace.device) / trial.batch
+        return cache[kind]
+
+    training = evaluation = 0.0
+    for cell in planned.studies.values():
+        trial, data = cell.trial, datasets.load(cell.trial.data, workspace)
+        shape = tuple(data.val.x.shape[1:])  # after cropping
+        runs = planned.trials + planned.seeds
+        training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
+        plain = teachers.teacher_trial(trial, "standard")
+        passes = cost.image_passes(trial.measure, trial.attribution, trial.epochs, len(data.val), len(data.test))
+        evaluation += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
+    return (
+        f"at most about {(training + evaluation) / 60:.1f} minutes of one {workspace.device} device"
+        f" ({training / 60:.1f} to train, {evaluation / 60:.1f} to measure), by one step of each method;"
+        " teachers and their maps not included"
+    )
+
+
+def dry_run(planned: Plan, workspace) -> str:
+    """Text of --dry-run: cells, domains, number of trials, estimated cost."""
+    from harness.config.domains import format_setting
+
+    lines = [f"{planned.space_name} on {planned.data}: {cli.summary(planned.space_name)}", ""]
+    for cell in planned.studies.values():
+        control = "  (control)" if cell.control else ""
+        lines.append(f"{cell.name}{control}: {cell.trial.model}, {cell.trial.epochs} epochs")
+        for path, value in cell.published().items():
+            lines.append(
+                f"    {path:<16} {format_setting(path, cell.search[path])}; published {format_setting(path, value)}"
+            )
+    cells = len(planned.studies)
+    least = "at least " if len(planned.space.goals) > 1 else ""  # every trial of a Pareto front is repeated
+    lines += [
+        "",
+        f"{cells} cells x {planned.trials} trials = {cells * planned.trials} trials,"
+        f" goal {', '.join(planned.space.goals)};"
+        f" then {planned.seeds} seeds of each winner = {least}{cells * planned.seeds} trials, tested once each",
+        estimate_cost(planned, workspace),
+    ]
+    return "\n".join(lines)

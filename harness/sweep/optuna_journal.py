@@ -1,0 +1,25 @@
+"""Optuna journal storage on disk, shared by all studies."""
+
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from harness.errors import UserError
+from harness.storage.files import drop_partial_line
+
+
+def open_journal(path: Path) -> BaseStorage:
+    """Open the journal; `optuna-dashboard PATH` displays it. Raises `UserError` if it is damaged."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drop_partial_line(path)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise UserError(f"cannot open the journal {str(path)!r}: {error.strerror}") from None
+    except Exception as error:  # a garbled line can raise anything during replay
+        raise UserError(
+            f"{str(path)!r} is no Optuna journal ({type(error).__name__}); move it away to start anew"
+        ) from None

@@ -1,0 +1,77 @@
+"""Validate the command line of a sweep: studies, trials, seeds."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+
+from harness import cli
+from harness.errors import UserError
+
+# Torch, Ray, Optuna and MLflow are imported later, so that bad arguments fail fast.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated sweep. studies: study name -> cell, in the order of the space."""
+
+    space_name: str
+    space: object
+    studies: dict[str, object]
+    trials: int
+    seeds: int
+    sweep: str
+
+    @property
+    def data(self) -> str:
+        return next(iter(self.studies.values())).data
+
+    @property
+    def experiment(self) -> str:
+        return f"{self.space_name}-{self.data}"
+
+
+def plan(args: Namespace) -> Plan:
+    """Build the plan from parsed arguments. Raises `UserError` for an unknown name or invalid value."""
+    for name in ("trials", "seeds"):
+        if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
+            raise UserError(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
+    if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
+        raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
+    for name in ("cpus", "gpus"):
+        if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
+            raise UserError(f"--{name} must not be negative, not {value:g}")
+    if args.device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device takes cpu or cuda here, not {args.device!r}; Ray chooses among several GPUs")
+    if args.device == "cpu" and args.gpus:
+        raise UserError("--device cpu and --gpus contradict each other; leave one out")
+    if args.space is None:
+        raise UserError(f"name a space: --space {' | '.join(cli.spaces())}")
+    space = cli.space(args.space)
+    cells = space.cells(cli.overrides(args))
+    studies = {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
+    trials = space.trials if args.trials is None else args.trials
+    seeds = space.seeds if args.seeds is None else args.seeds
+    return Plan(args.space, space, studies, trials, seeds, _sweep_id(studies))
+
+
+def _sweep_id(studies: dict[str, object]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(studies).encode()).hexdigest()[:8]
+
+
+def check_data(planned: Plan, workspace) -> None:
+    """Decode the data before any worker needs it, and check models, maps and measurements of all cells."""
+    import methods
+    from harness.data import datasets
+    from harness.errors import unknown_name
+    from harness.evaluation import evaluator
+    from harness.models import nets
+    from harness.training import training_maps
+
+    for cell in planned.studies.values():
+        if cell.trial.model not in nets.MODELS:
+            raise unknown_name("model", cell.trial.model, nets.MODELS)
+        data = datasets.load(cell.trial.data, workspace)
+        if methods.reads_maps(cell.trial.method):
+            training_maps.check(cell.trial.maps, data, cell.data)
+        evaluator.check(cell.trial.measure, cell.trial.attribution, data, cell.data)

@@ -1,0 +1,118 @@
+"""Progress display: one status line, redrawn in a terminal, or appended now and then to a log file."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from harness.sweep.jobs import Job, Outcome
+from harness.training.epoch_metrics import EpochMetrics
+
+LOG_SECONDS = 15.0  # between two lines if the stream is no terminal
+
+
+class EvaluationProgress:
+    """Progress display of an evaluation: which measurement is next, of how many."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+        self.interactive = self.stream.isatty()
+        self.began, self.shown = time.monotonic(), -LOG_SECONDS
+
+    def __call__(self, done: int, total: int, key: str) -> None:
+        now = time.monotonic()
+        if not self.interactive and now - self.shown < LOG_SECONDS:
+            return
+        self.shown = now
+        text = f"measuring {done + 1} of {total}: {key} ({now - self.began:.0f} s)"
+        print(
+            f"\r{text}\033[K" if self.interactive else text,
+            end="" if self.interactive else "\n",
+            file=self.stream,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Erase the line."""
+        if self.interactive:
+            print("\r\033[K", end="", file=self.stream, flush=True)
+
+
+class SweepProgress:
+    """Sweep callback that displays job counts, the best goal on validation data, and the remaining time.
+
+    remaining(): number of jobs to come. names: study -> cell.
+    """
+
+    def __init__(self, remaining: Callable[[], int], goal: str, names: dict[str, str], stream: TextIO | None = None):
+        self.stream = stream or sys.stdout
+        self.interactive = self.stream.isatty()
+        self.remaining, self.goal, self.names = remaining, goal, names
+        self.total = remaining()
+        self.states = {"complete": 0, "pruned": 0, "failed": 0}
+        self.running: dict[str, tuple[Job, int]] = {}
+        self.best: tuple[float, str] | None = None
+        self.began = self.shown = time.monotonic()
+        self._line(f"{self.total} trials to go" if self.total else "nothing left to run")
+
+    def on_start(self, job: Job) -> None:
+        self.running[job.id] = (job, 0)
+        self._show()
+
+    def on_epoch(self, job: Job, row: EpochMetrics) -> None:
+        self.running.pop(job.id, None)  # moves it to the end: the latest one is displayed
+        self.running[job.id] = (job, int(row["epoch"]))
+        self._show()
+
+    def on_worker_lost(self, job: Job, why: str) -> None:
+        self._line(f"  {self.names[job.study]}, {job.role} {job.number} continues on another worker: {why}")
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        self.running.pop(job.id, None)
+        self.states[outcome.state] += 1
+        if outcome.state == "failed":
+            self._line(f"  {self.names[job.study]}, {job.role} {job.number} failed: {outcome.reason}")
+        score = outcome.result.score(self.goal) if outcome.result else None
+        if score and (self.best is None or score.mean > self.best[0]):
+            self.best = (score.mean, self.names[job.study])
+        self._show()
+
+    def close(self) -> None:
+        """Print the final status line."""
+        if self.states != {"complete": 0, "pruned": 0, "failed": 0}:
+            self._show(last=True)
+
+    def _show(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self.shown < (0.2 if self.interactive else LOG_SECONDS):
+            return
+        self.shown = now
+        self._line(self._status(now - self.began), newline=last or not self.interactive)
+
+    def _status(self, seconds: float) -> str:
+        done = sum(self.states.values())
+        self.total = max(self.total, done + len(self.running) + self.remaining())
+        parts = [f"{done}/{self.total} trials"]
+        if self.states["pruned"] or self.states["failed"]:
+            parts.append(", ".join(f"{n} {state}" for state, n in self.states.items() if n and state != "complete"))
+        if self.best:
+            parts.append(f"best {self.goal} {100 * self.best[0]:.1f} % ({self.best[1]})")
+        if self.running and done < self.total:
+            job, epoch = next(reversed(self.running.values()))
+            parts.append(f"now {self.names[job.study]} {epoch}/{job.trial.epochs}")
+        left = f", {_clock(seconds / done * (self.total - done))} left" if 0 < done < self.total else ""
+        return " · ".join([*parts, f"{_clock(seconds)}{left}"])
+
+    def _line(self, text: str, newline: bool = True) -> None:
+        if self.interactive:
+            width = 110
+            self.stream.write(f"\r\033[K{text[:width]}" + ("\n" if newline else ""))
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

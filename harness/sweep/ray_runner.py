@@ -1,0 +1,147 @@
+"""Run jobs in parallel with Ray Tune, on this machine or on a cluster.
+
+Ray Tune schedules trials, restarts those whose worker died, and reuses workers. A `JobSource` decides what runs and
+what is pruned; trials checkpoint and resume by themselves.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+import uuid
+from collections.abc import Sequence
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from harness.errors import UserError
+from harness.storage.workspace import Workspace
+from harness.sweep.cluster import slots
+from harness.sweep.job_router import JobRouter
+from harness.sweep.jobs import Callback, JobSource, Outcome
+from harness.sweep.retries import RETRIES, WorkerLoss, renew_retries
+from harness.sweep.worker import RAY_FOLDER, run_job
+
+
+def run_jobs(
+    source: JobSource,
+    workspace: Workspace,
+    *,
+    cpus: float,
+    gpus: float,
+    callbacks: Sequence[Callback],
+    limit: float | None = None,
+    work: str = "harness.trials.run:run",
+) -> bool:
+    """Run all jobs of the source; repetitions of winners are also tested.
+
+    limit: seconds after which an unfinished trial fails. work: `module:function` that runs a trial in a worker, with
+    the signature of `harness.trials.run.run`.
+
+    Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
+    and `UserError`s of workers; running jobs then get no outcome and can be resumed.
+    """
+    if source.finished():
+        return True
+    router = JobRouter(source, callbacks)
+    name = f"ray-{uuid.uuid4().hex[:8]}"
+    trainable = tune.with_resources(run_job, {"cpu": cpus, "gpu": gpus})
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"workspace": dataclasses.astuple(workspace), "work": work, "limit": limit},
+        tune_config=tune.TuneConfig(
+            search_alg=_JobSearcher(router),
+            scheduler=_StopOnRequest(router),
+            num_samples=-1,  # unlimited: the searcher ends the run
+            max_concurrent_trials=slots(cpus, gpus),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(workspace.out / RAY_FOLDER),
+            verbose=0,
+            callbacks=[WorkerLoss(router)],
+            stop=_StopOnError(router),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    try:
+        with _muted("ray.tune"):
+            tuner.fit()
+    finally:
+        shutil.rmtree(workspace.out / RAY_FOLDER, ignore_errors=True)
+    if router.error:
+        raise router.error
+    return source.finished() and not router.jobs
+
+
+class _JobSearcher(Searcher):
+    """Ray searcher that suggests the jobs of a `JobSource`."""
+
+    def __init__(self, router: JobRouter):
+        super().__init__()
+        self._router = router
+
+    def suggest(self, trial_id: str) -> dict | str | None:
+        job = self._router.next_job(trial_id)
+        if job is None:
+            return Searcher.FINISHED if self._router.source.finished() else None
+        return {"settings": job.trial.flat(), "test": job.role == "seed"}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """No-op: outcomes arrive as reports, or by `WorkerLoss`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """No-op: the Optuna journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """No-op: the Optuna journal is the state."""
+
+
+class _StopOnRequest(FIFOScheduler):
+    """Ray scheduler that forwards reports, and stops a trial if the `JobSource` prunes it."""
+
+    def __init__(self, router: JobRouter):
+        super().__init__()
+        self._router = router
+
+    def on_trial_result(self, tune_controller, trial, result: dict) -> str:
+        if "user_error" in result:
+            self._router.error = self._router.error or UserError(result["user_error"])
+        elif "outcome" in result:
+            self._router.on_end(trial.trial_id, result["outcome"])
+        elif "row" in result:
+            row = dict(result["row"])
+            if row["epoch"] > self._router.epochs.get(trial.trial_id, 0):
+                renew_retries(trial)
+            if self._router.on_epoch(trial.trial_id, row):
+                self._router.on_end(trial.trial_id, Outcome("pruned", row["epoch"]))
+                return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+
+class _StopOnError(tune.Stopper):
+    """Ray stopper that ends the run after an error in the driver, or a user error in a worker."""
+
+    def __init__(self, router: JobRouter):
+        self._router = router
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return getattr(self._router, "error", None) is not None
+
+
+@contextlib.contextmanager
+def _muted(logger: str):
+    """Silence a logger: Ray prints long traces for dead workers, whose trials continue elsewhere."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,44 @@
+"""Retries of trials whose Ray worker died: a limited number per epoch."""
+
+from pathlib import Path
+
+from ray import tune
+
+from harness.sweep.job_router import JobRouter
+from harness.sweep.jobs import Outcome
+
+RETRIES = 2  # of a trial without a new completed epoch
+
+
+def renew_retries(trial) -> None:
+    """Reset the number of retries of a Ray trial, after a completed epoch."""
+    trial.max_failures = trial.num_failures + RETRIES
+
+
+class WorkerLoss(tune.Callback):
+    """Ray callback that reports started jobs, replaced workers, and jobs that failed after too many deaths."""
+
+    def __init__(self, router: JobRouter):
+        self._router = router
+
+    def on_trial_start(self, iteration: int, trials: list, trial, **info) -> None:
+        if trial.trial_id in self._router.jobs:
+            self._router.on_start(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial, **info) -> None:
+        self._router.on_worker_lost(trial.trial_id, self._why(trial))
+
+    def on_trial_error(self, iteration: int, trials: list, trial, **info) -> None:
+        reason = f"its worker died: {self._why(trial)}"
+        self._router.on_end(
+            trial.trial_id, Outcome("failed", self._router.epochs.get(trial.trial_id, 0), reason=reason)
+        )
+
+    @staticmethod
+    def _why(trial) -> str:
+        """First line of Ray's error file for a dead worker, or the last one of a traceback."""
+        try:
+            lines = Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
+        except (OSError, TypeError):
+            lines = []
+        return (lines or ["unknown cause"])[-1 if any("Traceback" in line for line in lines) else 0][:500]

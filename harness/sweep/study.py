@@ -1,0 +1,136 @@
+"""Optuna study per cell with asynchronous successive halving: proposes trials, prunes them, selects winners.
+
+All state is in the Optuna journal, so a resumed study has every trial and rung. A trial stopped at a rung is PRUNED,
+with the value and epoch of that rung; only trials of full length are COMPLETE and can win.
+"""
+
+import math
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.config.domains import Choice, Log, Uniform
+from harness.config.space import Cell, Space
+from harness.config.trial import Trial
+from harness.errors import UserError
+from harness.randomness import derive_seed
+from harness.sweep import halving
+from harness.sweep.jobs import Job, Outcome
+from harness.sweep.winners import select_winners
+from harness.training.epoch_metrics import EpochMetrics
+
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:
+    """Convert a domain to an Optuna distribution."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    return FloatDistribution(domain.low, domain.high, log=isinstance(domain, Log))
+
+
+class Study:
+    """The Optuna study of one cell. budget: number of trials."""
+
+    def __init__(self, name: str, space: Space, cell: Cell, budget: int, storage: BaseStorage, seed: int):
+        self.name, self.cell, self.budget, self.goals, self.floor = name, cell, budget, space.goals, space.floor
+        self._domains = {path: distribution(d) for path, d in cell.search.items()}
+        self._optuna = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            load_if_exists=True,
+            directions=["maximize"] * len(self.goals),
+            pruner=halving.pruner(space.halving, len(self.goals), cell.trial.measure.watch),
+        )
+        self._running: dict[int, optuna.trial.Trial] = {}
+        self._reported: dict[int, set[int]] = {}
+        self._unfinished = self._interrupted()
+        if not any(t.state == TrialState.WAITING or t.params == cell.published() for t in self._optuna.trials):
+            self._optuna.enqueue_trial(cell.published())
+        self._started = len(self._finished()) + len(self._unfinished)
+        self._seed = seed
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        """TPE, seeded by the number of started trials, so that a resumed study makes the same proposals."""
+        return optuna.samplers.TPESampler(
+            seed=derive_seed(self._seed, self.name, self._started) % 2**32,
+            n_startup_trials=max(3, min(10, self.budget // 3)),
+        )
+
+    def _interrupted(self) -> list[optuna.trial.Trial]:
+        """Trials that an earlier run left RUNNING, to be resumed; incomplete proposals are marked FAIL."""
+        trials = []
+        for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if set(frozen.params) == set(self._domains):
+                trials.append(optuna.trial.Trial(self._optuna, frozen._trial_id))
+                self._reported[frozen.number] = set(frozen.intermediate_values)
+            else:
+                self._optuna.tell(frozen.number, state=TrialState.FAIL)
+        return trials
+
+    def _finished(self) -> list[FrozenTrial]:
+        trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
+        return [t for t in trials if set(t.params) == set(self._domains)]
+
+    def remaining(self) -> int:
+        """Number of trials to resume or to propose."""
+        return len(self._unfinished) + max(0, self.budget - self._started)
+
+    @property
+    def n_started(self) -> int:
+        """Number of trials that are finished or running."""
+        return self._started - len(self._unfinished)
+
+    def finished(self) -> bool:
+        """Whether all trials of the budget have ended."""
+        return not self.remaining() and not self._running
+
+    def next(self) -> Job | None:
+        """The next trial to run, interrupted ones first; None if the budget is used up."""
+        if self._unfinished:
+            proposal = self._unfinished.pop(0)
+        elif self._started < self.budget:
+            self._optuna.sampler = self._sampler()
+            proposal = self._optuna.ask(self._domains)
+            self._started += 1
+        else:
+            return None
+        trial = self.cell.proposed(proposal.params)
+        proposal.set_user_attr("key", trial.key)
+        self._running[proposal.number] = proposal
+        return Job(self.name, "search", proposal.number, trial)
+
+    def on_epoch(self, job: Job, row: EpochMetrics) -> bool:
+        """Report a validated epoch's goal to Optuna; whether to prune the trial."""
+        if len(self.goals) > 1 or row["epoch"] == job.trial.epochs:
+            return False
+        return halving.stops(self._running[job.number], self.goals[0], row, self._reported.get(job.number, set()))
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        """Report the outcome to Optuna. Raises `UserError` if a goal or floor names no measured score."""
+        proposal = self._running.pop(job.number)
+        if outcome.state == "pruned":
+            self._optuna.tell(proposal, state=TrialState.PRUNED)
+        elif outcome.state == "failed":
+            proposal.set_user_attr("reason", outcome.reason)
+            self._optuna.tell(proposal, state=TrialState.FAIL)
+        else:
+            means = {s.name: s.mean for s in outcome.result.scores}
+            for name in (*self.goals, *self.floor):
+                if name not in means:
+                    raise UserError(f"no score {name!r} was measured; there are: {', '.join(sorted(means))}")
+            missing = [goal for goal in self.goals if not math.isfinite(means[goal])]
+            if missing:  # no image was classified correctly, so none was attacked
+                proposal.set_user_attr("reason", f"{missing[0]} has no value: no image was classified correctly")
+                self._optuna.tell(proposal, state=TrialState.FAIL)
+                return
+            for name, least in self.floor.items():
+                proposal.set_constraint(name, least - means[name])
+            self._optuna.tell(proposal, [means[goal] for goal in self.goals])
+
+    def winners(self) -> list[Trial]:
+        """The cell's winners, without duplicates; see `harness.sweep.winners`."""
+        proposed = [self.cell.proposed(t.params) for t in select_winners(self._finished())]
+        return list({trial.key: trial for trial in proposed}.values())

@@ -1,0 +1,83 @@
+"""Ray trainable that runs one job: reports epochs and the outcome, with a time limit."""
+
+import contextlib
+import dataclasses
+import faulthandler
+import gc
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from harness.errors import UserError, one_line
+from harness.storage.workspace import Workspace
+from harness.sweep.jobs import Outcome
+
+RAY_FOLDER = "ray"  # temporary, under the output folder
+
+
+def run_job(config: dict) -> None:
+    """Run one job. Exceptions are reported as its outcome, so that Ray retries only after a dead worker."""
+    import torch
+
+    from harness.config.trial import build
+
+    module, _, function = config["work"].partition(":")
+    run = getattr(importlib.import_module(module), function)
+    workspace = Workspace(*config["workspace"]).writable()
+    gpus = ray.get_gpu_ids()
+    workspace = dataclasses.replace(workspace, device="cuda" if gpus else "cpu")
+    gc.collect()  # frees the earlier trial of a reused worker
+    if not gc.get_freeze_count():
+        gc.freeze()  # before the first trial: excludes modules from later collections
+    if gpus:
+        torch.cuda.empty_cache()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    epoch = 0
+
+    def report(row: dict) -> None:
+        nonlocal epoch
+        epoch = row["epoch"]
+        tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
+
+    try:
+        overdue = workspace.out / RAY_FOLDER / f"{tune.get_context().get_trial_id()}.overdue"
+        if hung := overdue_location(overdue):
+            tune.report({"outcome": Outcome("failed", epoch, reason=f"not done after {config['limit']:g} s, {hung}")})
+            return
+        with time_limited(config["limit"], overdue):
+            result = run(build(config["settings"]), workspace, report=report, test=config["test"])
+        tune.report({"outcome": Outcome("complete", epoch, result)})
+    except (UserError, OSError) as error:  # a full disk, a damaged file: all trials would fail, so the sweep stops
+        tune.report({"user_error": str(error)})
+    except Exception as error:  # a failed trial is a result of the study
+        tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
+
+
+@contextlib.contextmanager
+def time_limited(seconds: float | None, file: Path) -> Iterator[None]:
+    """Kill this process after so many seconds, even if it hangs; its traceback is written to the file."""
+    if not seconds:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w") as opened:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=opened)  # works while the GIL is held
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    file.unlink()
+
+
+def overdue_location(file: Path) -> str:
+    """Innermost call in the file of `time_limited`, as `at file.py, line 3, in f`; "" if there is no file."""
+    if not file.exists() or not (text := file.read_text()):
+        return ""
+    thread = next((t for t in text.split("\n\n") if "in run_job" in t), text)
+    call = re.search(r'File "(?:.*/)?(.+)", line (\d+) in (\S+)', thread)
+    return f"at {call[1]}, line {call[2]}, in {call[3]}" if call else "at an unknown location"

@@ -1,0 +1,86 @@
+"""Append-only event log (JSON lines): the durable record from which the MLflow store is written.
+
+An event concerns one run, by name: its start (`begin`: title, parent and tags), `params`, `metrics` ([name, value,
+step]), `tags`, `files` ([path under the output folder, artifact folder]) and `status`. `time` is in milliseconds since
+1970. The first line is a header with the id of the log and the experiment.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.storage.files import drop_partial_line
+
+FOLDER = "track"  # under the output folder
+Event = dict[str, object]
+
+
+class EventLog:
+    """Append-only file of events, with one writer and any number of concurrent readers."""
+
+    def __init__(self, path: Path, experiment: str):
+        """Open or create the log at `path`, for runs of this MLflow experiment. Raises `UserError` if it cannot."""
+        self.path = path
+        try:
+            drop_partial_line(path)
+            if not path.exists() or not path.stat().st_size:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._append({"log": uuid.uuid4().hex[:12], "experiment": experiment})
+            read_header(path)
+        except OSError as error:
+            raise UserError(f"cannot open the event log {str(path)!r}: {error.strerror}") from None
+
+    def append(self, run: str, **event: object) -> None:
+        """Append an event of a run and sync it to disk. Raises `UserError` if it cannot be written."""
+        try:
+            self._append({"run": run, "time": int(time.time() * 1000), **{k: v for k, v in event.items() if v}})
+        except OSError as error:
+            raise UserError(f"cannot write {str(self.path)!r}: {error.strerror}; existing data is unchanged") from None
+
+    def _append(self, event: Event) -> None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab") as file:
+                file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, size)  # drop the partial line that a full disk left
+            raise
+
+
+def read_header(path: Path) -> Event:
+    """The header: id (`log`) and `experiment`. Raises `UserError` if the file is no event log."""
+    for event, _ in _lines(path, 0):
+        if "log" in event:
+            return event
+        break
+    raise UserError(f"{str(path)!r} is not an event log; move it away to start anew")
+
+
+def first_event(path: Path) -> int:
+    """Byte offset of the first event, after the header."""
+    return next((end for _, end in _lines(path, 0)), 0)
+
+
+def read_events(path: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
+    """Events from a byte offset on, each with the offset after it. Raises `UserError` for a damaged line."""
+    return _lines(path, start or first_event(path))
+
+
+def _lines(path: Path, start: int) -> Iterator[tuple[Event, int]]:
+    with open(path, "rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):  # still being written
+                return
+            start += len(line)
+            try:
+                yield json.loads(line), start
+            except ValueError:
+                raise UserError(f"{str(path)!r} is damaged before byte {start}; move it away to start anew") from None

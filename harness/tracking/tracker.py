@@ -1,0 +1,267 @@
+"""MLflow tracking of a sweep: a run per sweep, nested in it one per study, in that one per trial and seed.
+
+The tracker only appends to an event log on disk; `harness.tracking.delivery` writes that to MLflow. So no trial waits
+for a server, and none is lost with it.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from harness.config.domains import format_setting
+from harness.config.trial_key import PROTOCOL
+from harness.evaluation.checks.evidence import Check
+from harness.evaluation.scores import Score
+from harness.storage import provenance
+from harness.storage.workspace import Workspace
+from harness.sweep.jobs import Job, Outcome
+from harness.tracking import event_log
+from harness.training.epoch_metrics import EpochMetrics
+from harness.trials.result import Result
+
+FLUSH = 5.0  # seconds, at least, between two writes of the metrics of running trials
+RATE = 30  # writes per second that a store can take: with many concurrent trials, flushes are rarer
+PARAM = 6000  # characters: limit on the value of a param
+CURVES = ("robust", "clean")  # also stored as tags: a report of a thousand runs cannot query the history of each
+POINTS = 400  # of a curve in a tag, whose limit is 8,000 characters
+SWEEP = "sweep"  # name of the sweep's own run in the log
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # MLflow shows KILLED like a failure
+_ROLES = {"search": "trial", "seed": "seed"}  # in run names
+
+
+class Tracker:
+    """Sweep callback that logs studies, trials and scores to an event log, each once, also after a restart."""
+
+    def __init__(self, workspace: Workspace, experiment: str, tags: Mapping[str, str], name: str = ""):
+        """Open or create the log `name` (default: that of the sweep), and read what it holds already."""
+        self._workspace, self._tags = workspace, dict(tags)
+        name = name or f"{experiment}-{tags['harness.sweep']}"
+        self.log = workspace.out / event_log.FOLDER / f"{name}.jsonl"
+        self._log = event_log.EventLog(self.log, experiment)
+        self._begun: set[str] = set()  # names of runs: job ids and studies
+        self._studies: set[str] = set()
+        self._ended: set[str] = set()
+        self._last: dict[str, int] = {}  # job id -> last logged epoch
+        self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
+        self._figures: dict[str, list] = {}  # study -> last logged figures of its winner
+        self._curves: dict[str, dict[int, EpochMetrics]] = {}  # job id -> epoch -> metrics
+        self._pending: dict[str, list] = {}
+        self._flushed = time.monotonic()
+        self._read_log()
+
+    def _read_log(self) -> None:
+        for event, _ in event_log.read_events(self.log):
+            run = event["run"]
+            self._begun.add(run)
+            metrics = [tuple(metric) for metric in event.get("metrics", ())]
+            for name, value, _ in metrics:
+                if name == "epoch":
+                    self._last[run] = max(self._last.get(run, 0), int(value))
+            if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
+                self._figures[run] = metrics
+            if event.get("tags", {}).get("harness.state") == "complete":  # failed jobs are run again
+                self._ended.add(run)
+
+    def start_sweep(self, title: str, note: str) -> None:
+        """Start the sweep's run, the parent of its studies and holder of its report."""
+        tags = {"harness.role": "sweep", "harness.job": SWEEP, "mlflow.note.content": note}
+        self._begin(SWEEP, title, None, tags, {})
+
+    def start_study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
+        """Start the run of a study, nested in the sweep's. searched: path -> domain as text."""
+        self._searched[name] = cell, tuple(searched)
+        tags = {"harness.role": "study", "harness.study": name, "harness.cell": cell, **tags}
+        self._begin(name, cell, SWEEP, tags, {f"search.{path}": domain for path, domain in searched.items()})
+
+    def _begin(
+        self, name: str, title: str, parent: str | None, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> None:
+        self._studies.add(name)
+        if name in self._begun:
+            self._log.append(name, status="RUNNING")
+        else:
+            begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
+            self._log.append(name, begin=begin, params=_texts(params))
+            self._begun.add(name)
+
+    def on_winners(self, study: str, winners: list[str]) -> None:
+        """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count."""
+        self._log.append(study, tags={"harness.winners": ",".join(winners)})
+
+    def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
+        """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
+        metrics = _metrics(figures, 0)
+        if metrics != self._figures.get(study):
+            self._figures[study] = metrics
+            self._log.append(study, metrics=metrics)
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether the job's run is logged as complete."""
+        return job.id in self._ended
+
+    def on_start(self, job: Job) -> None:
+        if job.id in self._begun:
+            return
+        tags = {
+            "harness.role": job.role,
+            "harness.study": job.study,
+            "harness.job": job.id,
+            "harness.key": job.trial.key,
+            "harness.number": str(job.number),
+            "harness.winner": job.winner,
+            "harness.state": "running",
+        }
+        title = f"{_ROLES[job.role]} {job.number}: {self._searched[job.study][0]}"
+        begin = {"title": title, "parent": job.study, "tags": {**self._tags, **tags}}
+        self._log.append(job.id, begin=begin, params=_texts(job.trial.flat()))
+        self._begun.add(job.id)
+
+    def on_epoch(self, job: Job, row: EpochMetrics) -> None:
+        self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
+        if row["epoch"] <= self._last.get(job.id, 0):
+            return
+        self._last[job.id] = row["epoch"]
+        self._pending.setdefault(job.id, []).extend(_metrics(row, int(row["epoch"])))
+        if time.monotonic() - self._flushed > max(FLUSH, len(self._pending) / RATE):
+            self.flush()
+
+    def on_worker_lost(self, job: Job, why: str) -> None:
+        self._log.append(job.id, tags={"harness.lost": why})
+
+    def on_end(self, job: Job, outcome: Outcome) -> None:
+        self.on_start(job)  # a job with a stored result may end before Ray reports its start
+        curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])
+        if job.id in self._ended:  # logged by a command that was killed before the study stored it
+            return
+        tags, files = {"harness.state": outcome.state, **_curves(curves)}, []
+        if outcome.reason:
+            tags["harness.reason"] = outcome.reason
+        if outcome.result:
+            metrics += _metrics(_summary(outcome.result), job.trial.epochs)
+            # The machine that trained it, not necessarily this one.
+            tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
+            tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
+            tags |= _check_tags(outcome.result.checks)
+            names = ["result.json", "val.npz", "test.npz"]
+            names += ["weights.pt", "gallery.npz"] if job.role == "seed" else []
+            files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
+            self._ended.add(job.id)
+        tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
+        self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
+
+    def log_evaluation(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        metrics: Mapping[str, float],
+        checks: list[Check],
+        files: list[Path],
+    ) -> None:
+        """Log a standalone run for a net measured outside a sweep, unless it is logged already."""
+        if name in self._ended:
+            return
+        tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
+        self._log.append(
+            name,
+            begin={"title": name, "parent": None, "tags": tags},
+            params=_texts(params),
+            metrics=_metrics(metrics, 0),
+            tags={**_check_tags(checks), "harness.state": "complete"},
+            files=self._files(files),
+            status="FINISHED",
+        )
+        self._ended.add(name)
+
+    def attach(self, report: Iterable[Path]) -> None:
+        """Log the report's files as artifacts of the sweep's run."""
+        self._log.append(SWEEP, files=self._files(report, "report"))
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Flush, and log the status of the sweep and its studies."""
+        self.flush()
+        for name in sorted(self._studies):
+            self._log.append(name, status=status)
+
+    def flush(self) -> None:
+        """Log pending metrics."""
+        for job, metrics in self._pending.items():
+            self._log.append(job, metrics=metrics)
+        self._pending.clear()
+        self._flushed = time.monotonic()
+
+    def _files(self, paths: Iterable[Path], folder: str = "") -> list[tuple[str, str]]:
+        existing = [path for path in paths if self._workspace.remote or path.exists()]  # or on another node
+        return [(str(path.relative_to(self._workspace.out)), folder) for path in existing]
+
+
+def _metrics(values: Mapping[str, float], step: int) -> list[tuple[str, float, int]]:
+    return [(name, float(value), step) for name, value in values.items() if math.isfinite(value)]
+
+
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Settings as MLflow params; numbers in plain notation, for its plots."""
+    texts = {path: f"{value:.9g}" if isinstance(value, float) else str(value) for path, value in values.items()}
+    return {path: text[:PARAM] for path, text in texts.items()}
+
+
+def _curves(rows: Mapping[int, EpochMetrics]) -> dict[str, str]:
+    """The validation curves of a run as tags, `6:0.2303 12:0.3125`: epoch and value."""
+    tags = {}
+    for name in CURVES:
+        points = [f"{epoch}:{row[key]:.4f}" for epoch, row in sorted(rows.items()) if (key := f"curve/{name}") in row]
+        stride = -(-len(points) // POINTS) or 1
+        thinned = points[-1::-stride][::-1]  # always with the last point
+        tags |= {f"harness.curve.{name}": " ".join(thinned)} if thinned else {}
+    return tags
+
+
+def _summary(result: Result) -> dict[str, float]:
+    """All scores with standard errors and n, the seconds by phase, the number of test evaluations."""
+    seconds = {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
+    return {"test_touches": result.test_evaluations, **score_metrics(result.scores), **seconds}
+
+
+def score_metrics(scores: list[Score]) -> dict[str, float]:
+    """All scores with standard errors and counts, named so that MLflow groups them by split.
+
+    n is logged once per split, as `images`, and for each score of fewer images.
+    """
+    summary: dict[str, float] = {}
+    for score in scores:
+        split, _, name = score.name.partition("/")
+        whole = max(s.n for s in scores if s.name.startswith(f"{split}/"))
+        summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/images": whole}
+        summary |= {f"{split}_{kind}/{name}": count for kind, count in score.counts.items()}
+        summary |= {f"{split}_n/{name}": score.n} if score.counts or score.n < whole else {}
+    return summary
+
+
+def _run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -> str:
+    """Markdown note of a run for its MLflow page: role, settings, outcome, failed checks."""
+    title = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"
+    title += " (the published setting)" if job.role == "search" and job.number == 0 else ""
+    values = {path: value for path, value in job.trial.flat().items() if path in searched}
+    settings = ", ".join(f"`{path}` {format_setting(path, value)}" for path, value in values.items())
+    lines = [f"{title} of **{cell}**{f': {settings}' if settings else ''}.", f"It is {outcome.state}"]
+    lines[1] += f" after {outcome.epoch} epochs{f': {outcome.reason}' if outcome.reason else ''}."
+    if outcome.result and outcome.result.checks:
+        failed = [f"- {c.name}: {c.about}" for c in outcome.result.checks if c.passed is False]
+        passed = ", ".join(c.name for c in outcome.result.checks if c.passed)
+        lines += ["Checks in doubt:\n" + "\n".join(failed)] if failed else []
+        lines += [f"Checks passed: {passed}."]
+    return "\n\n".join(lines)
+
+
+def _check_tags(checks: list[Check]) -> dict[str, str]:
+    """A tag per check: verdict and message; the message alone says that a check was not asked."""
+    verdicts = {True: "passed: ", False: "doubt: ", None: ""}
+    return {f"harness.check.{c.name}": verdicts[c.passed] + c.about for c in checks}
+
+
+def environment_tags() -> dict[str, str]:
+    """Tags with package versions, git commit and protocol version."""
+    code = {f"harness.{name}": text for name, text in provenance.code().items()}
+    commit = code["harness.git"].split()[0]
+    source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
+    return {"harness.protocol": str(PROTOCOL), **code, **source, "mlflow.source.git.commit": commit}

@@ -1,0 +1,3 @@
+"""Metrics of one epoch: `epoch`, `seconds`, mean losses `train/...` and validation scores `curve/...`."""
+
+EpochMetrics = dict[str, float]

@@ -1,0 +1,40 @@
+"""Disk cache of a teacher's saliency maps, with checksums."""
+
+import hashlib
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.datasets import Data
+from harness.storage.files import digest, quarantine, write
+from harness.storage.sealed_json import read_json, write_json
+from harness.storage.workspace import Workspace
+from harness.training.settings import Maps
+from harness.training.teacher_maps import Teacher, compute_maps
+
+
+def cached_maps(
+    name: str, maps: Maps, teacher: Teacher, data: Data, workspace: Workspace
+) -> tuple[Tensor, float, float]:
+    """Load a teacher's maps from the cache, or compute and store them.
+
+    Returns the maps (N, C or 1, H, W) int8, the seconds that they took, and the seconds that training the teacher took.
+    """
+    identity = (teacher.key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
+    folder = workspace.cache("maps", hashlib.sha256(repr(identity).encode()).hexdigest()[:12])
+    file, costs_file = folder / "maps.npy", folder / "costs.json"
+    with workspace.exclusive(folder):
+        costs = read_json(costs_file)
+        if costs and file.exists() and costs.get("digest") != digest(file):
+            quarantine(file)
+        if costs is None or not file.exists():
+            net, teacher_seconds = teacher.train()
+            began = time.perf_counter()
+            computed = compute_maps(name, maps, net, data.train, workspace.device)
+            costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in identity]}
+            write(file, lambda temporary: np.save(temporary, computed))
+            costs["digest"] = digest(file)
+            write_json(costs_file, costs)
+    return torch.from_numpy(np.load(file, mmap_mode="c")), costs["maps"], costs["teacher"]

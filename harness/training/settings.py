@@ -1,0 +1,46 @@
+"""Settings of the training: `optim.*` and `maps.*`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Optimiser, schedule and precision.
+
+    lr: peak learning rate. average: decay of the weight average (EMA) that is evaluated (0: none).
+    schedule: `step` multiplies by 0.1 at 50 % and 75 %, `cosine` falls to 0, `cyclic` rises for 40 % and falls to 0.
+    clip: maximum gradient norm (0: no clipping). precision: `auto` is bfloat16 where a GPU supports it, else float32;
+    evaluation is always float32.
+    """
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine", "cyclic"] = "constant"
+    average: float = 0.0
+    clip: float = 0.0
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The map s that saliency-based methods train on; see `harness.training.training_maps`.
+
+    saliency: a method of `harness.explain.saliency_maps`, or `box`, `mask`, `random`. teacher: the training method of
+    the teacher net. Two of either, joined by "+": one is chosen at random, with equal probability, each epoch. target:
+    the class explained.
+    binarise: to {-1, 1} by `sign` (`median` for unsigned maps), by the `median` or the `quantile` of each map;
+    `minmax` rescales to [0, 1], `none` leaves [-1, 1]. teacher_seed: -1 for a teacher of the trial's own seed, so that
+    an interval over seeds includes the teacher's variance; else one teacher of that seed for all. live: compute on each
+    augmented batch, as the released code does, rather than once.
+    """
+
+    saliency: str = "smoothgrad"
+    teacher: str = "standard"
+    target: Literal["label", "predicted"] = "label"
+    binarise: Literal["sign", "median", "quantile", "minmax", "none"] = "sign"
+    quantile: float = 0.5
+    teacher_seed: int = -1
+    live: bool = False

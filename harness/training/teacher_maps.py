@@ -1,0 +1,48 @@
+"""Saliency maps of a trained teacher net, as training data for other nets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.data.batches import MAP_UNIT
+from harness.data.datasets import Split
+from harness.explain import binarise_maps, saliency_maps
+from harness.randomness import full_float32, seeded
+from harness.training.settings import Maps
+
+CHUNK = 256  # images per batch
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The net that is explained. key: its trial key. train() -> (trained net, seconds of its training)."""
+
+    key: str
+    train: Callable[[], tuple[nn.Module, float]]
+
+
+def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Binarised saliency maps (B, C or 1, H, W) in [-1, 1] of a batch x in [0, 1].
+
+    In maps of signs, a 0 is replaced by a random sign.
+    """
+    with full_float32():
+        s = saliency_maps.find(name)(net, x, saliency_maps.explained(net, x, y, maps.target))
+    s = binarise_maps.binarise(s, maps.binarise, signed=saliency_maps.signed(name), quantile=maps.quantile)
+    if maps.binarise in ("minmax", "none"):
+        return s
+    return torch.where(s == 0, torch.where(torch.rand_like(s) < 0.5, -1.0, 1.0), s)
+
+
+def compute_maps(name: str, maps: Maps, net: nn.Module, train: Split, device: str) -> np.ndarray:
+    """Saliency maps of a split as int8 (N, C or 1, H, W), scaled by MAP_UNIT."""
+    parts = []
+    with seeded("maps", name):
+        for x, y in zip(train.x.split(CHUNK), train.y.split(CHUNK), strict=True):
+            x = x.to(device, memory_format=torch.channels_last).float().div_(255)
+            s = explain(name, maps, net, x, y.to(device))
+            parts.append((s * MAP_UNIT).round().to(torch.int8).cpu().numpy())
+    return np.concatenate(parts)

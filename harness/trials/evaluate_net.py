@@ -1,0 +1,166 @@
+"""Evaluate one net outside of its training: a trial's, by key, or an external model; results are stored beside it."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from harness.config.trial import Trial, build
+from harness.config.trial_key import PROTOCOL
+from harness.data import datasets
+from harness.data.datasets import Data
+from harness.errors import UserError, unknown_name
+from harness.evaluation import evaluator, external, image_synthesis
+from harness.evaluation.checks.check_evaluation import check_evaluation
+from harness.evaluation.checks.evidence import Check
+from harness.evaluation.evaluator import Progress, no_progress
+from harness.evaluation.scores import Ledger, Score, save_images
+from harness.storage.files import write
+from harness.storage.sealed_json import read_json, write_json
+from harness.storage.workspace import Workspace
+from harness.trials import result as trial_result
+from harness.trials import run
+
+
+@dataclass(frozen=True)
+class Target:
+    """A net to evaluate. metadata: identifies it in the results. folder: for its results.
+
+    record_test_evaluation() counts a measurement on the test images.
+    """
+
+    model: nn.Module
+    data: Data
+    folder: Path
+    metadata: dict[str, str]
+    record_test_evaluation: Callable[[], object]
+
+
+def load_trial(key: str, workspace: Workspace) -> Trial:
+    """The trial of that key under `workspace.out`. Raises `UserError` if there is none, or of another protocol."""
+    valid = re.fullmatch("[0-9a-f]{12}", key)  # anything else could be a path out of the folder
+    record = read_json(workspace.fetched(workspace.trial(key)) / "trial.json") if valid else None
+    if record is None:
+        raise unknown_name("trial", key, [p.name for p in (workspace.out / "trials").glob("*") if p.is_dir()])
+    trial = build(record["settings"])
+    if trial.key != key:
+        raise UserError(
+            f"trial {key} was run by another version of this harness with a different protocol; run it again"
+        )
+    return trial
+
+
+def trial_target(trial: Trial, requested: Trial, workspace: Workspace) -> Target:
+    """The net of a trial, trained first if needed. requested: the trial with the requested measurement settings."""
+    data = datasets.load(trial.data, workspace)
+    evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
+    model, result = run.trained_model(trial, workspace)
+    metadata = {"trial": trial.key}
+    return Target(
+        model,
+        data,
+        workspace.trial(trial.key),
+        metadata,
+        lambda: trial_result.record_test_evaluation(result, workspace),
+    )
+
+
+def external_target(model: str, weights: Path | None, requested: Trial, workspace: Workspace) -> Target:
+    """An external model. Raises `UserError` if it does not fit the data."""
+    data = datasets.load(requested.data, workspace)
+    evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
+    net = external.load_external(model, weights, data, workspace.device)
+    metadata = {"model": model, "weights": weights.name if weights else "its own"}
+    metadata |= {
+        path: str(value) for path, value in requested.flat().items() if path == "data" or path.startswith("data.")
+    }
+    metadata["fingerprint"] = external.fingerprint(net, data, workspace.device)
+    folder = workspace.out / "evaluations" / _digest({**metadata, **data.checksums})
+
+    def record_test_evaluation() -> None:
+        counted = read_json(folder / "touches.json") or {"touches": 0}
+        write_json(folder / "touches.json", {"touches": counted["touches"] + 1})
+
+    return Target(net, data, folder, metadata, record_test_evaluation)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and checks of an evaluation, stored in NAME.json (`file`), NAME.npz and NAME-attacked.npz."""
+
+    scores: list[Score]
+    checks: list[Check]
+    settings: dict[str, object]
+    file: Path
+
+
+def measure(
+    target: Target,
+    requested: Trial,
+    workspace: Workspace,
+    *,
+    split: str,
+    images: int = 0,
+    other: tuple[str, nn.Module] | None = None,
+    progress: Progress = no_progress,
+) -> Evaluation:
+    """Measure the suites of `requested` on `val` or `test`, and store the result. images: only the first so many.
+
+    other: key and net of another seed, for a transfer check. A test evaluation is recorded before measuring starts.
+    """
+    settings = {
+        path: value for path, value in requested.flat().items() if path.startswith(("measure.", "attribution."))
+    }
+    part = getattr(target.data, split).head(images).to(workspace.device)
+    files = (
+        None if split == "val" else evaluator.published(requested.measure, requested.data.name, part, workspace.data)
+    )
+    settings["protocol"] = PROTOCOL
+    settings |= {"images": images} if len(part) < len(getattr(target.data, split)) else {}
+    settings |= {"other": other[0]} if other else {}
+    settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}
+    stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
+    file = stem.with_suffix(".json")
+    with workspace.exclusive(target.folder):
+        if (stored := read_json(file)) is not None:
+            scores, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
+            return Evaluation(scores, checks, {**target.metadata, **settings}, file)
+        if split == "test" and not stem.exists():
+            target.record_test_evaluation()
+        stem.mkdir(parents=True, exist_ok=True)  # an existing one is resumed
+        began = time.perf_counter()
+        ledger = Ledger(stem)
+        val = None if split == "val" else target.data.val.to(workspace.device)
+        options = {"name": split, "val": val, "published": files, "ledger": ledger, "progress": progress}
+        scores = evaluator.evaluate(target.model, part, requested.measure, requested.attribution, **options)
+        save_images(stem.with_suffix(".npz"), scores)
+        examples = stem.with_name(f"{stem.name}-attacked.npz")
+        net = other[1] if other else None
+        checks = check_evaluation(
+            target.model, part, requested.measure, scores, examples=examples, other=net, expensive=True
+        )
+        record = {**target.metadata, "settings": settings, "seconds": time.perf_counter() - began}
+        record |= {"machine": trial_result.describe_machine(workspace.device), "checksums": target.data.checksums}
+        record |= {"scores": [s.record() for s in scores], "checks": [vars(c) for c in checks]}
+        write_json(file, record)
+        ledger.clear()
+    return Evaluation(scores, checks, {**target.metadata, **settings}, file)
+
+
+def synthesise(target: Target, workspace: Workspace, per_class: int) -> Path:
+    """Write a PNG of images that the net synthesises, one row per class; see `harness.evaluation.image_synthesis`."""
+    train = target.data.train.to(workspace.device)
+    classes = sorted(train.y.unique().tolist())
+    images = image_synthesis.samples(target.model, train, classes, per_class)
+    file = target.folder / "samples.png"
+    write(file, lambda temporary: temporary.write_bytes(image_synthesis.grid(images)))
+    return file
+
+
+def _digest(value: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,199 @@
+"""Run one trial: load data, prepare maps, train, validate, test.
+
+A trial's folder is named by its key. Finished steps are not repeated; interrupted ones are resumed.
+"""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable
+
+from torch import nn
+
+import methods
+from harness.config.trial import Trial
+from harness.data import datasets
+from harness.data.batches import Batches
+from harness.data.datasets import Data, Split
+from harness.errors import UserError, one_line
+from harness.evaluation import evaluator, gallery, suites
+from harness.evaluation.checks.check_evaluation import check_evaluation
+from harness.evaluation.scores import Ledger, Score
+from harness.models import nets
+from harness.randomness import seeded
+from harness.storage.sealed_json import read_json, write_json
+from harness.storage.weights import load_weights, save_weights
+from harness.storage.workspace import Workspace
+from harness.training import loop, training_maps
+from harness.training.epoch_metrics import EpochMetrics
+from harness.training.teacher_maps import Teacher
+from harness.trials.result import (
+    GALLERY,
+    Result,
+    check_same_data,
+    describe_machine,
+    load_result,
+    record_test_evaluation,
+    store_result,
+)
+from harness.trials.teachers import teacher_trial
+
+
+def no_report(row: EpochMetrics) -> None:
+    """No-op epoch callback."""
+
+
+def run(
+    trial: Trial, workspace: Workspace, *, report: Callable[[EpochMetrics], None] = no_report, test: bool = False
+) -> Result:
+    """Train and validate a trial, and with `test` measure it on the test images; finished steps are skipped.
+
+    report(row) is called for every epoch, including those of an earlier, interrupted run. Raises `UserError` for bad
+    input, `Diverged` for a loss that is not finite.
+    """
+    data = datasets.load(trial.data, workspace)
+    evaluator.check(trial.measure, trial.attribution, data, trial.data.name)
+    folder = workspace.trial(trial.key)
+    with workspace.exclusive(folder) as push_if_due:
+        result = load_result(trial, folder, data)
+        if result is None:
+
+            def on_epoch(row: EpochMetrics) -> None:
+                push_if_due()
+                report(row)
+
+            result = _train(trial, workspace, data, on_epoch)
+        else:
+            for row in result.rows:
+                report(row)
+        if test and not any(s.name.startswith("test/") for s in result.scores):
+            result = _test(result, workspace, data)
+        if test and not (folder / GALLERY).exists():
+            _store_gallery(trial, workspace, data)
+    return result
+
+
+def trained_model(trial: Trial, workspace: Workspace) -> tuple[nn.Module, Result]:
+    """The trained net on the device, in evaluation mode, and its result; trains it first if needed."""
+    result = run(trial, workspace)
+    data = datasets.load(trial.data, workspace)
+    return _trained_model(trial, data, workspace).eval(), result
+
+
+def _model(trial: Trial, data: Data, workspace: Workspace) -> nn.Module:
+    with seeded(trial.seed, "weights"):
+        model = nets.build(trial.model, data.channels, len(data.classes))
+    if trial.normalise:
+        model.normalised_by(*data.statistics())
+    return model.to(workspace.device)
+
+
+def _trained_model(trial: Trial, data: Data, workspace: Workspace) -> nn.Module:
+    """The net with its stored weights. Raises `UserError` if they do not fit."""
+    model, file = _model(trial, data, workspace), workspace.trial(trial.key) / "weights.pt"
+    try:
+        model.load_state_dict(load_weights(file))
+    except (RuntimeError, TypeError, AttributeError):
+        raise UserError(
+            f"{str(file)!r} holds no weights of {trial.model!r}; remove its folder and it runs again"
+        ) from None
+    return model
+
+
+def _train(trial: Trial, workspace: Workspace, data: Data, report: Callable[[EpochMetrics], None]) -> Result:
+    folder = workspace.trial(trial.key)
+    stored = read_json(folder / "trial.json")
+    if stored and (folder / "checkpoint.pt").exists():
+        check_same_data(stored["checksums"], trial, folder, data)
+    else:
+        Ledger(folder / "measuring-val").clear()  # scores of earlier weights
+    write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
+
+    prepared = _prepare_maps(trial, data, workspace)
+    model = _model(trial, data, workspace)
+    part, val = data.train.to(workspace.device), data.val.to(workspace.device)
+    watched = val.head(trial.measure.images)
+
+    def watch(net: nn.Module, done: int) -> EpochMetrics:
+        if done % trial.measure.watch and done != trial.epochs:
+            return {}
+        scores = evaluator.evaluate(net, watched, trial.measure, name="curve", suite=suites.robust_suite)
+        return {s.name: s.mean for s in scores}
+
+    net, rows = loop.fit(
+        model,
+        trial.method,
+        Batches(part.x, part.y, prepared.maps, trial.batch, trial.augment, trial.data.crop),
+        trial.optim,
+        trial.epochs,
+        seed=trial.seed,
+        checkpoint=folder / "checkpoint.pt",
+        watch=watch,
+        report=report,
+    )
+    save_weights(folder / "weights.pt", net.state_dict())
+    scores, took = _timed(lambda: _measure(trial, net, val, "val", workspace, data))
+    seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
+    result = Result(trial, scores, rows, seconds, data.checksums, describe_machine(workspace.device))
+    store_result(result, folder, "val")
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
+
+
+def _prepare_maps(trial: Trial, data: Data, workspace: Workspace) -> training_maps.TrainingMaps:
+    """The maps that the method trains on, if any; their teacher is trained first if needed."""
+    if not methods.reads_maps(trial.method):
+        return training_maps.TrainingMaps()
+    training_maps.check(trial.maps, data, trial.data.name)
+
+    def teacher(method: str) -> Teacher:
+        spec = teacher_trial(trial, method)
+
+        def train() -> tuple[nn.Module, float]:
+            net, result = trained_model(spec, workspace)
+            return net, result.seconds["train"]
+
+        return Teacher(spec.key, train)
+
+    return training_maps.prepare_maps(trial.maps, data, workspace, teacher, seed=trial.seed)
+
+
+def _test(result: Result, workspace: Workspace, data: Data) -> Result:
+    """Measure on the test images. The test evaluation is recorded first, so that an interrupted one counts."""
+    folder = workspace.trial(result.trial.key)
+    model = _trained_model(result.trial, data, workspace)
+    result = record_test_evaluation(result, workspace)
+    split, trial = data.test.to(workspace.device), result.trial
+    scores, took = _timed(lambda: _measure(trial, model, split, "test", workspace, data))
+    checks = check_evaluation(model, split, trial.measure, scores, examples=folder / "attacked.npz")
+    seconds = {**result.seconds, "test": took}
+    result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds, checks=checks)
+    (folder / GALLERY).unlink(missing_ok=True)  # of earlier weights
+    store_result(result, folder, "test")
+    return result
+
+
+def _store_gallery(trial: Trial, workspace: Workspace, data: Data) -> None:
+    """Store the gallery of a tested net. Failure is a warning only: the scores are stored already."""
+    try:
+        model = _trained_model(trial, data, workspace)
+        file = workspace.trial(trial.key) / GALLERY
+        gallery.store_gallery(file, model, data, trial.measure, trial.attribution, device=workspace.device)
+    except (RuntimeError, UserError) as error:  # such as out of memory
+        warnings.warn(f"no gallery of trial {trial.key}: {one_line(error)}", stacklevel=2)
+
+
+def _measure(trial: Trial, net: nn.Module, split: Split, name: str, workspace: Workspace, data: Data) -> list[Score]:
+    """Scores of a split; an interrupted evaluation is resumed from its ledger."""
+    folder = workspace.trial(trial.key)
+    options = {"name": name, "ledger": Ledger(folder / f"measuring-{name}")}
+    if name == "test":
+        options["val"] = data.val.to(split.x.device)
+        options["published"] = evaluator.published(trial.measure, trial.data.name, split, workspace.data)
+    return evaluator.evaluate(net, split, trial.measure, trial.attribution, **options)
+
+
+def _timed(work: Callable[[], list[Score]]) -> tuple[list[Score], float]:
+    began = time.perf_counter()
+    scores = work()
+    return scores, time.perf_counter() - began

@@ -1,0 +1,112 @@
+"""Published figures from papers, and the lookup of the one that is comparable with a run.
+
+`published.csv` has one figure per line, in per cent as printed in the authors' slides (ablations: as in their plotting
+scripts), row by row of each table. `row` and `column` are those of the table, `protocol` describes how the figure was
+measured. `settings` lists what has to agree with a run besides data set, method, saliency, teacher and the score's
+name (which contains steps, restarts and eps), so an ablation's figure matches only runs with exactly that setting.
+| separates alternatives. An empty teacher means that the maps need none (boxes, masks), an empty score that no
+measured score is comparable."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from reports.read.score_names import attack
+
+FIGURES = Path(__file__).parents[1] / "published.csv"
+# Suites with the papers' attacks, independent of the run's settings: number of steps, and step size.
+_SUITES = {"paper-sat": (5, 2 / 255), "paper-art": (40, 2 / 255)}
+
+
+@cache
+def figures() -> pd.DataFrame:
+    """All figures, one per row, in the order of the printed tables. The index, from 0, is their `id`.
+
+    Columns: paper, table, row, column, data, method, saliency, teacher, settings, score, printed (the value's text),
+    value (in %), protocol, note."""
+    text = pd.read_csv(FIGURES, dtype=str, keep_default_na=False).rename(columns={"value": "printed"})
+    return text.assign(value=text["printed"].astype(float))
+
+
+def lookup(params: Mapping[str, str], score: str) -> dict[str, object] | None:
+    """The published figure comparable with a score of a run with these parameters (dotted path -> text), if any.
+
+    Returns a row of `figures` with its `id`. Of several that match, the one with the most settings. Runs on a subset of
+    the images match none."""
+    if _number(params.get("data.limit", "0")) != 0:
+        return None
+    saliency, teacher = params.get("maps.saliency", ""), params.get("maps.teacher", "")
+    settings = {**params, "measure.step": step(params, score)}
+    matching = [
+        figure
+        for figure in _by_key().get((params.get("data", ""), params.get("method", ""), score), ())
+        if saliency in figure["saliency"].split("|")
+        and figure["teacher"] in ("", teacher)
+        and _agrees(figure["settings"], settings)
+    ]
+    best = max(matching, key=lambda figure: len(figure["settings"].split()), default=None)
+    return None if best is None else dict(best)
+
+
+@cache
+def alike(figure: int) -> tuple[int, ...]:
+    """The ids of this figure and of its repetitions in other tables: equal value, data, maps and teacher.
+
+    A run that matches this figure matches all of them: they require no further settings."""
+    this = figures().loc[figure]
+    fixed = set(this["settings"].split())
+    return tuple(
+        candidate["id"]
+        for candidate in _by_key()[this["data"].split("|")[0], this["method"], this["score"]]
+        if all(candidate[of] == this[of] for of in ("data", "saliency", "teacher", "value"))
+        and fixed.issuperset(candidate["settings"].split())
+    )
+
+
+@cache
+def _by_key() -> dict[tuple[str, str, str], list[dict[str, object]]]:
+    """(data set, method, score) -> figures. An index, since reports look up thousands of scores."""
+    by_key = defaultdict(list)
+    for figure, row in enumerate(figures().to_dict("records")):
+        for data in row["data"].split("|"):
+            by_key[data, row["method"], row["score"]].append({"id": figure, **row})
+    return dict(by_key)
+
+
+def _agrees(settings: str, run_settings: Mapping[str, str | float]) -> bool:
+    pairs = (setting.partition("=")[::2] for setting in settings.split())
+    return all(_same(run_settings.get(path), wanted) for path, wanted in pairs)
+
+
+def _same(actual: str | float | None, wanted: str) -> bool:
+    number = _number(wanted)
+    return actual == wanted if math.isnan(number) else math.isclose(_number(actual), number, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def step(params: Mapping[str, str], score: str) -> float:
+    """Step size of the attack behind a score: that of a paper's suite, else, for the run's own attack, `measure.step`.
+
+    For all other attacks, and if that is 0, it is 2.5 * eps / steps."""
+    eps, steps, restarts = attack(score) or (math.nan, 1, 1)
+    for suite, (suite_steps, suite_step) in _SUITES.items():
+        if suite in params.get("measure.suites", "") and steps == suite_steps:
+            return suite_step
+    is_own = all(
+        path not in params or _number(params[path]) == count
+        for path, count in (("measure.steps", steps), ("measure.restarts", restarts))
+    )
+    size = _number(params.get("measure.step", "0")) if is_own else 0
+    return size if size != 0 else 2.5 * eps / 255 / steps
+
+
+@cache
+def _number(text: str | float | None) -> float:
+    try:
+        return float(Fraction(text))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return math.nan

@@ -1,0 +1,265 @@
+"""Figures of a report: SVG plots of the leaderboard, the search and the validation curves."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.analyse import counted_runs, domain_tags, rung_agreement
+from reports.analyse import importance as analyse_importance
+from reports.analyse.columns import control_of, finished, goals, is_missing, shown
+from reports.analyse.curves import curve, epoch_seconds
+from reports.present import number_format, plots
+from reports.read import score_names
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A named plot as SVG text."""
+
+    name: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Drawings side by side under a caption.
+
+    narrow: two fit side by side on a phone. folded: collapsed at first. why_not: why there are no drawings.
+    """
+
+    key: str
+    caption: str
+    drawings: list[Drawing]
+    remark: str = ""
+    narrow: bool = False
+    folded: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One plot in pieces: rows of (name, number, SVG), and the SVG of their common axis."""
+
+    key: str
+    caption: str
+    rows: list[tuple[str, str, str]]
+    axis: str
+    remark: str = ""
+
+
+def spread(leaderboard: pd.DataFrame, runs: pd.DataFrame) -> Spread:
+    """The ranked score of every row with its interval and single seeds."""
+    done = finished(leaderboard)
+    score = done.iloc[0]["ranked_by"]
+    control = control_of(done)
+    tested = counted_runs.tested(runs)
+    rows = done.to_dict("records")
+    dots = [
+        plots.Dot(
+            row[score],
+            row[f"half:{score}"],
+            tuple(tested.loc[tested["row"] == row["cell"], score]),
+            "control" if row["control"] else "best" if row["group"] == 1 else "rest",
+        )
+        for row in rows
+    ]
+    reference = [row[score] for row in rows if row["cell"] == control]
+    drawn, axis = plots.interval_chart(dots, *reference, least=score_names.minimum(score))
+    numbers = [number_format.with_interval(row[score], row[f"half:{score}"]) for row in rows]
+    remark = "Dot: mean over seeds, in per cent. Bar: its 95 % interval. Ticks below: single seeds. "
+    remark += f"Blue: the first group. Hollow: controls.{f' Dashed: {control}.' if control else ''}"
+    names = (row["cell"] for row in rows)
+    return Spread(
+        "spread", f"{_score_title(score)} on test", list(zip(names, numbers, drawn, strict=True)), axis, remark
+    )
+
+
+def strength(leaderboard: pd.DataFrame) -> Figure:
+    """Accuracy against eps, one drawing per cell, if at least one attack was measured."""
+    done = finished(leaderboard)
+    attacks = {name: attack for name in shown(done) if (attack := score_names.attack(name))}
+    families = [attack[1:] for attack in attacks.values()]
+    family = max(families, key=lambda f: (families.count(f), f), default=None)  # the one with the most values of eps
+    strengths = [(0.0, "test/clean"), *sorted((a[0], name) for name, a in attacks.items() if a[1:] == family)]
+    curves = []
+    for row in done.to_dict("records"):
+        available = [(eps, name) for eps, name in strengths if not is_missing(row.get(name))]
+        if len(available) > 1:
+            curves.append(plots.Curve(row["cell"], tuple((e, row[name], row[f"half:{name}"]) for e, name in available)))
+    drawings = [Drawing(own.name, plots.curve(own, [c for c in curves if c is not own])) for own in curves]
+    attack = score_names.family(*family) if family else ""
+    remark = f"Accuracy on test in per cent under {attack}; eps in 255ths; shaded: 95 % interval; grey: other cells."
+    return Figure("strength", "Accuracy against eps", drawings, remark, narrow=True)
+
+
+def corruptions(leaderboard: pd.DataFrame) -> Figure:
+    """Accuracy under every corruption at every severity, one heat map per cell."""
+    done = finished(leaderboard)
+    single = {
+        corruption: name
+        for name in done.columns
+        if name.startswith("test/") and (corruption := score_names.corruption(name))
+    }
+    kinds = [kind for kind in score_names.CORRUPTIONS if any((kind, severity) in single for severity in range(1, 6))]
+    drawings = []
+    for row in done.to_dict("records"):
+        values = [[row.get(single.get((kind, severity)), math.nan) for severity in range(1, 6)] for kind in kinds]
+        if not all(is_missing(value) for line in values for value in line):
+            rows, columns = [kind.replace("_", " ") for kind in kinds], [str(severity) for severity in range(1, 6)]
+            title = f"{row['cell']}: accuracy in per cent by corruption and severity"
+            drawings.append(Drawing(row["cell"], plots.heat(rows, columns, values, title=title)))
+    remark = "Accuracy on test in per cent: a row for each corruption, a column for each of its five severities."
+    return Figure("corruptions", "Corruptions by severity", drawings, remark)
+
+
+def fronts(leaderboard: pd.DataFrame) -> Figure:
+    """Trade-off of the ranked score against clean accuracy, attributional robustness and training time."""
+    done = finished(leaderboard)
+    score = done.iloc[0]["ranked_by"]
+    stable = [n for n in shown(done) if (a := score_names.attribution(n)) and a[2] == "in"]
+    others = dict.fromkeys(["test/clean", *goals(leaderboard), *stable[:1]])
+    pairs = [(name, score_names.label(name)) for name in others if name != score and name in done]
+    drawings = []
+    for x, title in [*pairs, ("seconds:train", "training time")]:
+        rows = [row for row in done.to_dict("records") if not is_missing(row.get(x)) and not is_missing(row[score])]
+        halves = [(row.get(f"half:{x}", math.nan), row[f"half:{score}"]) for row in rows]
+        points = [
+            plots.Point(row["cell"], row[x], row[score], *half, _kind(row))
+            for row, half in zip(rows, halves, strict=True)
+        ]
+        time = {"log_x": True, "less_x": True, "unit_x": " s"} if x == "seconds:train" else {}
+        if len(points) > 1:
+            drawn = plots.front(points, x=title, y=score_names.label(score), **time)
+            drawings.append(Drawing(f"{_score_title(score)} against {title}", drawn))
+    remark = "Full colour: the Pareto front of the means, where no other cell is as good in both and better in one. "
+    remark += "Faint: all others. Hollow: controls."
+    return Figure("fronts", "Trade-offs", drawings, remark)
+
+
+def _kind(row: dict) -> str:
+    return "control" if row["control"] else "best" if row["group"] == 1 else "rest"
+
+
+def hyperparameters(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Figure]:
+    """The goal against every searched hyperparameter, one figure per hyperparameter and one drawing per cell."""
+    search = runs[(runs["role"] == "search") & runs["state"].isin(["complete", "pruned"])]
+    goal = counted_runs.goals(runs)[0]
+    last = "curve/" + goal.partition("/")[2]  # the last value of a pruned trial
+    figures = []
+    for path in sorted(c.removeprefix("space:") for c in runs.columns if c.startswith("space:")):
+        drawings = []
+        for cell, rows in _cells(runs, leaderboard).items():
+            trials = search[search["cell"] == cell]
+            domain = domain_tags.domain(next(iter(trials[f"space:{path}"].dropna()), None))
+            score_of = {"complete": goal, "pruned": last}
+            known = trials.reindex(columns=["state", f"param:{path}", goal, last])
+            points = [_point(path, run, score_of[run["state"]]) for run in known.to_dict("records")]
+            points = [p for p in points if not is_missing(p[0]) and not is_missing(p[1])]
+            if domain and len(points) > 1:
+                winners = set(rows.get(f"set:{path}", []))
+                chosen = _value(path, winners.pop()) if len(winners) == 1 else None
+                drawings.append(Drawing(cell, plots.against(points, label=path, chosen=chosen, **_axis(path, domain))))
+        remark = f"{number_format.capitalised(score_names.label(goal))} on validation, in per cent. "
+        remark += "Hollow: pruned, at its last value. Line: the winner."
+        caption, folded = f"Goal against {path}", bool(figures)
+        figures.append(Figure(f"against-{path}", caption, drawings, remark, narrow=True, folded=folded))
+    return figures
+
+
+def _cells(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Cell -> its leaderboard rows, one per winner, in the leaderboard's order."""
+    tested = counted_runs.tested(runs)
+    cell_of = dict(zip(tested["row"], tested["cell"], strict=True))
+    cells = [cell_of.get(row, row) for row in leaderboard["cell"]]
+    return {cell: leaderboard[[c == cell for c in cells]] for cell in dict.fromkeys(cells)}
+
+
+def _point(path: str, run: dict, score: str) -> tuple[float | str | None, float | None, str]:
+    return _value(path, run.get(f"param:{path}")), run.get(score), run["state"]
+
+
+def _value(path: str, text: object) -> float | str | None:
+    """A setting as a plot value: strengths in 255ths, text if not a number; None for several values at once."""
+    if not isinstance(text, str) or " | " in text:
+        return None
+    value = number_format.plain(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text
+    return value * 255 if number_format.in_255ths(path) else value
+
+
+def _axis(path: str, domain: domain_tags.Domain) -> dict[str, object]:
+    """Axis options from a numeric domain; empty for other domains."""
+    factor = 255 if number_format.in_255ths(path) else 1
+    numbers = [c for c in domain.choices if isinstance(c, int | float) and not isinstance(c, bool)]
+    if domain.choices and len(numbers) < len(domain.choices):
+        return {}
+    low, high = (min(numbers), max(numbers)) if numbers else (domain.low, domain.high)
+    return {"low": low * factor, "high": high * factor, "log": domain.log, "unit": "/255" if factor != 1 else ""}
+
+
+def importance(runs: pd.DataFrame) -> Figure:
+    """PED-ANOVA importance of every searched hyperparameter, over the complete trials of the search."""
+    result = analyse_importance.importance(runs)
+    items = [(path, share, math.nan, "") for path, share in result.shares]
+    drawings = [Drawing("", plots.bar_chart(items, unit="%"))] if items else []
+    remark = (
+        f"PED-ANOVA (Watanabe et al. 2023) on {result.trials} complete trials of the search, each by its rank within "
+        "its cell; pruned and failed trials are excluded. Importance is relative: it does not show that any matters."
+    )
+    return Figure("importance", "Importance of the hyperparameters", drawings, remark, why_not=result.why_not)
+
+
+def learning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
+    """Validation curves, one drawing per cell, with the best and the last epoch of the seeds."""
+    goal = counted_runs.goals(runs)[0].partition("/")[2]
+    name = next((n for n in (goal, "robust", "clean") if f"curve:{n}" in runs), None)
+    if name is None:
+        return Figure("learning", "", [])
+    tested = set(counted_runs.tested(runs)["run_id"])
+    drawings = []
+    for cell in _cells(runs, leaderboard):
+        courses, epochs = [], 0.0
+        known = ["run_id", "state", "role", "number", "param:epochs", f"curve:{name}"]
+        for run in runs[runs["cell"] == cell].reindex(columns=known).to_dict("records"):
+            kind = "seed" if run["run_id"] in tested else "pruned" if run["state"] == "pruned" else "search"
+            points = tuple(curve(run[f"curve:{name}"]))
+            if points and (kind != "search" or run["role"] == "search"):
+                courses.append(plots.Course(f"{run['role']} {run['number']}", points, kind))
+                epochs = max(epochs, 0.0 if is_missing(run["param:epochs"]) else float(run["param:epochs"]))
+        if courses:
+            drawings.append(Drawing(cell, plots.learning(courses, epochs=epochs)))
+    remark = (
+        f"{number_format.capitalised(score_names.label(name))} on validation, in per cent, by epoch. In colour:"
+        " the seeds of the winners, a full dot at the best epoch, a hollow one at the last. Grey: trials of the"
+        " search, a cross where one was pruned."
+    )
+    return Figure("learning", "Learning curves", drawings, remark, narrow=True)
+
+
+def fidelities(runs: pd.DataFrame) -> Figure:
+    """Rank correlation of early epochs with the final ranking of the trials."""
+    items = [(rung.epoch, rung.tau, rung.n) for rung in rung_agreement.rung_agreement(runs)]
+    drawings = [Drawing("", plots.rungs(items))] if items else []
+    remark = (
+        "Kendall's tau between the validation curve at an epoch and the final goal, over complete trials within cells; "
+        "1: the ranking at this epoch is the final one, and pruning by it loses nothing. Pruned trials are excluded."
+    )
+    return Figure("fidelities", "How early epochs predict the final ranking", drawings, remark, narrow=True)
+
+
+def epoch_time(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
+    """Device-seconds of a training epoch, one bar per cell, in the leaderboard's order."""
+    known = epoch_seconds(runs)
+    items = [(cell, *known[cell], "") for cell in leaderboard["cell"] if cell in known]
+    drawings = [Drawing("", plots.bar_chart(items, unit=" s"))] if items else []
+    remark = (
+        "Device-seconds of training per epoch, mean over seed runs, without teachers and maps, which are made once."
+    )
+    return Figure("epochs", "Training time per epoch", drawings, remark)
+
+
+def _score_title(score: str) -> str:
+    """`Robust accuracy`, `IN (strong)`."""
+    return number_format.capitalised(score_names.label(score)) + (" accuracy" if score_names.accuracy(score) else "")

@@ -1,0 +1,110 @@
+"""The sections of a report, in reading order."""
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from reports.analyse import domain_tags, winners_at_edge
+from reports.analyse.columns import finished
+from reports.present import figures, number_format, reliability, tables
+from reports.present.figures import Figure, Spread
+from reports.present.pictures import galleries as pictures_galleries
+from reports.present.pictures.galleries import Gallery
+from reports.present.tables import Column, Entry, Table
+from reports.read.artifacts import Files
+
+Item = Table | Figure | Spread | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and its items."""
+
+    key: str
+    title: str
+    items: list[Item]
+
+
+def all_sections(runs: pd.DataFrame, leaderboard: pd.DataFrame, files: Files) -> list[Section]:
+    """All non-empty sections with their non-empty items."""
+    done = len(finished(leaderboard)) > 0
+    galleries = {gallery.key: gallery for gallery in _galleries(leaderboard, files)}
+    boxes = [galleries.pop("boxes")] if "boxes" in galleries else []
+    trade_offs = [figures.strength(leaderboard), figures.fronts(leaderboard)] if done else []
+    localisation = [tables.scores_of_kind(leaderboard, kind) for kind in ("localization", "segmentation")]
+    parts = [
+        Section("leaderboard", "Leaderboard", [*_result(runs, leaderboard), tables.unfinished(leaderboard)]),
+        Section("robustness", "Robustness and trade-offs", trade_offs),
+        Section("attributions", "Attributions", [tables.scores_of_kind(leaderboard, "attribution")]),
+        Section(
+            "corruptions",
+            "Corruptions",
+            [tables.scores_of_kind(leaderboard, "corruption"), figures.corruptions(leaderboard)],
+        ),
+        Section("localisation", "Localisation", [*localisation, *boxes]),
+        Section("pictures", "Pictures", list(galleries.values())),
+        Section("papers", "Comparison with published figures", [tables.published_figures(leaderboard)]),
+        Section("trust", "How far to trust it", _trust(runs, leaderboard) if done else [tables.failed(runs)]),
+        Section("tuning", "Hyperparameters", _tuning(runs, leaderboard)),
+        Section("training", "Training", [figures.learning(runs, leaderboard), figures.epoch_time(runs, leaderboard)]),
+        Section("cost", "Cost", [tables.cost(leaderboard)]),
+        Section("provenance", "Provenance", [reliability.provenance(runs)]),
+    ]
+    parts = [Section(part.key, part.title, [item for item in part.items if shows(item)]) for part in parts]
+    return [part for part in parts if part.items]
+
+
+def shows(item: Item) -> bool:
+    """Whether an item has anything to show."""
+    return any(getattr(item, what, None) for what in ("rows", "drawings", "pictures", "why_not"))
+
+
+def _result(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
+    return [tables.ranking(leaderboard), figures.spread(leaderboard, runs)] if len(finished(leaderboard)) else []
+
+
+def _trust(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
+    items = [
+        reliability.cautions(leaderboard),
+        reliability.rules(leaderboard),
+        reliability.image_by_image(leaderboard),
+        reliability.over_seeds(leaderboard, runs),
+    ]
+    return [*items, tables.failed(runs)]
+
+
+def _tuning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
+    items = [tables.settings(leaderboard), edges(runs), figures.importance(runs), figures.fidelities(runs)]
+    return [*items, *figures.hyperparameters(runs, leaderboard)]
+
+
+def edges(runs: pd.DataFrame) -> Table:
+    """Winners at the edge of their search domain."""
+    columns = [
+        Column(label, number=False) for label in ("Cell", "Hyperparameter", "Winner's value", "At the", "Searched")
+    ]
+    rows = []
+    for edge in winners_at_edge.edges(runs):
+        searched = _domain_text(edge.path, edge.domain)
+        fields = [edge.path, number_format.setting(edge.path, repr(edge.value)), f"{edge.side} end", searched]
+        rows.append([Entry(edge.cell, edge.cell), *(Entry(text, text) for text in fields)])
+    remark = "The best value may lie outside: search again with a wider domain before comparing the cells."
+    return Table("edges", "Winners at the edge of the search domain", columns, rows, remark)
+
+
+def _domain_text(path: str, domain: domain_tags.Domain) -> str:
+    """Format a search domain: `0.01 to 0.1, log`, `4/255, 8/255`."""
+    if domain.choices:
+        return ", ".join(number_format.setting(path, repr(value)) for value in domain.choices)
+    ends = f"{number_format.setting(path, repr(domain.low))} to {number_format.setting(path, repr(domain.high))}"
+    return ends + (", log" if domain.log else "")
+
+
+def _galleries(leaderboard: pd.DataFrame, files: Files) -> list[Gallery]:
+    """Galleries of the controls and the best rows, at most `ROWS`, in the leaderboard's order."""
+    available = leaderboard[[row in files.pictures for row in leaderboard["cell"]]]
+    chosen = set(available.sort_values("control", ascending=False, kind="stable").head(pictures_galleries.ROWS)["cell"])
+    result = pictures_galleries.galleries({row: files.pictures[row] for row in available["cell"] if row in chosen})
+    if len(chosen) == len(available):
+        return result
+    return [replace(gallery, remark=f"{gallery.remark} Of the best rows and the controls only.") for gallery in result]

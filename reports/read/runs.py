@@ -1,0 +1,230 @@
+"""Read the runs of an MLflow experiment into one DataFrame."""
+
+import contextlib
+import http.client
+import logging
+import os
+import re
+import sqlite3
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.errors import UserError, one_line, redacted, unknown_name, without_user
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+STORE = "sqlite:///runs/mlflow.db"
+FACTS = (
+    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor"),
+    *("winners", "role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
+)
+TAGS = ("git", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git`, `tag:package.torch`
+PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
+TIMEOUT = 10  # seconds before a server counts as unreachable
+
+
+def experiments(uri: str) -> list[str]:
+    """The names of all experiments at a tracking URI, sorted. Raises `UserError` if it cannot be read."""
+    with opened(uri) as client:
+        return _names(client)
+
+
+def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
+    """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
+
+    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
+    state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (version
+    of the protocol), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
+    search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
+    `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, provenance (git, package.torch,
+    device, data.test, ...), then every metric's last value under its own name. A study without child runs is one row
+    of role `study` without state, so that no cell is lost. Sorted by order, role, number and time. Raises `UserError`
+    for an unknown experiment or sweep, one without a study, or a store that cannot be read."""
+    with opened(uri) as client:
+        entry = client.get_experiment_by_name(experiment)
+        if entry is None or entry.lifecycle_stage != "active":
+            raise unknown_name("experiment", experiment, _names(client))
+        studies = _search(client, entry.experiment_id, "tags.harness.role = 'study'")
+        if not studies:
+            raise UserError(f"experiment {experiment!r} has no study yet")
+        children = _search(client, entry.experiment_id, "tags.harness.role != 'study'")
+        known = {_sweep_and_log(s)[0] for s in studies}
+        if sweep is not None and sweep not in known:
+            raise unknown_name("sweep", sweep, known)
+        newest = _newest([s for s in studies if sweep in (None, _sweep_and_log(s)[0])], children)
+        parents = {s.info.run_id: s for s in studies if _sweep_and_log(s) == newest}
+    rows, seen = [], set()
+    for child in children:
+        parent = child.data.tags.get("mlflow.parentRunId")
+        if parent in parents:
+            rows.append(_row(parents[parent], child))
+            seen.add(parent)
+    rows += [_row(parent, parent) for run_id, parent in parents.items() if run_id not in seen]
+    table = pd.DataFrame(rows)
+    table["started"] = pd.to_datetime(table["started"], unit="ms", utc=True)
+    table["number"] = pd.to_numeric(table["number"], errors="coerce").astype("Int64")
+    table = table.sort_values(["order", "cell", "role", "number", "started", "run_id"], kind="stable")
+    return table[_ordered(table.columns)].reset_index(drop=True)
+
+
+def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Merge the runs of several experiments. frames: experiment -> table of `read`.
+
+    Cells whose name occurs twice are prefixed with their experiment's. Raises `UserError` if data sets or goals
+    differ."""
+    first, *others = frames
+    for what, column in (("data set", "param:data"), ("goal", "goal")):
+        values = {name: _first(frame, column) for name, frame in frames.items()}
+        for other in others:
+            if values[other] != values[first]:
+                both = f"{first!r} has {values[first]!r}, {other!r} {values[other]!r}"
+                raise UserError(f"experiments of different {what}s share no table: {both}")
+    names = Counter(cell for frame in frames.values() for cell in frame["cell"].unique())
+    parts = []
+    for position, (experiment, frame) in enumerate(frames.items()):
+        cells = frame["cell"].map(lambda cell, of=experiment: f"{of}: {cell}" if names[cell] > 1 else cell)
+        parts.append(frame.assign(cell=cells, order=frame["order"] + position * 10**7))
+    merged = pd.concat(parts, ignore_index=True)
+    return merged[_ordered(merged.columns)]
+
+
+def _first(frame: pd.DataFrame, column: str) -> str:
+    texts = frame[column].dropna() if column in frame else []
+    return str(next(iter(texts), ""))
+
+
+def _row(parent: "Run", run: "Run") -> dict[str, object]:
+    tags, study = run.data.tags, parent.data.tags
+    order = study.get("harness.order", "")
+    row = {
+        "run_id": run.info.run_id,
+        "sweep": study.get("harness.sweep", ""),
+        "study": study.get("harness.study", parent.info.run_id),
+        "cell": study.get("harness.cell", parent.info.run_name),
+        "order": int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6,
+        "control": study.get("harness.control") == "true",
+        "goal": study.get("harness.goal", ""),
+        "floor": study.get("harness.floor", ""),
+        "winners": study.get("harness.winners"),
+        "role": tags.get("harness.role", ""),
+        "state": "" if run is parent else tags.get("harness.state", ""),
+        "number": tags.get("harness.number"),
+        "key": tags.get("harness.key", ""),
+        "winner": tags.get("harness.winner"),
+        "reason": tags.get("harness.reason", ""),
+        "started": run.info.start_time,
+        "protocol": tags.get("harness.protocol"),
+        "artifacts": run.info.artifact_uri,
+    }
+    row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
+    row |= {f"space:{path}": text for path, text in _tagged(study, "space.")}
+    if run is not parent:
+        row |= {f"param:{path}": text for path, text in run.data.params.items()}
+        row |= {f"{kind}:{name}": text for kind in ("check", "curve") for name, text in _tagged(tags, f"{kind}.")}
+        row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
+        row |= run.data.metrics
+    return row
+
+
+def _tagged(tags: dict[str, str], kind: str) -> list[tuple[str, str]]:
+    """(name, text) of the `harness.<kind>*` tags."""
+    start = f"harness.{kind}"
+    return [(tag.removeprefix(start), text) for tag, text in tags.items() if tag.startswith(start)]
+
+
+def _ordered(columns: pd.Index) -> list[str]:
+    """Facts first, then parameters and metrics sorted by name: the same runs give the same table."""
+    params = sorted(c for c in columns if c.startswith("param:"))
+    return [*FACTS, *params, *sorted(c for c in columns if c not in {*FACTS, *params})]
+
+
+def _sweep_and_log(study: "Run") -> tuple[str, str]:
+    """Sweep and event log of a study: the same sweep may have been run in several output folders."""
+    return study.data.tags.get("harness.sweep", ""), study.data.tags.get("harness.log", "")
+
+
+def _newest(studies: list["Run"], children: list["Run"]) -> tuple[str, str]:
+    """The sweep of the run that started last, so that a resumed sweep is the newest."""
+    sweeps = {s.info.run_id: _sweep_and_log(s) for s in studies}
+    runs = [(r, r.data.tags.get("mlflow.parentRunId", r.info.run_id)) for r in (*studies, *children)]
+    return max((run.info.start_time, sweeps[parent]) for run, parent in runs if parent in sweeps)[1]
+
+
+def _names(client: "MlflowClient") -> list[str]:
+    return sorted(e.name for e in client.search_experiments() if e.name != "Default")
+
+
+def _search(client: "MlflowClient", experiment_id: str, where: str) -> list["Run"]:
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], where, max_results=PAGE, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator["MlflowClient"]:
+    """An MLflow client without log output. Failures raise `UserError`; a missing store is not created."""
+    _check(uri)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations within MLflow and SQLAlchemy
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield MlflowClient(tracking_uri=uri)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise UserError(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
+
+
+def _check(uri: str) -> None:
+    if uri.startswith("sqlite:"):
+        _check_sqlite(uri)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif "://" not in uri and ":" not in uri:
+        raise UserError(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
+
+
+def _check_sqlite(uri: str) -> None:
+    """Check that the file is an MLflow database: MLflow would create a missing one and add its tables to any other."""
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_file():
+        raise UserError(f"there is no MLflow database at {str(path)!r}; name another by --tracking-uri")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("select name from sqlite_master where name = 'experiments'").fetchall()
+    except sqlite3.Error as error:
+        raise UserError(f"{str(path)!r} is not an MLflow database: {error}") from None
+    if not tables:
+        raise UserError(f"{str(path)!r} is not an MLflow database: it has no experiments")
+
+
+def _check_server(uri: str) -> None:
+    """Check that the server answers. MLflow itself would retry an unreachable one for minutes."""
+    try:
+        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=TIMEOUT):
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()  # it answered; MLflow reports missing access
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # MLflow reports those itself
+            raise UserError(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None

@@ -1,0 +1,226 @@
+"""The command, end to end: a sweep, the same one killed and gone on with, and every kind of bad input."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from sweeps import (
+    LIMIT,
+    ONE_AT_A_TIME,
+    ROOT,
+    leaderboard,
+    mlflow_state,
+    proposed,
+    run,
+    started,
+    stored_runs,
+    studies,
+    until,
+)
+
+from harness import cli, tune
+from harness.config.trial_key import PROTOCOL
+
+
+def test_a_sweep_ends_in_a_leaderboard(undisturbed):
+    out, printed = undisturbed.out, undisturbed.printed
+    assert undisturbed.complained == ""
+    assert re.search(r"^sat +\d", printed, re.M) and re.search(r"^standard +\d", printed, re.M)
+    assert "mlflow ui --backend-store-uri sqlite:///" in printed
+    for kind in ("md", "csv", "html"):
+        assert (out / "reports" / f"smoke-digits.{kind}").stat().st_size > 200
+        assert f"smoke-digits.{kind}" in printed
+
+
+def test_what_mlflow_holds(undisturbed):
+    out = undisturbed.out
+    client, runs = stored_runs(out)
+    parents = {r.info.run_id: r for r in runs if r.data.tags["harness.role"] == "study"}
+    children = [r for r in runs if r.data.tags["harness.role"] not in ("study", "sweep")]
+    (sweep,) = (r for r in runs if r.data.tags["harness.role"] == "sweep")
+    assert all(r.data.tags["mlflow.parentRunId"] == sweep.info.run_id for r in parents.values())
+    assert json.loads(next(iter(parents.values())).data.tags["harness.space.optim.lr"]).keys() == {"low", "high", "log"}
+    assert sorted(r.data.tags["harness.cell"] for r in parents.values()) == ["sat", "standard"]
+    assert all(r.info.status == "FINISHED" for r in parents.values())
+    assert all(r.data.tags["mlflow.parentRunId"] in parents for r in children)
+    assert sorted(r.data.tags["harness.role"] for r in children) == ["search"] * 4 + ["seed"] * 2
+    for r in children:
+        assert r.data.params["optim.lr"] and r.data.params["method"] in ("standard", "sat")
+        curve = client.get_metric_history(r.info.run_id, "train/ce")
+        assert [m.step for m in curve] == list(range(1, len(curve) + 1))
+        kept = client.get_metric_history(r.info.run_id, "curve/robust")
+        assert r.data.tags["harness.curve.robust"] == " ".join(f"{m.step}:{m.value:.4f}" for m in kept)
+        assert r.data.tags["harness.protocol"] == str(PROTOCOL)
+        tested = [m for m in r.data.metrics if m.startswith("test/")]
+        assert bool(tested) == (r.data.tags["harness.role"] == "seed")  # test is for the finalists alone
+        role, number = (r.data.tags[f"harness.{what}"] for what in ("role", "number"))
+        cell = parents[r.data.tags["mlflow.parentRunId"]].data.tags["harness.cell"]
+        assert r.info.run_name == f"{'trial' if role == 'search' else 'seed'} {number}: {cell}"
+        assert f"of **{cell}**" in r.data.tags["mlflow.note.content"]
+        if r.data.tags["harness.state"] == "complete":
+            assert len(curve) == 6 and r.info.status == "FINISHED"
+            assert {"val/clean", "val_stderr/clean", "val_n/images", "seconds/train"} <= set(r.data.metrics)
+            assert r.data.tags["harness.data.train"] and r.data.tags["harness.git"]
+            names = {a.path for a in client.list_artifacts(r.info.run_id)}
+            assert {"result.json", "val.npz"} <= names
+        if tested:
+            assert r.data.metrics["test_touches"] == 1
+            assert "weights.pt" in {a.path for a in client.list_artifacts(r.info.run_id)}
+    for parent in parents.values():  # the list of studies is a leaderboard
+        assert {"test/robust", "test/clean", "val/robust", "seeds"} <= set(parent.data.metrics)
+    report = {a.path for a in client.list_artifacts(sweep.info.run_id, "report")}
+    assert "report/smoke-digits.html" in report
+
+
+def test_what_optuna_holds(undisturbed):
+    out = undisturbed.out
+    for study in studies(out).values():
+        states = [t.state.name for t in study.trials]
+        assert len(states) == 2 and set(states) <= {"COMPLETE", "PRUNED"}
+        published = study.trials[0]
+        assert published.params["optim.lr"] == pytest.approx(0.05)
+        for t in study.trials:
+            assert (t.state.name == "COMPLETE") or max(t.intermediate_values) < 6
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_path, fresh):
+    """kill -9 of the command while a trial is under way; then the same command again."""
+    unheard = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with started(tmp_path, *ONE_AT_A_TIME, **unheard) as process:
+        until(lambda: all(list(tmp_path.glob(f"trials/*/{n}")) for n in ("result.json", "checkpoint.pt")), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    again = run(tmp_path, *ONE_AT_A_TIME)
+    assert again.returncode == 0, again.stderr
+    assert leaderboard(tmp_path) == leaderboard(undisturbed.out)
+    assert proposed(tmp_path) == proposed(undisturbed.out)
+    assert mlflow_state(tmp_path) == mlflow_state(undisturbed.out)
+
+    # and with a larger budget it adds to what is there
+    touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
+    more = run(tmp_path, *ONE_AT_A_TIME, "--trials", "3")
+    assert more.returncode == 0, more.stderr
+    assert [len(s.trials) for s in studies(tmp_path).values()] == [3, 3]
+    assert all(p.stat().st_mtime_ns == t for p, t in touched.items())
+
+
+@pytest.mark.slow
+def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path, fresh):
+    """A folder in a checkpoint's place stands for all that is no trial's fault: the trial is gone on with later."""
+    words = [*ONE_AT_A_TIME, "--trials", "1", "--seeds", "1"]
+    (cell, *_) = cli.space("smoke").cells({})
+    blocked = tmp_path / "trials" / replace(cell.trial, seed=1).key / "checkpoint.pt"
+    blocked.mkdir(parents=True)
+    done = run(tmp_path, *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and str(blocked) in done.stderr
+    stored = {p: p.read_bytes() for p in tmp_path.glob("trials/*/result.json")}
+    assert len(stored) == 2  # what was searched
+    blocked.rmdir()
+    again = run(tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert {p: p.read_bytes() for p in stored} == stored
+    _, runs = stored_runs(tmp_path)
+    states = [r.data.tags["harness.state"] for r in runs if r.data.tags["harness.role"] == "seed"]
+    assert states == ["complete", "complete"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path, fresh):
+    """When nothing is left to hand out, but something still runs: the case that is easily taken for the end."""
+    words = ["--trials", "1", "--set", "epochs=40"]
+    with started(tmp_path, *words) as process:
+
+        def searched():
+            results = [json.loads(p.read_text()) for p in tmp_path.glob("trials/*/result.json")]
+            return [r for r in results if r["trial"]["seed"] == 0]
+
+        until(lambda: len(searched()) == 2 and list(tmp_path.glob("trials/*/checkpoint.pt")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    assert "Continue with: python -m harness.tune --space smoke" in said and "Traceback" not in said
+
+
+def test_dry_run_names_cells_domains_and_cost_and_runs_nothing(tmp_path):
+    done = run(tmp_path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells x 2 trials" in done.stdout and "optim.lr" in done.stdout and "minutes" in done.stdout
+    assert not (tmp_path / "trials").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_list_and_help_import_nothing_heavy():
+    for words in (["--list"], ["--help"]):
+        code = (
+            "import sys, runpy\n"
+            "for name in ('torch', 'ray', 'mlflow', 'optuna'): sys.modules[name] = None\n"
+            f"sys.argv = ['harness.tune', *{words!r}]\n"
+            "runpy.run_module('harness.tune', run_name='__main__')\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "sat_family" in done.stdout if words == ["--list"] else "--dry-run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--space", "stt"], ["stt", "sat"]),
+        (["--data", "digitz"], ["digitz", "digits"]),
+        (["--space", "standard", "--set", "method=sta"], ["sta", "sat"]),
+        (["--set", "optim.lrr=1"], ["lrr", "lr"]),
+        (["--set", "epochs=few"], ["epochs", "few"]),
+        (["--set", "model=resnet11"], ["resnet11", "resnet1"]),
+        (["--set", "nonsense"], ["nonsense"]),
+        (["--trials", "0"], ["--trials"]),
+        (["--seeds", "-1"], ["--seeds"]),
+        (["--cpus", "-1"], ["--cpus"]),
+        (["--tracking-uri", "http://127.0.0.1:9"], ["127.0.0.1:9"]),
+        (["--tracking-uri", "file:///tmp/runs"], ["file:///tmp/runs"]),
+        (["--tracking-uri", "sqlite:////proc/no/mlflow.db"], ["/proc/no"]),
+        (["--out", "/proc/no"], ["/proc/no"]),
+        (["--device", "cuda:9"], ["cuda:9"]),
+        (["--device", "cpu", "--gpus", "1"], ["--device", "--gpus"]),
+        (["--cpus", "nan"], ["--cpus"]),
+        (["--space", "sat_family", "--set", "maps.saliency=box"], ["box", "digits"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, words, said, capsys, monkeypatch):
+    """In this process, as the command runs it; `exit_status` is what its last line calls."""
+    from harness.errors import exit_status
+
+    out = [] if "--out" in words else ["--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["harness.tune", "--space", "smoke", *out, *words])
+    monkeypatch.setattr(
+        "harness.sweep.cluster.connect", lambda address: pytest.fail("came as far as Ray"), raising=False
+    )
+    assert exit_status(tune.main) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert all(word in error for word in said), error
+
+
+@pytest.mark.slow
+def test_no_cluster_at_the_address(tmp_path):
+    done = run(tmp_path, "--address", "127.0.0.1:9")
+    assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_two_commands_do_not_write_to_one_folder(tmp_path, capsys, monkeypatch):
+    from harness.errors import exit_status
+    from harness.storage.files import locked
+
+    monkeypatch.setattr(sys, "argv", ["harness.tune", "--space", "smoke", "--out", str(tmp_path)])
+    with locked(tmp_path / "lock"):
+        assert exit_status(tune.main) == 2
+    assert "another command" in capsys.readouterr().err
+
+
+def test_the_spaces_that_were_promised_are_there():
+    single = {"smoke", "standard", "noise", "pgd", "trades", "sat", "pgd_sat", "trades_sat"}
+    assert single | {"sat_alpha", "sat_family"} <= set(cli.spaces())

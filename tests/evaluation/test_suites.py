@@ -1,0 +1,218 @@
+"""Every suite, run on a net and images that allow all of it, and on such as do not."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.config import trial
+from harness.data import datasets
+from harness.data.corruptions import registry
+from harness.data.corruptions.published_files import Folder
+from harness.data.datasets import Split
+from harness.data.settings import DataSource
+from harness.evaluation import batching, evaluator, metrics, settings, suites
+from harness.evaluation.metrics import EvaluationContext, Published
+from harness.evaluation.settings import Attribution, Measure
+from harness.models import nets
+from harness.trials import run as trial_run
+
+BRIEF = Attribution(k=20, steps=2, images=3, points=2, restarts=1)
+
+
+def check(run, data):
+    evaluator.check(run.measure, run.attribution, data, run.data.name)
+
+
+def published_of(run, split, root):
+    return evaluator.published(run.measure, run.data.name, split, root)
+
+
+@pytest.fixture(scope="module")
+def shapes(shared_workspace):
+    """A net that was trained on shapes for a moment, and some images."""
+    run = trial.build({"data": "shapes", "epochs": 2, "data.limit": 600, "measure.watch": 2})
+    net, _ = trial_run.trained_model(run, shared_workspace)
+    data = datasets.load(run.data, shared_workspace)
+    return net, data.val.head(60), data.test.head(24)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Measurements that take a second: fewer steps, attacks of AutoAttack that are stubs of one FGSM each."""
+    from harness.attacks import autoattack, minimal, pgd
+    from harness.evaluation import attribution_protocols
+
+    monkeypatch.setattr(attribution_protocols, "SCORING_POINTS", 4)
+
+    def fgsm(name, model, x, y, *, eps, norm):
+        return pgd.fgsm(model, x, y, eps=eps / 2)
+
+    monkeypatch.setattr(autoattack, "attack", fgsm)
+    slow = {"cw": minimal.cw, "stadv": minimal.stadv}
+    monkeypatch.setattr(minimal, "cw", lambda *a, **how: slow["cw"](*a, **{**how, "steps": 3, "searches": 2}))
+    monkeypatch.setattr(minimal, "stadv", lambda *a, **how: slow["stadv"](*a, **{**how, "steps": 3}))
+
+
+def scores(net, split, suite, measure=None, **more):
+    measure = measure or Measure(eps=(2 / 255, 8 / 255), steps=3)
+    found = evaluator.evaluate(net, split, measure, BRIEF, name="test", suite=suites.SUITES[suite], **more)
+    return {s.name.removeprefix("test/"): s for s in found}
+
+
+@pytest.mark.sample("attribution", "localization", "paper-art", "paper-sat")
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_a_suite_gives_one_number_per_image_and_says_how(suite, shapes, quick):
+    net, val, split = shapes
+    found = scores(net, split, suite, val=val)
+    assert found
+    for name, score in found.items():
+        assert score.per_example.shape == (24,), name
+        assert np.isnan(score.mean) or score.mean == pytest.approx(np.nanmean(score.per_example)), name
+        assert score.protocol or name == "clean", name
+    shares = [s for n, s in found.items() if not n.startswith(("bound", "completeness_")) and not n.endswith("_l2")]
+    assert all(-1 <= s.mean <= 1 for s in shares if s.n)
+
+
+@pytest.mark.slow
+def test_full_holds_every_other_suite_but_the_papers(shapes, quick):
+    net, val, split = shapes
+    found = scores(net, split, "full", val=val)
+    for suite in suites.SUITES:
+        if not suite.startswith("paper"):
+            assert set(scores(net, split, suite, val=val)) <= set(found), suite
+    linf = [n for n, s in found.items() if s.protocol.get("norm") == "linf" and s.protocol.get("eps") == 8 / 255]
+    attacked = [n for n in linf if n.startswith(("pgd", "fgsm", "aa"))]
+    worst = np.min([found[n].per_example for n in attacked], axis=0)
+    assert len(attacked) >= 12 and np.array_equal(found["worst-8"].per_example, worst)
+    assert "l2-pgd40-128" in found  # 16 times 8/255 at 32x32x3
+
+
+def test_full_passes_over_what_images_and_net_do_not_allow(quick):
+    class Stranger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nets.build("small", 1, 10)
+
+        def forward(self, x):
+            return self.inner(x)
+
+    split = Split(torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    found = scores(Stranger(), split, "full")
+    assert "corrupted" in found and not any("gtknown" in n or n.startswith("iou") for n in found)
+    boxes = replace(split, boxes=torch.tensor([[1, 1, 6, 6]] * 6, dtype=torch.int16))
+    found = scores(Stranger(), boxes, "localization")
+    assert "gtknown-grad" in found and "gtknown-cam" not in found
+
+
+def test_the_suites_that_attack_attributions_are_known_to_the_settings():
+    reading = set()
+    for name, suite in suites.SUITES.items():
+        one, two = (suite(EvaluationContext(Measure(), Attribution(eps=e))) for e in (0.1, 0.2))
+        if any(getattr(one[k], "is_similarity", False) and one[k].protocol != two[k].protocol for k in one):
+            reading.add(name)
+    assert reading == settings.ATTRIBUTION_SUITES
+
+
+def test_thresholds_are_taken_from_the_validation_images(shapes):
+    net, val, split = shapes
+    here, there = (scores(net, s, "localization", val=v) for s, v in ((split, val), (val, None)))
+    assert "gtknown-grad-transferred" in here and "gtknown-grad-transferred" not in there
+    transferred, oracle = here["gtknown-grad-transferred"].mean, here["gtknown-grad-oracle"].mean
+    assert transferred <= oracle
+    from harness.explain import localization
+
+    batch = batching.to_batch(val)
+    chosen = localization.choose_boxes(localization.measure_boxes(net, batch.x, batch.y, batch.boxes))
+    batch = batching.to_batch(split)
+    measured = localization.measure_boxes(net, batch.x, batch.y, batch.boxes)
+    expected = localization.box_scores(measured, chosen)["gtknown-grad-transferred"]
+    assert np.array_equal(here["gtknown-grad-transferred"].per_example, expected.numpy())
+
+
+@pytest.mark.slow
+def test_corruptions_are_averaged_as_published(shapes):
+    net, _, split = shapes
+    found = scores(net, split, "corruption")
+    each = {n: np.mean([found[f"{n}-{s}"].mean for s in range(1, 6)]) for n in registry.CORRUPTIONS}
+    for name, mean in each.items():
+        assert found[name].mean == pytest.approx(mean)
+    assert found["corrupted"].mean == pytest.approx(np.mean([each[n] for n in registry.STANDARD]))
+    assert found["corrupted_art"].mean == pytest.approx(np.mean([each[n] for n in registry.ART]))
+    assert "corrupted" not in scores(net, split, "paper-art")  # which has no frost
+    assert found["fog-3"].protocol["images"] == "generated here"
+
+
+def test_published_files_are_measured_where_they_are(tmp_path, shapes):
+    net, _, split = shapes
+    n = len(split)
+    order = datasets.test_order(n)
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
+    # Published are the images in another order than ours, here uncorrupted at 1 and black at all other severities.
+    rows = np.zeros((5 * n, 32, 32, 3), np.uint8)
+    rows[order] = split.x.permute(0, 2, 3, 1).numpy()
+    labels = np.zeros(n, np.int64)
+    labels[order] = split.y.numpy()
+    np.save(folder / "fog.npy", rows)
+    np.save(folder / "labels.npy", np.tile(labels, 5))
+    asked = trial.build({"data": "cifar10", "measure.suites": "corruption"})
+    published = published_of(asked, split, tmp_path)
+    found = scores(net, split, "corruption", published=published)
+    assert np.array_equal(found["fog-1"].per_example, found["clean"].per_example)
+    assert not np.array_equal(found["fog-2"].per_example, found["clean"].per_example)
+    assert found["fog-2"].protocol["images"] == "CIFAR-10-C/fog.npy" and len(found["fog-2"].protocol["sha256"]) == 16
+    assert found["frost-2"].protocol["images"] == "generated here"
+    assert published_of(trial.build({"measure.suites": "corruption"}), split, tmp_path) is None
+    assert published_of(trial.build({"data": "cifar10"}), split, tmp_path) is None
+    assert published_of(asked, split, tmp_path / "nowhere") is None
+    smaller = replace(split, x=split.x[:, :, ::2, ::2])
+    assert published_of(asked, smaller, tmp_path) is None
+    assert Published(Folder(folder, n), order[:3]).images("fog", 1).shape == (3, 3, 32, 32)
+
+
+def test_the_cascade_of_autoattack_is_that_of_the_package(shapes):
+    """On one batch, so that both draw alike."""
+    import pyautoattack
+
+    net, _, split = shapes
+    split, eps = split.head(8), 4 / 255
+    suite = {"clean": metrics.Measurement(metrics.accuracy), **metrics.cascade(eps)}
+    found = evaluator.evaluate(net, split, Measure(), name="test", suite=lambda subject: suite)
+    found = {s.name.removeprefix("test/"): s.per_example for s in found}
+    stages = ["clean", "aa-apgd-ce-4", "aa-apgd-t-4", "aa-fab-t-4", "aa-4"]
+    assert list(found) == stages
+    for before, after in itertools.pairwise(stages):
+        assert (found[after] <= found[before]).all()
+    batch = batching.to_batch(split)
+    whole = pyautoattack.AutoAttack(net, eps=eps, seed=0, device="cpu")
+    whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = 7
+    z, _ = whole.run_standard_evaluation(batch.x.contiguous(), batch.y)
+    with torch.no_grad():
+        theirs = (net(z).argmax(1) == split.y).numpy()
+    assert abs(theirs.sum() - found["aa-4"].sum()) <= 1
+
+
+def test_suites_that_differ_in_a_measurement_are_not_mixed(shared_workspace):
+    data = datasets.load(DataSource(), shared_workspace)
+    both = trial.build({"measure.suites": "attribution,full"})
+    with pytest.raises(trial.UserError, match="suites attribution, full measure 'strong' in different ways"):
+        check(both, data)
+    check(trial.build({"measure.suites": "standard,corruption,autoattack"}), data)
+
+
+@pytest.mark.slow
+def test_full_measures_pgd_as_standard_does(shapes, quick):
+    net, val, split = shapes
+    measure = Measure(eps=(8 / 255,), steps=10, step=1 / 255)
+    protocol = scores(net, split, "full", measure, val=val)["pgd10-8"].protocol
+    assert protocol["step"] == 1 / 255
+
+
+def test_data_without_boxes_cannot_be_localised_in(shared_workspace):
+    data = datasets.load(DataSource(), shared_workspace)
+    with pytest.raises(trial.UserError, match="suite 'localization' needs boxes or masks, which data 'digits'"):
+        check(trial.build({"measure.suites": "localization"}), data)

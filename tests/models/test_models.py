@@ -1,0 +1,261 @@
+"""The nets, by their published sizes; their softplus twins; the swap of ReLUs."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
+
+from harness.errors import UserError
+from harness.models import nets as models_nets
+from harness.models.nets import MODELS, build
+from harness.models.relus import rectified_by, softened
+
+SIZES = {"resnet50": 32, "vgg_gap": 16}  # the least that their poolings leave something of
+LIGHT = ("small", "resnet10", "wrn40_2")
+RELUS = {
+    "small": 3,
+    "resnet10": 9,
+    "resnet18": 17,
+    "resnet34": 33,
+    "wrn28_10": 25,
+    "wrn40_2": 37,
+    "resnet50": 49,
+    "vgg_gap": 14,
+}
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "classes", "parameters"),
+    [
+        ("resnet10", 3, 100, 4_949_412),
+        ("resnet18", 3, 10, 11_173_962),
+        ("resnet34", 3, 10, 21_282_122),
+        ("wrn28_10", 3, 10, 36_479_194),
+        ("wrn40_2", 3, 10, 2_243_546),
+        ("resnet50", 3, 1000, 25_557_032),
+        ("vgg_gap", 3, 200, 14_714_688 + 4_719_616 + 205_000),
+    ],
+)
+def test_published_number_of_parameters(name, channels, classes, parameters):
+    with torch.device("meta"):
+        assert count(MODELS[name](channels, classes)) == parameters
+
+
+def test_every_model_is_counted():
+    assert set(RELUS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contract(name):
+    """Shapes, the head behind a global average, every ReLU found, normalisation inside."""
+    torch.manual_seed(0)
+    net = build(name, 1, 7)
+    x = torch.rand(2, 1, SIZES.get(name, 8), SIZES.get(name, 8))
+    if name in LIGHT:
+        assert net(x).shape == (2, 7)  # in training mode
+    net.eval()
+    with torch.no_grad():
+        out = net(x)
+        assert out.shape == (2, 7) and out.dtype == x.dtype and out.isfinite().all()
+        features = net.maps(x)
+        assert features.shape[:2] == (2, net.head.in_features) and features.dim() == 4
+        assert (features >= 0).all()
+        torch.testing.assert_close(net.head(features.mean((2, 3))), out)
+        found = []
+        with rectified_by(lambda t: found.append(1) or t.clamp_min(0)):
+            torch.testing.assert_close(net(x), out)
+        assert len(found) == RELUS[name]
+        mean, std = torch.tensor([0.4]), torch.tensor([0.2])
+        assert net.normalised_by(mean, std) is net
+        inside = net(x)
+        net.normalised_by(torch.zeros(1), torch.ones(1))
+        torch.testing.assert_close(inside, net((x - 0.4) / 0.2), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(inside, out)
+    assert all(p.requires_grad for p in net.parameters())
+    assert (net.head.bias == 0).all()
+    assert {"mean", "std"} <= net.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_seed_makes_the_net(name):
+    nets = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        nets.append(build(name, 3, 5).state_dict())
+    assert all(torch.equal(v, nets[1][k]) for k, v in nets[0].items())
+    assert any(not torch.equal(v, nets[2][k]) for k, v in nets[0].items())
+
+
+@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("size", [(9, 13), (32, 32), (8, 48)])
+def test_sizes_and_channels(name, size):
+    net = build(name, 3, 5).eval()
+    assert net(torch.rand(1, 3, *size)).shape == (1, 5)
+
+
+def test_normalisation_is_by_channel():
+    torch.manual_seed(0)
+    net = build("small", 3, 5).eval()
+    x = torch.rand(2, 3, 8, 8)
+    mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 1.0, 3.0])
+    outside = net((x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
+    torch.testing.assert_close(net.normalised_by(mean, std)(x), outside)
+
+
+def test_normalisation_travels_with_the_weights():
+    net, other = build("small", 1, 2), build("small", 1, 2)
+    other.load_state_dict(net.normalised_by(torch.tensor([0.3]), torch.tensor([0.7])).state_dict())
+    assert other.mean.item() == pytest.approx(0.3) and other.std.item() == pytest.approx(0.7)
+
+
+def test_unknown_model():
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        build("resnet-18", 3, 10)
+
+
+# The swap of ReLUs
+
+
+class InPlace(nn.Module):
+    """Drops what relu_ returns, as code that works in place may."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1
+        x.relu_()
+        return x
+
+
+WAYS = {
+    "nn.ReLU": nn.ReLU(),
+    "nn.ReLU(inplace)": nn.ReLU(inplace=True),
+    "F.relu": F.relu,
+    "F.relu(inplace)": lambda x: F.relu(x, inplace=True),
+    "F.relu(x, True)": lambda x: F.relu(x, True),
+    "F.relu(input=)": lambda x: F.relu(input=x),
+    "F.relu_": F.relu_,
+    "torch.relu": torch.relu,
+    "torch.relu(input=)": lambda x: torch.relu(input=x),
+    "torch.relu_": torch.relu_,
+    "x.relu": lambda x: x.relu(),
+    "x.relu_": lambda x: x.relu_(),
+    "x.relu_ dropped": InPlace(),
+    "nn.Sequential": nn.Sequential(nn.Identity(), nn.ReLU(inplace=True)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_call_a_relu_is_caught(way):
+    x = torch.tensor([-2.0, 3.0], requires_grad=True)
+    with rectified_by(lambda t: t**3):
+        y = WAYS[way](x * 1)
+    assert y.tolist() == [-8, 27]
+    (g,) = torch.autograd.grad(y.sum(), x)
+    assert g.tolist() == [12, 27]
+    assert WAYS[way](x * 1).tolist() == [0, 3]
+
+
+def test_swap_ends_with_an_exception_and_nests():
+    x = torch.tensor([-2.0, 3.0])
+    with pytest.raises(RuntimeError, match="on purpose"), rectified_by(lambda t: t * 0):
+        raise RuntimeError("on purpose")
+    assert F.relu(x).tolist() == [0, 3]
+    with rectified_by(lambda t: t * 2):
+        with rectified_by(lambda t: t * 10):
+            assert F.relu(x).tolist() == [-20, 30]
+        assert F.relu(x).tolist() == [-4, 6]
+    with rectified_by(lambda t: F.relu(t) + 1):  # the swap may itself use a ReLU
+        assert F.relu(x).tolist() == [1, 4]
+
+
+def test_swap_holds_for_its_thread_only():
+    x, seen = torch.tensor([-2.0, 3.0]), []
+    with rectified_by(lambda t: t * 2):
+        thread = threading.Thread(target=lambda: seen.append(F.relu(x).tolist()))
+        thread.start()
+        thread.join()
+    assert seen == [[0, 3]]
+
+
+def test_other_functions_are_left_alone():
+    x = torch.tensor([-2.0, 3.0])
+    with rectified_by(lambda t: t * 0):
+        assert F.leaky_relu(x, 0.5).tolist() == [-1, 3]
+        assert x.clamp(min=0).tolist() == [0, 3]
+        assert F.gelu(x).sum() != 0
+
+
+# The softplus twin
+
+
+@pytest.fixture
+def tiny():
+    """A net with one layer of ReLUs, in float64, and images."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+    return models_nets.Net(features, 4, 3, 1).double(), torch.rand(2, 1, 4, 4, dtype=torch.float64)
+
+
+def test_softened_nears_the_net_as_beta_grows(tiny):
+    """softplus exceeds ReLU by at most log(2) / beta."""
+    net, x = tiny
+    largest = net.head.weight.abs().sum(1)
+    errors = []
+    for beta in (1.0, 5.0, 50.0, 500.0):
+        error = (softened(net, beta)(x) - net(x)).abs()
+        assert (error <= torch.log(torch.tensor(2.0)) / beta * largest + 1e-9).all()
+        errors.append(error.mean().item())
+    assert errors == sorted(errors, reverse=True) and errors[0] > 0
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_deep_softened_nears_the_net_as_beta_grows(name):
+    torch.manual_seed(0)
+    net, x = build(name, 1, 5).eval(), torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        errors = [(softened(net, beta)(x) - net(x)).norm() / net(x).norm() for beta in (10, 100, 1000)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.05
+
+
+def test_softened_has_the_second_derivative_that_relu_lacks(tiny):
+    net, x = tiny
+
+    def hessian(model):
+        return torch.autograd.functional.hessian(lambda z: model(z)[:, 0].sum(), x)
+
+    assert (hessian(net) == 0).all()
+    assert hessian(softened(net)).abs().max() > 1e-3
+
+
+def test_derivatives_of_softened_are_right(tiny):
+    net, x = tiny
+    x = x.requires_grad_(True)
+    assert gradcheck(softened(net, 5.0), x)
+    assert gradgradcheck(softened(net, 5.0), x)
+
+
+def test_softened_in_place_has_right_derivatives_too(tiny):
+    net, x = copy.deepcopy(tiny[0]), tiny[1].requires_grad_(True)
+    with torch.no_grad():
+        expected = softened(net, 5.0)(x)
+    net.features[1] = nn.ReLU(inplace=True)
+    torch.testing.assert_close(softened(net, 5.0)(x), expected)
+    assert gradgradcheck(softened(net, 5.0), x)
+
+
+def test_softened_shares_weights_and_leaves_the_net_a_relu_net(tiny):
+    net, x = tiny
+    before, soft = net(x), softened(net)
+    assert [p.data_ptr() for p in soft.parameters()] == [p.data_ptr() for p in net.parameters()]
+    soft(x)
+    assert torch.equal(net(x), before)
+    with torch.no_grad():
+        net.head.bias += 1
+    torch.testing.assert_close(soft(x).mean() - before.mean(), torch.tensor(1.0).double(), rtol=0, atol=0.1)

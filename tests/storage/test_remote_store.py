@@ -1,0 +1,485 @@
+"""Output at a URI: what one node began another one finishes, and each thing is made once, whoever dies meanwhile."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sweeps import LIMIT, ONE_AT_A_TIME, ROOT, differences, leaderboard, mlflow_state, proposed, run, started, until
+
+from harness import cli
+from harness.config.trial import build
+from harness.data import datasets
+from harness.data.settings import DataSource
+from harness.errors import UserError
+from harness.storage import leases, remote_store
+from harness.storage import weights as storage_weights
+from harness.storage.workspace import Workspace
+from harness.training import loop
+from harness.trials import run as trial_run
+from harness.trials import teachers
+
+# What a process of another node does: argv is the URI, its scratch folder, then settings as JSON.
+NODE = """
+import json, os, sys, time
+from harness import cli
+from harness.config.trial import build
+from harness.trials.run import run
+os.environ["HARNESS_SCRATCH"] = sys.argv[2]
+workspace = cli.local_workspace(sys.argv[1]).writable()
+def report(row):
+    print("epoch", row["epoch"], flush=True)
+    if row["epoch"] == int(os.environ.get("HOLD", 0)):
+        time.sleep(10_000)
+run(build(json.loads(sys.argv[3])), workspace, report=report)
+"""
+SETTINGS = {"epochs": 4, "data.limit": 96, "measure.eps": [16 / 255], "measure.steps": 2, "measure.watch": 1}
+SAT = {**SETTINGS, "method": "sat", "maps.saliency": "gradient"}
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"file://{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def node(tmp_path, uri, monkeypatch):
+    """A function from a name to the place of that node."""
+
+    def made(name):
+        monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / name))
+        return cli.local_workspace(uri).writable()
+
+    return made
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.01)
+
+
+def figures(result, workspace):
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
+    weights = storage_weights.load_weights(workspace.trial(result.trial.key) / "weights.pt")
+    return [s.record() for s in result.scores], rows, {name: w.numpy().tobytes() for name, w in weights.items()}
+
+
+@functools.cache
+def alone(folder, settings):
+    workspace = Workspace(folder / "out").writable()
+    return figures(trial_run.run(build(json.loads(settings)), workspace, test=True), workspace)
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory):
+    return lambda settings: alone(tmp_path_factory.getbasetemp(), json.dumps(settings))
+
+
+def test_what_one_node_began_another_goes_on_with(node, expected, patient, monkeypatch):
+    trial, epochs, whole = build(SAT), [], expected(SAT)
+    one = node("one")
+
+    def interrupted(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trial_run.run(trial, one, report=interrupted)
+    shutil.rmtree(one.out)
+    two = node("two")
+    assert two.out != one.out
+    epoch = loop._epoch
+    monkeypatch.setattr(loop, "_epoch", lambda *of: epochs.append(of[-2]) or epoch(*of))
+    result = trial_run.run(trial, two, test=True)
+    assert epochs == [2, 3]  # and neither the teacher nor its maps again
+    assert figures(result, two) == whole
+    three = node("three")
+    assert figures(trial_run.run(trial, three, test=True), three) == whole
+    assert epochs == [2, 3]
+    assert not list(
+        remote_store.RemoteStore(three.remote).files(f"trials/{trial.key}").keys() & {"lease", "checkpoint.pt"}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
+    settings = {**SETTINGS, "method": "standard"}
+    env = {**os.environ, "HOLD": "2", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", NODE, uri, str(tmp_path / "one"), json.dumps(settings)]
+    dying = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    assert dying.stdout.readline() == "epoch 1\n" and dying.stdout.readline() == "epoch 2\n"
+    dying.send_signal(signal.SIGKILL)
+    dying.wait()
+    dying.stdout.close()
+    shutil.rmtree(tmp_path / "one")
+    two = node("two")
+    key = build(settings).key
+    there = remote_store.RemoteStore(uri).files(f"trials/{key}")
+    assert "checkpoint.pt" in there and "lease" in there  # which its holder could not give back
+    assert figures(trial_run.run(build(settings), two, test=True), two) == expected(settings)
+
+
+@pytest.mark.slow
+def test_maps_and_their_teacher_are_made_once_in_a_cluster(node, uri, tmp_path):
+    """Two nodes ask for them at once; each trains a trial of its own with them."""
+    asked = [{**SAT, "method.alpha10": 0.5}, {**SAT, "method.alpha10": 0.6}]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    nodes = [
+        subprocess.Popen([sys.executable, "-c", NODE, uri, str(tmp_path / name), json.dumps(settings)], env=env)
+        for name, settings in zip(("one", "two"), asked, strict=True)
+    ]
+    assert [n.wait(LIMIT) for n in nodes] == [0, 0]
+    teacher_key = teachers.teacher_trial(build(SAT), "standard").key
+    taught = [
+        name for name in ("one", "two") if list((tmp_path / name).glob(f"out-*/trials/{teacher_key}/result.json"))
+    ]
+    assert len(taught) == 1, "both trained the teacher"
+    digests = {f.read_bytes() for f in tmp_path.glob("*/out-*/cache/maps/*/maps.npy")}
+    assert len(digests) == 1 and len(list(tmp_path.glob("*/out-*/cache/maps/*/maps.npy"))) == 2
+
+
+# ---- leases
+
+
+def test_of_many_that_ask_one_holds_it(uri, patient):
+    store, held, most = remote_store.RemoteStore(uri), [], []
+
+    def ask():
+        with leases.leased(store, "a/lease") as mine:
+            assert mine
+            held.append(1)
+            most.append(len(held))
+            time.sleep(0.01)
+            held.pop()
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 12 and store.read("a/lease") is None
+
+
+def test_who_does_not_wait_is_told(uri, patient, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    store = remote_store.RemoteStore(uri)
+    with leases.leased(store, "lease") as first, leases.leased(store, "lease", wait=False) as second:
+        assert first and not second
+    with leases.leased(store, "lease", wait=False) as third:
+        assert third
+
+
+def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatch):
+    """No clock is compared: what counts is whether the sign of life changes while one watches."""
+    monkeypatch.setattr(leases, "STALE_SECONDS", 0.5)
+    store = remote_store.RemoteStore(uri)
+    silent = json.dumps({"host": "elsewhere", "pid": os.getpid(), "id": "x", "beat": 0}).encode()
+    store.write("silent", silent)
+    began = time.monotonic()
+    with leases.leased(store, "silent", wait=False) as mine:
+        assert mine and time.monotonic() - began > 0.5  # a busy machine only takes longer
+    monkeypatch.setattr(leases, "STALE_SECONDS", LIMIT)
+    done = threading.Event()
+
+    def beat():
+        beats = 0
+        while not done.wait(0.1):
+            beats += 1
+            store.write("loud", json.dumps({"host": "elsewhere", "pid": 1, "id": "y", "beat": beats}).encode())
+
+    store.write("loud", silent)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with leases.leased(store, "loud", wait=False) as mine:
+            assert not mine
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_lease_whose_answer_was_lost_is_held(uri, monkeypatch):
+    store = remote_store.RemoteStore(uri)
+    create = store.create
+    monkeypatch.setattr(store, "create", lambda name, content: create(name, content) and False)
+    with leases.leased(store, "lease") as mine:
+        assert mine
+
+
+def test_a_holder_whose_number_is_another_process_now_counts_as_dead_after_silence(uri, patient, monkeypatch):
+    monkeypatch.setattr(leases, "STALE_SECONDS", 0.2)
+    store = remote_store.RemoteStore(uri)
+    store.write("lease", json.dumps({"host": socket.gethostname(), "pid": 1, "id": "x", "beat": 0}).encode())
+    with leases.leased(store, "lease") as mine:
+        assert mine
+
+
+def test_a_holder_gives_signs_of_life(uri, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.01)
+    store = remote_store.RemoteStore(uri)
+    with leases.leased(store, "lease"):
+        until(lambda: leases.parse_object(store.read("lease")).get("beat"))
+
+
+def test_who_slept_for_too_long_leaves_the_lease_to_who_took_over(uri):
+    store = remote_store.RemoteStore(uri)
+    with leases.leased(store, "lease"):
+        store.write("lease", b'{"id": "another"}')
+    assert store.read("lease") == b'{"id": "another"}'
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URI of an empty folder on a server that speaks S3's protocol, on loopback."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket/runs"
+    running.stop()
+
+
+@pytest.mark.filterwarnings("ignore")  # of what speaks S3
+def test_on_s3_one_creates_and_another_node_goes_on(bucket, tmp_path, expected, patient, monkeypatch):
+    store = remote_store.RemoteStore(bucket)
+    assert store.create("a/lease", b"1") and not store.create("a/lease", b"2") and store.read("a/lease") == b"1"
+    store.remove("a/lease")
+    assert store.read("a/lease") is None
+    trial, whole = build(SAT), expected(SAT)
+
+    def interrupted(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "one"))
+    with pytest.raises(Stop):
+        trial_run.run(trial, cli.local_workspace(bucket).writable(), report=interrupted)
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "two"))
+    two = cli.local_workspace(bucket).writable()
+    assert figures(trial_run.run(trial, two, test=True), two) == whole
+    assert "result.json" in store.files(f"trials/{trial.key}") and "checkpoint.pt" not in store.files("trials")
+
+
+# ---- copies
+
+
+def test_a_copy_sends_what_changed_in_the_order_in_which_it_was_written(uri, tmp_path, monkeypatch):
+    store, sent = remote_store.RemoteStore(uri), []
+    monkeypatch.setattr(remote_store.RemoteStore, "put", lambda self, file, name: sent.append(name) or name)
+    copy = remote_store.FolderCopy(store, "trial", tmp_path / "here")
+    copy.pull()
+    for at, name in enumerate(("weights.pt", "a.npz", "result.json", ".part", "lock")):
+        (tmp_path / "here" / name).write_text("x")
+        os.utime(tmp_path / "here" / name, ns=(at, at))
+    copy.push()
+    assert sent == ["trial/weights.pt", "trial/a.npz", "trial/result.json"]
+    copy.push()
+    assert len(sent) == 3
+
+
+def test_what_is_removed_here_is_removed_there_but_not_with_the_whole_copy(uri, tmp_path):
+    store = remote_store.RemoteStore(uri)
+    copy = remote_store.FolderCopy(store, "trial", tmp_path / "here")
+    copy.pull()
+    for name in ("checkpoint.pt", "result.json"):
+        (tmp_path / "here" / name).write_text("x")
+    copy.push()
+    (tmp_path / "here" / "checkpoint.pt").unlink()
+    copy.push()
+    assert store.files("trial").keys() == {"result.json"}
+    shutil.rmtree(tmp_path / "here")
+    copy.push()
+    assert store.files("trial").keys() == {"result.json"}
+
+
+def test_pushing_takes_a_tenth_of_the_time(uri, tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(remote_store.time, "monotonic", lambda: now[0])
+    copy = remote_store.FolderCopy(remote_store.RemoteStore(uri), "trial", tmp_path)
+    pushed = []
+
+    def push():
+        now[0] += 2
+        pushed.append(now[0])
+        copy._last, copy._took = now[0], 2
+
+    monkeypatch.setattr(copy, "push", push)
+    for _ in range(400):
+        now[0] += 1
+        copy.push_if_due()
+    assert 400 / 25 < len(pushed) < 400 / 17
+
+
+def test_a_copy_becomes_what_the_store_has_and_keeps_what_it_had_not_sent(uri, tmp_path):
+    store = remote_store.RemoteStore(uri)
+    one, two = (remote_store.FolderCopy(store, "trial", tmp_path / name) for name in ("one", "two"))
+    one.pull()
+    (tmp_path / "one" / "a").write_text("1")
+    (tmp_path / "one" / "sub").mkdir()
+    (tmp_path / "one" / "sub" / "b").write_text("1")
+    one.push()
+    two.pull()
+    assert (tmp_path / "two" / "sub" / "b").read_text() == "1"
+    (tmp_path / "two" / "a").unlink()  # by whoever tidies temporary folders
+    (tmp_path / "two" / "c").write_text("unsent")
+    again = remote_store.FolderCopy(store, "trial", tmp_path / "two")
+    again.pull()
+    assert (tmp_path / "two" / "c").read_text() == "unsent"  # its process died; nobody else wrote meanwhile
+    (tmp_path / "two" / "sub" / "b").unlink()
+    again.push()
+    assert store.files("trial").keys() == {"a", "c"}
+    (tmp_path / "one" / "stale").write_text("x")
+    remote_store.FolderCopy(store, "trial", tmp_path / "one").pull()
+    assert sorted(p.name for p in (tmp_path / "one").iterdir() if p.is_file() and p.name[0] != ".") == ["a", "c"]
+
+
+def test_the_journal_never_comes_before_the_log(uri, tmp_path):
+    store = remote_store.RemoteStore(uri)
+    mirror = remote_store.DriverFiles(store, tmp_path, lambda: ["journal", "log"])
+    (tmp_path / "log").write_text("begun")
+    (tmp_path / "journal").write_text("told")
+    assert mirror.durable_size("log") == 0
+    written, write = [], store.write
+    store.write = lambda name, content: written.append(name) or write(name, content)
+    mirror.push()
+    assert written == ["log", "journal"] and mirror.durable_size("log") == 5
+    mirror.push()
+    assert len(written) == 2
+    (tmp_path / "log").write_text("begun, and more")
+    mirror.pull(["log", "journal"])  # of what only grows the longer one is the newer
+    assert (tmp_path / "log").read_text() == "begun, and more"
+    (tmp_path / "log").write_text("else")
+    mirror.pull(["log", "missing"])
+    assert (tmp_path / "log").read_text() == "begun"
+
+
+def test_a_store_that_fails_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_store, "RETRY_PAUSES", (0.0, 0.0))
+    with pytest.raises(UserError, match=r"'s4://bucket/runs'.*s4"):
+        remote_store.RemoteStore("s4://bucket/runs")
+    with pytest.raises(UserError, match=r"'hdfs.*|gs://.* needs a package|Install"):
+        remote_store.RemoteStore("gs://bucket/runs")
+    store = remote_store.RemoteStore(f"file://{tmp_path}")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match=r"the store 'file://.*' failed: IsADirectoryError"):
+        store.read("a")
+
+
+def test_a_failing_store_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_store, "RETRY_PAUSES", (0.0, 0.0))
+    store = remote_store.RemoteStore(f"file://{tmp_path}")
+    (tmp_path / "a").write_text("there")
+    cat, calls = store._fs.cat_file, []
+
+    def shaky(name):
+        calls.append(name)
+        if len(calls) < 3:
+            raise ConnectionError("reset")
+        return cat(name)
+
+    monkeypatch.setattr(store._fs, "cat_file", shaky)
+    assert store.read("a") == b"there" and len(calls) == 3
+
+
+# ---- data
+
+
+def picture(value):
+    file = io.BytesIO()
+    Image.fromarray(np.full((6, 6, 3), value, np.uint8)).save(file, "PNG")
+    return {"bytes": file.getvalue()}
+
+
+def test_data_at_a_uri_are_fetched_once_per_node(tmp_path, monkeypatch):
+    folder = tmp_path / "remote" / "mine"
+    folder.mkdir(parents=True)
+    for part in ("train", "test"):
+        columns = {"image": [picture(v) for v in range(20)], "label": [v % 2 for v in range(20)]}
+        pq.write_table(pa.table(columns), folder / f"{part}-00000-of-00001.parquet")
+    fetched, get = [], remote_store.RemoteStore.get
+    monkeypatch.setattr(
+        remote_store.RemoteStore, "get", lambda self, name, to: fetched.append(name) or get(self, name, to)
+    )
+    monkeypatch.setenv("HARNESS_SCRATCH", str(tmp_path / "node"))
+    root = f"file://{tmp_path / 'remote'}"
+    for out in ("a", "b"):
+        words = ["--data", "mine", "--data-root", root, "--out", str(tmp_path / out)]
+        workspace = cli.workspace(cli.parser("p", "", single=True).parse_args(words))
+        assert len(datasets.load(DataSource("mine"), workspace).train) == 16
+    assert len(fetched) == 2
+    assert len(list((tmp_path / "node").glob("data/mine-*/meta.json"))) == 1  # decoded once, too
+    assert not list(tmp_path.glob("[ab]/cache/data"))
+    with pytest.raises(UserError, match="yours"):
+        datasets.load(DataSource("yours"), workspace)
+    with pytest.raises(UserError):
+        datasets.load(DataSource("../remote/mine"), workspace)
+
+
+# ---- a whole sweep
+
+
+@pytest.mark.slow
+def test_sqlite_is_refused_where_it_cannot_lie(uri, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    done = run(uri, env={**env, "HARNESS_SCRATCH": str(tmp_path / "node")})
+    assert done.returncode == 2 and "--tracking-uri" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def alive(word):
+    """Whether a process has this word in its environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found.append(word.encode() in file.read_bytes())
+    return any(found)
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, undisturbed):
+    """The driver is killed and its disk with it; another machine finds at the URI all that MLflow was told of."""
+    words = [*ONE_AT_A_TIME, "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    env = {**os.environ, "HARNESS_SCRATCH": str(tmp_path / "one")}
+    with started(uri, *words, env=env, stdout=subprocess.DEVNULL, stderr=None) as process:
+        until(lambda: len(list((tmp_path / "store").glob("trials/*/result.json"))) >= 2, process)
+        process.kill()
+        process.wait()
+    until(lambda: not alive(str(tmp_path / "one")))  # its workers notice a little later
+    shutil.rmtree(tmp_path / "one")
+    done = run(uri, *words, env={**env, "HARNESS_SCRATCH": str(tmp_path / "two")})
+    assert done.returncode == 0, done.stderr
+    (out,) = (tmp_path / "two").glob("out-*")
+    assert proposed(out) == proposed(undisturbed.out)
+    assert not differences(mlflow_state(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), mlflow_state(undisturbed.out))
+    assert leaderboard(out) == leaderboard(undisturbed.out)
+    assert (tmp_path / "store" / "reports" / "smoke-digits.html").exists()

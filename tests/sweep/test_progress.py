@@ -1,0 +1,50 @@
+"""The progress line, in a terminal and in a log."""
+
+import io
+
+from harness.config.trial import build
+from harness.evaluation.scores import Score
+from harness.sweep import progress
+from harness.sweep.jobs import Job, Outcome
+from harness.sweep.progress import SweepProgress
+from harness.trials.result import Result
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def play(stream, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    left = [2]
+    shown = SweepProgress(lambda: left[0], "val/robust", {"s": "a cell"}, stream)
+    trial = build({"epochs": 4})
+    good, bad = (Job("s", "search", i, trial) for i in range(2))
+    for job in (good, bad):
+        left[0] -= 1
+        shown.on_start(job)
+    shown.on_epoch(good, {"epoch": 3})
+    result = Result(trial, [Score("val/robust", 0.625, 0.1, 8)], [], {}, {})
+    shown.on_end(good, Outcome("complete", 4, result))
+    shown.on_end(bad, Outcome("failed", 1, reason="Diverged: the loss became nan"))
+    shown.close()
+    return stream.getvalue()
+
+
+def test_a_log_gets_whole_lines(monkeypatch):
+    text = play(io.StringIO(), monkeypatch)
+    assert "\r" not in text and text.endswith("\n")
+    assert "2 trials to go" in text and "now a cell 3/4" in text
+    assert "a cell, search 1 failed: Diverged: the loss became nan" in text
+    assert "2/2 trials · 1 failed · best val/robust 62.5 % (a cell)" in text.splitlines()[-1]
+
+
+def test_a_terminal_gets_one_line_redrawn(monkeypatch):
+    text = play(Terminal(), monkeypatch)
+    assert text.count("\r") >= 3 and text.endswith("\n")
+    assert all(len(line) <= 140 for line in text.replace("\r", "\n").splitlines())
+
+
+def test_clock():
+    assert [progress._clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

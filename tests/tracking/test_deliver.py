@@ -1,0 +1,375 @@
+"""What happened reaches the tracking store once and in order, whatever the store does meanwhile."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.entities import PagedList
+from sweeps import LIMIT, free_port, serving, until
+
+from harness import deliver
+from harness.config.trial import build
+from harness.errors import UserError, exit_status
+from harness.evaluation.scores import Score
+from harness.sweep.jobs import Job, Outcome
+from harness.tracking import delivery as tracking_delivery
+from harness.tracking import event_log, mlflow_writer
+from harness.tracking.tracker import Tracker
+from harness.trials.result import Result
+
+EPOCHS = 4
+
+
+class Memory:
+    """A store that keeps what MLflow's keeps, as it keeps it; what `fails` says happens before or after each act."""
+
+    def __init__(self, fails=lambda: ""):
+        self.fails, self.runs, self.acts = fails, {}, []
+
+    def _act(self, name, do):
+        when = self.fails()
+        if when == "before":
+            raise ConnectionError("refused")
+        done = do()
+        self.acts.append(name)
+        if when == "after":
+            raise TimeoutError("no answer")
+        return done
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="1")
+
+    def search_runs(self, experiments, wanted, max_results, page_token):
+        if self.fails() == "before":
+            raise ConnectionError("refused")
+        return PagedList([SimpleNamespace(info=r.info, data=r) for r in self.runs.values()], None)
+
+    def create_run(self, experiment, start_time, run_name, tags):
+        def do():
+            run = f"{len(self.runs):x}"
+            info = SimpleNamespace(run_id=run, start_time=start_time)
+            self.runs[run] = SimpleNamespace(
+                info=info,
+                name=run_name,
+                tags=dict(tags),
+                params={},
+                metrics={},
+                files=set(),
+                status="RUNNING",
+                end=None,
+            )
+            return self.runs[run]
+
+        return self._act("create", do)
+
+    def log_batch(self, run, metrics, params, tags):
+        def do():
+            for m in metrics:  # the same point twice is one point
+                self.runs[run].metrics.setdefault(m.key, {})[m.timestamp, m.step, m.value] = None
+            self.runs[run].params |= {p.key: p.value for p in params}
+            self.runs[run].tags |= {t.key: t.value for t in tags}
+
+        self._act("log", do)
+
+    def log_artifact(self, run, file, folder):
+        self._act("file", lambda: self.runs[run].files.add((os.path.basename(file), folder)))
+
+    def update_run(self, run, status):
+        self._act("open", lambda: setattr(self.runs[run], "status", status))
+
+    def set_terminated(self, run, status, end_time):
+        self._act("end", lambda: self.runs[run].__dict__.update(status=status, end=end_time))
+
+    def held(self):
+        """Everything, by the names of runs; parents by name too."""
+        names = {run: r.tags["harness.event"] for run, r in self.runs.items()}
+        assert len(set(names.values())) == len(names), "a run twice"
+        found = {}
+        for run, r in self.runs.items():
+            tags = {k: names[v] if k == "mlflow.parentRunId" else v for k, v in r.tags.items()}
+            metrics = {name: list(points) for name, points in r.metrics.items()}
+            found[names[run]] = (r.name, r.info.start_time, tags, r.params, metrics, r.files, r.status, r.end)
+        return found
+
+
+def happen(tracker, workspace, jobs=3):
+    """A small sweep, as a driver tells it."""
+    tracker.start_sweep("title", "about")
+    tracker.start_study("study", "cell", {"harness.order": "0"}, {"optim.lr": "0.01 to 0.1"})
+    for number in range(jobs):
+        job = Job("study", "search", number, build({"seed": number, "epochs": EPOCHS}))
+        folder = workspace.trial(job.trial.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text("{}")
+        tracker.on_start(job)
+        for epoch in range(1, EPOCHS + 1):
+            tracker.on_epoch(job, {"epoch": epoch, "train/ce": 1 / epoch, "curve/robust": 0.1 * epoch})
+            if epoch % 2:
+                tracker.flush()
+        result = Result(job.trial, [Score("val/robust", 0.4, 0.02, 360)], [], {"train": 2.0}, {"val": "ab"}, {}, 0)
+        tracker.on_end(job, Outcome("complete", EPOCHS, result))
+    tracker.on_winners("study", ["key"])
+    tracker.log_winner("study", {"test/robust": 0.3})
+    tracker.close()
+
+
+def tell(workspace, jobs=3):
+    """A log, written."""
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    happen(tracker, workspace, jobs)
+    return tracker.log
+
+
+@pytest.fixture
+def brisk(monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "RETRY_PAUSES", (0.001,))
+    monkeypatch.setattr(tracking_delivery, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", LIMIT)
+
+
+def delivered(client, log, workspace, monkeypatch):
+    monkeypatch.setattr(
+        tracking_delivery,
+        "_open_writer",
+        lambda uri, log, workspace: mlflow_writer.MlflowWriter(client, uri, log, workspace),
+    )
+    return tracking_delivery.deliver_all("sqlite:///" + str(workspace.out / "none.db"), log, workspace)
+
+
+def test_a_store_that_fails_before_and_after_its_acts_holds_the_same(workspace, monkeypatch, brisk):
+    log = tell(workspace)
+    steady = Memory()
+    delivered(steady, log, workspace, monkeypatch)
+    expected = steady.held()
+    assert len(expected) == 5 and len(expected["study search #2"][4]["train/ce"]) == EPOCHS
+    for seed in range(8):
+        chance = random.Random(seed)
+        opened = itertools.count()  # opening a store that fails is a mistake; what follows is not
+        shaky = Memory(lambda chance=chance, opened=opened: next(opened) and chance.choice(["before", "after", "", ""]))
+        for mark in log.parent.glob("*.delivered"):
+            mark.unlink()
+        delivered(shaky, log, workspace, monkeypatch)
+        assert shaky.held() == expected, seed
+        assert len(shaky.acts) > len(steady.acts)  # it did have to be told twice
+
+
+def test_each_event_has_the_time_at_which_it_happened(workspace, monkeypatch, brisk):
+    before = int(time.time() * 1000)
+    log = tell(workspace, jobs=1)
+    after = int(time.time() * 1000)
+    time.sleep(0.05)
+    store = Memory()
+    delivered(store, log, workspace, monkeypatch)
+    _, start, *_, metrics, _, _, end = store.held()["study search #0"]
+    points = [point for points in metrics.values() for point in points]
+    assert before <= start <= min(at for at, *_ in points) <= max(at for at, *_ in points) == end <= after
+
+
+@pytest.mark.slow
+def test_a_real_store_told_twice_and_cut_off_in_the_middle_holds_each_thing_once(workspace, empty_store, brisk):
+    log, uri = tell(workspace), f"sqlite:///{workspace.out / 'mlflow.db'}"
+    shutil.copy(empty_store, workspace.out / "mlflow.db")
+    # A process that ends without a word, after so many acts.
+    cut = (
+        "import os, sys\nfrom pathlib import Path\nfrom harness.storage.workspace import Workspace\n"
+        "from harness.tracking import delivery\nfrom harness.tracking.mlflow_writer import MlflowWriter\n"
+        "write, left = MlflowWriter.write, [int(sys.argv[4])]\n"
+        "def some(self, event):\n    write(self, event)\n    left[0] -= 1\n    left[0] or os._exit(9)\n"
+        "MlflowWriter.write = some\n"
+        "delivery.deliver_all(sys.argv[1], Path(sys.argv[2]), Workspace(Path(sys.argv[3])))\n"
+    )
+    for acts in (2, 7):
+        words = [sys.executable, "-c", cut, uri, str(log), str(workspace.out), str(acts)]
+        assert subprocess.run(words, capture_output=True, timeout=LIMIT).returncode == 9
+    store = tracking_delivery.deliver_all(uri, log, workspace).writer
+    for mark in log.parent.glob("*.delivered"):
+        mark.unlink()
+    tracking_delivery.deliver_all(uri, log, workspace)
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([store.experiment])
+    assert sorted(r.data.tags["harness.event"] for r in runs) == sorted(store.runs)
+    for number in range(3):
+        run = store.runs[f"study search #{number}"]
+        for name in ("train/ce", "curve/robust", "val/robust"):
+            steps = [m.step for m in client.get_metric_history(run, name)]
+            assert steps == ([EPOCHS] if name == "val/robust" else list(range(1, EPOCHS + 1)))
+        assert [a.path for a in client.list_artifacts(run)] == ["result.json"]
+
+
+def test_a_new_store_is_told_everything_and_an_old_one_only_what_is_new(workspace, empty_store, brisk):
+    for name in ("a.db", "b.db"):
+        shutil.copy(empty_store, workspace.out / name)
+    log = tell(workspace, jobs=1)
+    first, second = (f"sqlite:///{workspace.out / name}" for name in ("a.db", "b.db"))
+    assert len(tracking_delivery.deliver_all(first, log, workspace).writer.runs) == 3
+    happen(Tracker(workspace, "experiment", {"harness.sweep": "5eed"}), workspace, jobs=2)
+    told = []
+    write = mlflow_writer.MlflowWriter.write
+
+    def recorded(self, event):
+        told.append(event["run"])
+        write(self, event)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_writer.MlflowWriter, "write", recorded)
+        assert len(tracking_delivery.deliver_all(first, log, workspace).writer.runs) == 4
+    assert "study search #1" in told and "study search #0" not in told
+    assert len(tracking_delivery.deliver_all(second, log, workspace).writer.runs) == 4
+    (workspace.out / "a.db").unlink()  # and one that was thrown away is a new one
+    shutil.copy(empty_store, workspace.out / "a.db")
+    assert len(tracking_delivery.deliver_all(first, log, workspace).writer.runs) == 4
+
+
+@pytest.mark.parametrize("uri", ["", "file:///elsewhere"])
+def test_files_that_a_database_was_told_lie_where_no_lost_machine_takes_them_away(
+    workspace, empty_store, tmp_path, uri
+):
+    """The output folder of a node is a copy of what lies at a URI, and goes with the node."""
+    log = tell(workspace, jobs=1)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    database = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = tracking_delivery.deliver_all(database, log, dataclasses.replace(workspace, remote=uri)).writer
+    runs = MlflowClient(tracking_uri=database).search_runs([store.experiment], "tags.`harness.role` = 'search'")
+    (kept,) = (Path(run.info.artifact_uri) for run in runs)
+    assert kept.is_relative_to((tmp_path if uri else workspace.out) / "artifacts")
+    assert [file.name for file in kept.iterdir()] == ["result.json"]
+
+
+def test_what_a_store_will_never_take_does_not_hold_up_the_rest(workspace, monkeypatch, brisk):
+    log = tell(workspace)
+
+    class Choosy(Memory):
+        def log_batch(self, run, metrics, params, tags):
+            if self.runs[run].tags["harness.event"] == "study search #1":
+                raise MlflowException("Run 'x' not found", error_code=RESOURCE_DOES_NOT_EXIST)
+            super().log_batch(run, metrics, params, tags)
+
+    store = Choosy()
+    with pytest.raises(UserError, match=r"refused \d+ events, the first one: MlflowException: Run 'x' not found"):
+        delivered(store, log, workspace, monkeypatch)
+    assert store.held()["study search #2"][6] == "FINISHED" and store.held()["study search #1"][4] == {}
+
+
+def test_a_store_that_is_gone_keeps_nobody_waiting_and_is_told_later(workspace, monkeypatch, brisk):
+    log = tell(workspace)
+    opened = itertools.count()
+
+    def fails():
+        number = next(opened)
+        if number > 11:  # not before it was told why: patience ends when there is nothing left to wait for
+            monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", 0.2)
+        return "before" if number > 10 else ""
+
+    gone = Memory(fails)
+    with pytest.raises(UserError, match=r"failed: ConnectionError: refused; \d+ events wait in .*harness\.deliver"):
+        delivered(gone, log, workspace, monkeypatch)
+    held = len(gone.acts)
+    assert held
+    gone.fails = lambda: ""
+    monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", LIMIT)
+    delivered(gone, log, workspace, monkeypatch)
+    fresh = Memory()
+    delivered(fresh, log, workspace, monkeypatch)
+    assert gone.held() == fresh.held() and held < len(fresh.acts)
+
+
+def test_told_again_by_a_later_command_nothing_stands_twice(workspace):
+    """A driver killed between two events tells the same once more when its trials are replayed."""
+    log = tell(workspace)
+    lines = log.read_bytes()
+    happen(Tracker(workspace, "experiment", {"harness.sweep": "5eed"}), workspace)
+    added = [event for event, _ in event_log.read_events(log, len(lines))]
+    assert not any("metrics" in event or "begin" in event for event in added)
+
+
+def test_a_log_cut_off_in_a_line_goes_on(workspace):
+    log = tell(workspace, jobs=1)
+    whole = log.read_bytes()
+    log.write_bytes(whole + b'{"run":"study sea')
+    assert [e for e, _ in event_log.read_events(log)] == [
+        e for e, _ in event_log.read_events(log)
+    ]  # a reader waits for the rest
+    Tracker(workspace, "experiment", {"harness.sweep": "5eed"}).on_winners("study", ["x"])
+    assert log.read_bytes().startswith(whole) and log.read_bytes()[len(whole) :].startswith(b'{"run":"study","time"')
+
+
+def test_a_full_disk_leaves_no_half_of_an_event(workspace, monkeypatch):
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    tracker.start_sweep("title", "about")
+    whole = tracker.log.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(event_log.os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device; existing data is unchanged"):
+        tracker.start_study("study", "cell", {}, {})
+    assert tracker.log.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damaged", [b"no log\n", b"no log", b'{"log":"a","experiment":"e"}\n{"run":\n'])
+def test_a_damaged_log_is_named(workspace, damaged):
+    file = workspace.out / "track" / "experiment-5eed.jsonl"
+    file.parent.mkdir()
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"experiment-5eed\.jsonl.* move it away"):
+        Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    assert file.read_bytes() == damaged
+
+
+def test_the_command_delivers_every_log_and_names_what_is_wrong(workspace, capsys, empty_store):
+    assert exit_status(lambda: deliver.main(["--out", str(workspace.out)])) == 2
+    assert "no sweep was written" in capsys.readouterr().err
+    shutil.copy(empty_store, workspace.out / "mlflow.db")
+    tell(workspace, jobs=1)
+    assert deliver.main(["--out", str(workspace.out)]) == 0
+    assert capsys.readouterr().out == f"experiment: 3 runs of experiment-5eed at sqlite:///{workspace.out}/mlflow.db\n"
+    assert exit_status(lambda: deliver.main(["--out", str(workspace.out), "--tracking-uri", "http://127.0.0.1:9"])) == 2
+    assert "no MLflow server answers" in capsys.readouterr().err
+
+
+# ---- a real server
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(workspace, empty_store, monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", LIMIT)
+    database = workspace.out / "server.db"
+    shutil.copy(empty_store, database)
+    port = free_port()
+    uri, said = f"http://127.0.0.1:{port}", workspace.out / "server.log"
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    with contextlib.ExitStack() as stack:
+        with serving(database, port, said):
+            delivery = stack.enter_context(tracking_delivery.Delivery(uri, tracker.log, workspace))
+            happen(tracker, workspace, jobs=2)
+            until(lambda: len(delivery.writer.runs) >= 3)  # and is killed in the middle of it
+        happen(tracker, workspace, jobs=6)
+        assert delivery.failure()
+        with serving(database, port, said):
+            assert delivery.caught_up() and delivery.failure() == ""
+            client = MlflowClient(tracking_uri=uri)
+            runs = client.search_runs([delivery.writer.experiment])
+            assert sorted(r.data.tags["harness.event"] for r in runs) == sorted(
+                ["sweep", "study", *(f"study search #{n}" for n in range(6))]
+            )
+            for run in runs:
+                if run.data.tags["harness.role"] == "search":
+                    assert run.info.status == "FINISHED" and run.data.tags["harness.state"] == "complete"
+                    points = client.get_metric_history(run.info.run_id, "train/ce")
+                    assert [p.step for p in points] == [1, 2, 3, 4]
+                    assert [p.timestamp for p in points] == sorted(p.timestamp for p in points)
+                    assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["result.json"]
