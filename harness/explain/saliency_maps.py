@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from harness.errors import UserError, unknown_name
 from harness.explain import input_gradients
-from harness.explain.binarise_maps import minmax
 from harness.explain.input_gradients import true_logit
 from harness.models.modes import frozen
 from harness.models.nets import Net
@@ -151,6 +150,13 @@ def plus_plus(features: Tensor, weight: Tensor) -> Tensor:
     g = weight / positions  # the same at every position, by global average pooling
     alpha = g**2 / (2 * g**2 + features.sum((2, 3), keepdim=True) * g**3 + 1e-7)
     return (positions * alpha * g.relu() * features).sum(1, keepdim=True)
+
+
+def minmax(s: Tensor) -> Tensor:
+    """Rescale each map to [0, 1], over channels and pixels; a constant map becomes 0."""
+    flat = s.flatten(1)
+    minimum, range_ = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True) - flat.amin(1, keepdim=True)
+    return ((flat - minimum) / torch.where(range_ > 0, range_, 1)).view_as(s)
 
 
 def guided_gradcam_pp(model: Net, x: Tensor, y: Tensor) -> Tensor:

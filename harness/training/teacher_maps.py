@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from harness.data.batches import MAP_UNIT
 from harness.data.datasets import Split
-from harness.explain import binarise_maps, saliency_maps
+from harness.explain import saliency_maps
 from harness.randomness import full_float32, seeded
+from harness.training import binarise_maps
 from harness.training.settings import Maps
 
 CHUNK = 256  # images per batch

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError, unknown_name
+from harness.explain.saliency_maps import minmax
 
 
 def binarise(
@@ -42,10 +43,3 @@ def binarise(
     above = torch.where(threshold > minimum, flat >= threshold, flat > minimum)
     varies = flat.amax(1, keepdim=True) > minimum
     return above.to(s.dtype).mul_(2).sub_(1).mul_(varies).view_as(s)
-
-
-def minmax(s: Tensor) -> Tensor:
-    """Rescale each map to [0, 1], over channels and pixels; a constant map becomes 0."""
-    flat = s.flatten(1)
-    minimum, range_ = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True) - flat.amin(1, keepdim=True)
-    return ((flat - minimum) / torch.where(range_ > 0, range_, 1)).view_as(s)
