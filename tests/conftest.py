@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside workers; and s
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # what a shell is set to is none of the tests' to write to
 os.environ.pop("RAY_ADDRESS", None)
 # Niceness 15, Ray's default, leaves workers a thirtieth of a core that anything else wants.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 
 import pytest
 import torch

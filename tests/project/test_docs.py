@@ -37,9 +37,6 @@ ROOT = Path(__file__).resolve().parent
 while not (ROOT / "pyproject.toml").exists():
     ROOT = ROOT.parent
 
-# What the pages name as it will be, and is not there yet. When it is, set this to `set()`: then nothing is excused.
-YET_TO_COME = set()
-
 LONGEST = 250  # lines of the README
 PAGES = {p.relative_to(ROOT).as_posix(): p.read_text() for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 TEXT = PAGES["README.md"]
@@ -47,8 +44,6 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 COMMAND = re.compile(r"^\s*(?:ray job submit .* -- |.* && )?(python -m [^#\n]+)", re.M)
-
-moved = pytest.mark.xfail("modules" in YET_TO_COME, strict=True, reason="the pages name modules as after the move")
 
 
 def blocks(*languages):
@@ -171,7 +166,7 @@ def test_every_make_target_exists():
     used |= {t for page in PAGES for span in spans(page) for t in re.findall(r"^make ([\w-]+)", span)}
     missing = {target for target in used if f"\n{target}:" not in MAKEFILE}
     assert {"tune", "test", "test-all", "faults", "lint"} <= used
-    assert missing <= YET_TO_COME
+    assert not missing
 
 
 def surroundings():
@@ -183,7 +178,7 @@ def surroundings():
 
 @pytest.mark.parametrize(
     ("where", "code"),
-    [pytest.param(*b, id=b[0], marks=[moved] if "from harness" in b[1] else []) for b in blocks("python")],
+    [pytest.param(*b, id=b[0]) for b in blocks("python")],
 )
 def test_every_python_block_runs(where, code):
     names = surroundings()
@@ -196,7 +191,6 @@ def test_every_python_block_runs(where, code):
         assert len(names["SPACE"].cells({})) == 2
 
 
-@moved
 def test_its_code_runs():
     (code,) = [code for where, code in blocks("python") if where.startswith("docs/attribution.md")]
     names = surroundings()
@@ -392,7 +386,6 @@ def listed_files(page):
     return found
 
 
-@moved
 def test_every_file_that_is_named_exists():
     named = {page: named_files(page) | listed_files(page) for page in PAGES}
     missing = {f"{page}: {name}" for page, names in named.items() for name in names if not (ROOT / name).exists()}
@@ -400,7 +393,6 @@ def test_every_file_that_is_named_exists():
     assert not missing
 
 
-@moved
 def test_the_map_shows_every_room():
     for folder in (ROOT / "harness").iterdir():
         if folder.is_dir() and any(folder.glob("*.py")):
