@@ -113,7 +113,7 @@ def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
 
 def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker, callbacks: Sequence) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner
+    from harness.sweep import cluster, job_queue, ray_runner, trial_slots
     from harness.sweep.progress import SweepProgress
 
     source = job_queue.SweepJobs(studies, planned.seeds, tracker.on_winners, tracker.is_complete)
@@ -123,7 +123,7 @@ def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker,
         return True
     names = {study: cell.name for study, cell in planned.studies.items()}
     displays = [] if args.quiet else [SweepProgress(source.remaining, planned.space.goals[0], names)]
-    gpus = cluster.gpus_per_trial(args.gpus, workspace.device)
+    gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device)
     cluster.connect(args.address)
     try:
         callbacks = [tracker, *displays, *callbacks]

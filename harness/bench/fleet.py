@@ -117,12 +117,12 @@ def _timed(
     cpus: float,
     sleep: float,
 ) -> dict[str, object]:
-    from harness.sweep import cluster, ray_runner
+    from harness.sweep import cluster, ray_runner, trial_slots
 
     with _declared(declared):
         cluster.connect(None)
     try:
-        slots = cluster.slots(cpus, 0)
+        slots = trial_slots.slots(cpus, 0)
         clock = _Clock(max(1, trials // WINDOWS))
         work = f"{__name__}:{dummy_trial.__name__}"
         ray_runner.run_jobs(source, workspace, cpus=cpus, gpus=0, callbacks=[*callbacks, clock], work=work)

@@ -22,7 +22,7 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
     Successive halving is off, so that both run the same epochs.
     """
     from harness import tune
-    from harness.sweep import cluster, plan
+    from harness.sweep import plan, trial_slots
 
     with tempfile.TemporaryDirectory() as folder:
         argv = [
@@ -45,7 +45,9 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
         ran = [json.loads(p.read_text())["trial"] for p in workspace.out.glob("trials/*/result.json")]
         bare = Workspace(Path(folder, "bare"), workspace.data, "cpu").writable()
         # Without teachers: they are trials too, but trained while maps are prepared.
-        seconds = _bare([t for t in ran if build(t).key in clock.keys], clock.repeated, bare, cluster.local_slots(1))
+        seconds = _bare(
+            [t for t in ran if build(t).key in clock.keys], clock.repeated, bare, trial_slots.local_slots(1)
+        )
     return {"sweep": clock.seconds, "bare": seconds, "ratio": clock.seconds / seconds, "trials": len(clock.keys)}
 
 

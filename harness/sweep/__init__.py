@@ -1,6 +1,7 @@
 """Hyperparameter sweep: Optuna proposes and prunes trials, Ray Tune runs them, winners are repeated over seeds.
 
-Imports: trials and all below it, cli. Ray is imported by cluster, ray_runner, worker, retries, remote_command only.
+Imports: trials and all below it, cli. Only cluster, trial_slots, ray_runner, worker, retries and remote_command import
+Ray.
 """
 
 import os

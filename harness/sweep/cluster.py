@@ -1,18 +1,20 @@
-"""Connect to a Ray cluster or start a local one, and count its trial slots."""
+"""Connect to a Ray cluster, or start a local one."""
 
 import logging
-import math
 import os
 import signal
 import socket
+import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import ray
 
-from harness.errors import UserError, one_line
+from harness.errors import UserError, one_line, redacted
 from harness.sweep import addresses
+
+ATTEMPTS = 3  # to connect as a Ray client
+RETRY_SECONDS = 2.0
 
 
 def connect(address: str | None, package: Path | None = None) -> None:
@@ -35,7 +37,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
             _check_port(address)
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
             with warnings.catch_warnings(action="ignore"):
-                ray.init(address=address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
+                _join(address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -45,6 +47,19 @@ def connect(address: str | None, package: Path | None = None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
 
 
+def _join(address: str, **options: object) -> None:
+    """ray.init, repeated while the head node fails to start the process that serves this Ray client."""
+    for remaining in reversed(range(ATTEMPTS)):
+        try:
+            ray.init(address=address, **options)
+            return
+        except ConnectionAbortedError:
+            ray.shutdown()
+            if not remaining:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
 def _no_cluster(address: str | None, error: Exception) -> str:
     """One-line message for an exception of `ray.init`."""
     text = f"{error} {error.__cause__}"
@@ -52,6 +67,8 @@ def _no_cluster(address: str | None, error: Exception) -> str:
         return f"{address!r} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
     if "No node info found" in text:
         return f"this machine is not a node of the cluster at {address!r}; from outside give ray://HOST:10001"
+    if isinstance(error, ConnectionAbortedError):  # the message is the head node's traceback
+        return f"the cluster at {address!r} does not take this client: {redacted(str(error).strip().splitlines()[-1])}"
     if type(error) is ConnectionError:  # the port is open, or `_check_port` had raised a more exact one
         return f"{address!r} refuses the connection; is it a Ray cluster, and RAY_AUTH_TOKEN its token?"
     return f"no Ray cluster at {address!r}: {one_line(error)}"
@@ -64,37 +81,5 @@ def _check_port(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def local_slots(cpus: float) -> int:
-    """Number of concurrent trials on this machine, at `cpus` cores each."""
-    return max(1, math.floor((os.cpu_count() or 1) / cpus))
-
-
 def disconnect() -> None:
     ray.shutdown()
-
-
-def gpus_per_trial(requested: float | None, device: str) -> float:
-    """The GPUs that a trial gets: as requested, else one where the device is a GPU, else none."""
-    return requested if requested is not None else float(device.startswith("cuda"))
-
-
-def slots(cpus: float, gpus: float) -> int:
-    """Number of concurrent trials on all nodes. Raises `UserError` if no node can run one."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, requested in (("CPU", cpus), ("GPU", gpus)):
-        largest = max((node.get(kind, 0) for node in nodes), default=0)
-        if requested > largest:
-            raise UserError(f"a trial asks for {requested:g} {kind}, but the largest node has {largest:g}")
-    total = sum(_node_slots(node, cpus, gpus) for node in nodes)
-    if not total:
-        raise UserError(f"a trial asks for {cpus:g} CPU and {gpus:g} GPU, but no node has both")
-    return total
-
-
-def _node_slots(node: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """Number of concurrent trials on a node; a fractional GPU never spans two devices."""
-    limits = [math.floor(node.get("CPU", 0) / cpus)] if cpus else []
-    if gpus:
-        available = node.get("GPU", 0)
-        limits.append(math.floor(available / gpus) if gpus >= 1 else math.floor(available) * math.floor(1 / gpus))
-    return min(limits, default=1)

@@ -13,9 +13,11 @@ from harness.attacks import pgd
 from harness.config.trial import build
 from harness.data import datasets
 from harness.errors import UserError
-from harness.evaluation.checks import by_other_attacks, of_attack, of_net, of_scores
+from harness.evaluation.checks import gradient_masking, preprocessing
+from harness.evaluation.checks.attack_strength import convergence, reach, repeats, unbounded
 from harness.evaluation.checks.evidence import Evidence, check_range
 from harness.evaluation.checks.registry import CHECKS, EXPENSIVE, run
+from harness.evaluation.checks.score_consistency import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
 from harness.models import modes
 from harness.randomness import PerImageRng
 from harness.trials import run as trial_run
@@ -161,8 +163,8 @@ def test_independent_noise_on_equal_accuracies_is_no_alarm():
         names = ("pgd10-2", "pgd10-4", "pgd10-8", "pgd20-8", "pgd20x3-8", "pgd10x5-8")
         scores = {name: (rng.uniform(size=128) < chance).astype(np.float32) for name in names}
         evidence = Evidence(nn.Identity(), torch.zeros(128), torch.zeros(128), None, 0.1, 0.1, 1, scores)
-        alarms += not of_scores.falls_with_eps(evidence).passed
-        alarms += not of_scores.falls_with_effort(evidence).passed
+        alarms += not falls_with_eps(evidence).passed
+        alarms += not falls_with_effort(evidence).passed
     assert alarms <= 3  # at most 0.6 are expected of 600
 
 
@@ -218,16 +220,16 @@ def test_images_outside_the_range_are_refused(standard, bad):
 
 def test_a_net_made_for_normalised_images(nets, digits, standard):
     net = copy.deepcopy(nets(normalise=True))
-    assert of_net.normalisation(dataclasses.replace(standard, model=net)).passed
+    assert preprocessing.normalisation(dataclasses.replace(standard, model=net)).passed
     net.normalised_by(torch.zeros(1), torch.ones(1))  # its user should have
-    check = of_net.normalisation(dataclasses.replace(standard, model=net))
+    check = preprocessing.normalisation(dataclasses.replace(standard, model=net))
     assert not check.passed and check.numbers["once_more"] > check.numbers["accuracy"]
 
 
 def test_a_net_that_normalises_once_too_often(standard):
     x = standard.x
     twice = Wrapped(standard.model, before=lambda z: (z - x.mean()) / x.std())
-    check = of_net.normalisation(dataclasses.replace(standard, model=twice))
+    check = preprocessing.normalisation(dataclasses.replace(standard, model=twice))
     assert not check.passed and check.numbers["once_less"] > check.numbers["accuracy"]
 
 
@@ -238,14 +240,14 @@ def test_a_net_that_gains_by_more_contrast_is_no_doubt(standard):
         right = torch.arange(len(x)) < (186 if x.min() < 0 else 160)
         return F.one_hot(torch.where(right, standard.y, (standard.y + 1) % 10), 10).float()
 
-    check = of_net.normalisation(dataclasses.replace(standard, model=model))
+    check = preprocessing.normalisation(dataclasses.replace(standard, model=model))
     assert check.passed and check.numbers["p"] < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "log-probabilities"])
 def test_probabilities_for_logits(standard, kind):
     after = {"probabilities": lambda o: o.softmax(1), "log-probabilities": lambda o: o.log_softmax(1)}[kind]
-    check = of_net.logits(dataclasses.replace(standard, model=Wrapped(standard.model, after=after)))
+    check = preprocessing.logits(dataclasses.replace(standard, model=Wrapped(standard.model, after=after)))
     assert check.passed is False and f"give {kind}" in check.about
 
 
@@ -263,13 +265,13 @@ def rarely_noisy(net):
 
 @pytest.mark.parametrize("plant", [noisy, dropping, rarely_noisy])
 def test_a_random_forward_pass(standard, plant):
-    check = of_net.deterministic(dataclasses.replace(standard, model=plant(standard.model)))
+    check = preprocessing.deterministic(dataclasses.replace(standard, model=plant(standard.model)))
     assert check.passed is False and "random" in check.about
 
 
 def test_batch_statistics(standard):
     with modes.frozen(copy.deepcopy(standard.model), train=True) as net:
-        check = of_net.deterministic(dataclasses.replace(standard, model=net))
+        check = preprocessing.deterministic(dataclasses.replace(standard, model=net))
     assert check.passed is False and "depends on its batch" in check.about and check.numbers["again"] == 0
 
 
@@ -290,8 +292,13 @@ def sawtooth(net):
 @pytest.mark.parametrize("plant", [quantised, huge])
 def test_masked_gradients(standard, plant):
     evidence = measured(plant(standard.model), standard.other, standard.x, standard.y, grid=(32,))
-    assert of_net.gradients(evidence).numbers["zero"] > 0.5
-    for check in (of_net.gradients, of_attack.unbounded, by_other_attacks.random_search, by_other_attacks.transfer):
+    assert gradient_masking.gradients(evidence).numbers["zero"] > 0.5
+    for check in (
+        gradient_masking.gradients,
+        unbounded,
+        gradient_masking.random_search,
+        gradient_masking.transfer,
+    ):
         assert check(evidence).passed is False
     # An honest figure of the same net would have been that of the net within: it is far from it.
     true, claimed = (e.scores["pgd10-32"].mean() for e in (standard, evidence))
@@ -301,9 +308,9 @@ def test_masked_gradients(standard, plant):
 @pytest.mark.slow
 def test_gradients_that_mislead_without_being_zero(standard):
     evidence = measured(sawtooth(standard.model), standard.other, standard.x, standard.y, grid=(32,))
-    assert of_net.gradients(evidence).passed  # nothing to see there
-    assert by_other_attacks.random_search(evidence).passed is False
-    assert by_other_attacks.transfer(evidence).passed is False
+    assert gradient_masking.gradients(evidence).passed  # nothing to see there
+    assert gradient_masking.random_search(evidence).passed is False
+    assert gradient_masking.transfer(evidence).passed is False
 
 
 def test_gradients_lost_by_few_images(standard):
@@ -311,14 +318,14 @@ def test_gradients_lost_by_few_images(standard):
     x = standard.x.clone()
     x[faint, 0, 0, 0] = 1  # marks them
     net = Wrapped(standard.model, before=lambda z: torch.where(z[:, :1, :1, :1] > 0.7, z.detach(), z))
-    check = of_net.gradients(dataclasses.replace(standard, model=net, x=x))
+    check = gradient_masking.gradients(dataclasses.replace(standard, model=net, x=x))
     assert check.passed is False
     assert check.numbers["zero"] == pytest.approx(float(faint.float().mean()))
 
 
 def test_gradients_that_are_not_finite(standard):
     net = Wrapped(standard.model, before=lambda x: x + 0 * (x - x).sqrt())
-    check = of_net.gradients(dataclasses.replace(standard, model=net))
+    check = gradient_masking.gradients(dataclasses.replace(standard, model=net))
     assert check.passed is False and check.numbers["not_finite"] == 1
 
 
@@ -330,7 +337,7 @@ def test_gradients_that_underflow(standard):
     margin = (out.gather(1, standard.y[:, None]).squeeze(1) - out.topk(2).values[:, 1]).median()
     for scale, passed in ((20 / margin, True), (300 / margin, False)):
         net = Wrapped(model, after=lambda out, scale=scale: scale * out)
-        assert of_net.gradients(dataclasses.replace(standard, model=net, eps=1e-3)).passed is passed
+        assert gradient_masking.gradients(dataclasses.replace(standard, model=net, eps=1e-3)).passed is passed
 
 
 # The attack
@@ -338,23 +345,21 @@ def test_gradients_that_underflow(standard):
 
 @pytest.mark.parametrize("step, passed", [(EPS / STEPS, True), (0.9 * EPS / STEPS, False)])
 def test_steps_that_do_not_reach_the_border(standard, step, passed):
-    assert of_attack.reach(dataclasses.replace(standard, step=step)).passed is passed
+    assert reach(dataclasses.replace(standard, step=step)).passed is passed
 
 
 def test_an_attack_that_is_cut_short(standard):
     weak = measured(standard.model, standard.other, standard.x, standard.y, step=EPS / 50, steps=5, grid=(32,))
-    assert not of_attack.reach(weak).passed and not of_attack.convergence(weak).passed
-    assert of_attack.reach(standard).passed and of_attack.convergence(standard).passed
+    assert not reach(weak).passed and not convergence(weak).passed
+    assert reach(standard).passed and convergence(standard).passed
 
 
 def test_scores_of_another_net(standard, digits):
-    assert of_scores.zero_eps(standard).passed
+    assert zero_eps(standard).passed
     clean = standard.scores["clean"].copy()
     clean[:3] = 1 - clean[:3]
-    assert not of_scores.zero_eps(with_scores(standard, clean=clean)).passed
-    assert not of_scores.zero_eps(
-        with_scores(standard, clean=right(Wrapped(standard.model, after=shifted), *digits))
-    ).passed
+    assert not zero_eps(with_scores(standard, clean=clean)).passed
+    assert not zero_eps(with_scores(standard, clean=right(Wrapped(standard.model, after=shifted), *digits))).passed
 
 
 def shifted(out):
@@ -366,13 +371,13 @@ def test_few_verdicts_on_the_border_are_no_doubt(standard, turned, images, passe
     clean = standard.scores["clean"].copy()
     clean[:turned] = 1 - clean[:turned]
     some = dataclasses.replace(standard, x=standard.x[:images], y=standard.y[:images])
-    assert of_scores.zero_eps(with_scores(some, clean=clean)).passed is passed
+    assert zero_eps(with_scores(some, clean=clean)).passed is passed
 
 
 def test_an_attack_that_harms_at_eps_0(standard):
     clean = standard.scores["clean"]
-    assert of_scores.zero_eps(with_scores(standard, pgd10_0=clean)).passed
-    assert not of_scores.zero_eps(with_scores(standard, pgd10_0=clean * (np.arange(256) % 20 > 0))).passed
+    assert zero_eps(with_scores(standard, pgd10_0=clean)).passed
+    assert not zero_eps(with_scores(standard, pgd10_0=clean * (np.arange(256) % 20 > 0))).passed
 
 
 def test_index_says_which_scores_belong_to_the_images(standard):
@@ -382,7 +387,7 @@ def test_index_says_which_scores_belong_to_the_images(standard):
     assert doubted(some) == set()
     clean = standard.scores["clean"].copy()
     clean[index[:5]] = 1 - clean[index[:5]]
-    assert of_scores.zero_eps(with_scores(some, clean=clean)).numbers["differing"] == pytest.approx(5 / 64)
+    assert zero_eps(with_scores(some, clean=clean)).numbers["differing"] == pytest.approx(5 / 64)
 
 
 # The scores
@@ -390,46 +395,46 @@ def test_index_says_which_scores_belong_to_the_images(standard):
 
 def test_accuracy_that_rises_with_eps(standard):
     falling = only(standard, clean=share(0.9), pgd10_4=share(0.7), pgd10_8=share(0.5), pgd10_16=share(0.2))
-    assert of_scores.falls_with_eps(falling).passed
-    check = of_scores.falls_with_eps(with_scores(falling, pgd10_16=share(0.6)))
+    assert falls_with_eps(falling).passed
+    check = falls_with_eps(with_scores(falling, pgd10_16=share(0.6)))
     assert check.passed is False and "50.0% right under pgd10-8, 60.2% under pgd10-16" in check.about
-    assert not of_scores.falls_with_eps(with_scores(falling, l2_pgd10_64=share(0.2), l2_pgd10_128=share(0.3))).passed
-    assert not of_scores.falls_with_eps(with_scores(falling, clean=share(0.6))).passed
+    assert not falls_with_eps(with_scores(falling, l2_pgd10_64=share(0.2), l2_pgd10_128=share(0.3))).passed
+    assert not falls_with_eps(with_scores(falling, clean=share(0.6))).passed
 
 
 def test_strengths_are_compared_as_numbers_and_within_one_attack(standard):
     mixed = {"pgd10_8": share(0.5), "pgd10_16": share(0.3), "pgd10_4": share(0.7)}
-    assert of_scores.falls_with_eps(only(standard, **mixed)).passed
-    assert of_scores.falls_with_eps(only(standard, **mixed, square_32=share(0.6))).passed
-    assert of_scores.falls_with_eps(only(standard, **mixed, fgsm_8=share(0.6), fgsm_32=share(0.9))).passed
+    assert falls_with_eps(only(standard, **mixed)).passed
+    assert falls_with_eps(only(standard, **mixed, square_32=share(0.6))).passed
+    assert falls_with_eps(only(standard, **mixed, fgsm_8=share(0.6), fgsm_32=share(0.9))).passed
     corruptions = {"fog_1": share(0.2), "fog_2": share(0.8)}
-    assert of_scores.falls_with_eps(only(standard, **corruptions)).passed is None
+    assert falls_with_eps(only(standard, **corruptions)).passed is None
 
 
 @pytest.mark.parametrize("more", ["pgd50_8", "pgd10x5_8", "pgd50x5_8"])
 def test_accuracy_that_rises_with_effort(standard, more):
     less = only(standard, pgd10_8=share(0.5), pgd10_16=share(0.1))
-    assert of_scores.falls_with_effort(with_scores(less, **{more: share(0.45)})).passed
-    assert not of_scores.falls_with_effort(with_scores(less, **{more: share(0.6)})).passed
-    assert of_scores.falls_with_effort(less).passed is None
+    assert falls_with_effort(with_scores(less, **{more: share(0.45)})).passed
+    assert not falls_with_effort(with_scores(less, **{more: share(0.6)})).passed
+    assert falls_with_effort(less).passed is None
 
 
 def test_more_steps_with_fewer_restarts_are_not_compared(standard):
     scores = {"pgd50_8": share(0.6), "pgd10x5_8": share(0.5)}
-    assert of_scores.falls_with_effort(only(standard, **scores)).passed is None
+    assert falls_with_effort(only(standard, **scores)).passed is None
 
 
 def test_a_single_image_that_recovers_is_no_doubt(standard):
     recovered = share(0.5)
     recovered[-3:] = 1
-    assert of_scores.falls_with_eps(only(standard, pgd10_8=share(0.5), pgd10_16=recovered)).passed
+    assert falls_with_eps(only(standard, pgd10_8=share(0.5), pgd10_16=recovered)).passed
 
 
 def test_images_that_are_not_counted_are_left_out(standard):
     part = share(0.9)
     part[128:] = np.nan  # the rest, all wrong elsewhere, was not measured here
     half = np.where(np.arange(256) < 128, 1, 0)
-    assert of_scores.falls_with_eps(only(standard, pgd10_8=half, pgd10_16=part)).passed
+    assert falls_with_eps(only(standard, pgd10_8=half, pgd10_16=part)).passed
     nothing = np.full(256, np.nan)
     names = ("pgd10_8", "pgd50_8", "pgd10_16", "fgsm_8", "square_8")
     uncounted = only(standard, clean=share(0.9), **dict.fromkeys(names, nothing))
@@ -439,25 +444,25 @@ def test_images_that_are_not_counted_are_left_out(standard):
 
 def test_catastrophic_overfitting(standard):
     collapsed = only(standard, clean=share(0.85), fgsm_8=share(0.8), pgd10_8=share(0.01))
-    assert of_scores.one_step(collapsed).passed is False
-    assert of_scores.one_step(with_scores(collapsed, pgd10_8=share(0.55))).passed  # robust
-    assert of_scores.one_step(with_scores(collapsed, fgsm_8=share(0.3))).passed  # not robust, and looks so
-    assert of_scores.one_step(only(standard, clean=share(0.85), fgsm_8=share(0.8), pgd10_16=share(0.0))).passed is None
+    assert one_step(collapsed).passed is False
+    assert one_step(with_scores(collapsed, pgd10_8=share(0.55))).passed  # robust
+    assert one_step(with_scores(collapsed, fgsm_8=share(0.3))).passed  # not robust, and looks so
+    assert one_step(only(standard, clean=share(0.85), fgsm_8=share(0.8), pgd10_16=share(0.0))).passed is None
     alongside = with_scores(collapsed, fgsm_16=share(0.8), pgd10_16=share(0.5))  # at another eps nothing is wrong
-    assert of_scores.one_step(alongside).passed is False
+    assert one_step(alongside).passed is False
 
 
 def test_square_that_finds_more_than_gradients(standard):
     honest = only(standard, pgd10_8=share(0.5), square_8=share(0.6))
-    assert by_other_attacks.black_box(honest).passed
-    assert not by_other_attacks.black_box(with_scores(honest, square_8=share(0.45))).passed
+    assert gradient_masking.black_box(honest).passed
+    assert not gradient_masking.black_box(with_scores(honest, square_8=share(0.45))).passed
     elsewhere = np.roll(share(0.6), 100)  # weaker in all, yet it breaks a fifth that withstood
-    check = by_other_attacks.black_box(with_scores(honest, square_8=elsewhere))
+    check = gradient_masking.black_box(with_scores(honest, square_8=elsewhere))
     assert not check.passed and check.numbers["alone"] == pytest.approx(100 / 256)
-    assert by_other_attacks.black_box(with_scores(honest, square_8=share(0.4), apgd_t_8=share(0.35))).passed
-    assert by_other_attacks.black_box(only(standard, pgd10_8=share(0.5), square_16=share(0.1))).passed is None
+    assert gradient_masking.black_box(with_scores(honest, square_8=share(0.4), apgd_t_8=share(0.35))).passed
+    assert gradient_masking.black_box(only(standard, pgd10_8=share(0.5), square_16=share(0.1))).passed is None
     for name in ("square_32", "aa_32"):
-        found = by_other_attacks.random_search(with_scores(standard, **{name: share(0.1)}))
+        found = gradient_masking.random_search(with_scores(standard, **{name: share(0.1)}))
         assert found.passed is None and "Square was measured" in found.about
 
 
@@ -465,10 +470,10 @@ def test_square_that_finds_more_than_gradients(standard):
 def test_square_that_finds_what_autoattack_s_others_left(standard, left, passed):
     """It comes last, on what the others left; a few images more are chance."""
     cascade = {"aa_apgd_ce_8": share(0.55), "aa_apgd_t_8": share(0.51), "aa_fab_t_8": share(0.5), "aa_8": share(left)}
-    check = by_other_attacks.black_box(only(standard, pgd10_8=share(0.58), **cascade))
+    check = gradient_masking.black_box(only(standard, pgd10_8=share(0.58), **cascade))
     assert check.passed is passed and check.numbers["white_box"] == 0.5
     weak = only(standard, pgd10_8=share(0.5), aa_8=share(0.45))  # PGD alone may miss as many
-    assert by_other_attacks.black_box(weak).passed
+    assert gradient_masking.black_box(weak).passed
 
 
 def test_scores_may_be_kept_as_bits(standard):
@@ -483,10 +488,10 @@ def test_scores_may_be_kept_as_bits(standard):
 
 def test_wrong_stored_verdicts(standard):
     (name, (z, claimed)), *_ = standard.stored.items()
-    assert of_attack.repeats(standard).passed
+    assert repeats(standard).passed
     wrong = claimed.clone()
     wrong[:5] = 1 - wrong[:5]
-    check = of_attack.repeats(dataclasses.replace(standard, stored={**standard.stored, name: (z, wrong)}))
+    check = repeats(dataclasses.replace(standard, stored={**standard.stored, name: (z, wrong)}))
     assert check.passed is False and check.numbers["differing"] == pytest.approx(5 / 256) and name in check.about
 
 
@@ -504,14 +509,14 @@ def test_stored_images_keep_to_the_ball_of_their_name(standard, name, shift, pas
     z = standard.x.clone()
     z[7, 0, 3, 3] += shift if z[7, 0, 3, 3] < 0.5 else -shift  # one pixel: as long in both norms
     evidence = dataclasses.replace(standard, stored={name: (z, right(standard.model, z, standard.y))})
-    assert of_attack.repeats(evidence).passed is passed
+    assert repeats(evidence).passed is passed
 
 
 def test_stored_images_keep_to_the_range(standard):
     z = standard.x.clone()
     z[7, 0, 3, 3] = 1.01
     evidence = dataclasses.replace(standard, stored={"cw": (z, right(standard.model, z, standard.y))})
-    assert of_attack.repeats(evidence).passed is False
+    assert repeats(evidence).passed is False
 
 
 def test_what_bfloat16_alone_has_broken(standard):
@@ -520,9 +525,9 @@ def test_what_bfloat16_alone_has_broken(standard):
     lower = full.copy()
     lower[np.flatnonzero(full)[:5]] = 0
     full[np.flatnonzero(full == 0)[:20]] = 1  # 20 more that float32 has right
-    check = of_scores.float32(dataclasses.replace(standard, lower={name: lower}))
+    check = float32(dataclasses.replace(standard, lower={name: lower}))
     assert check.passed is False and check.numbers["unconfirmed"] == pytest.approx(5 / 256)
-    assert of_scores.float32(with_scores(standard, **{name: standard.lower[name] * 0})).passed  # float32 breaks more
+    assert float32(with_scores(standard, **{name: standard.lower[name] * 0})).passed  # float32 breaks more
 
 
 # The random search
@@ -530,7 +535,7 @@ def test_what_bfloat16_alone_has_broken(standard):
 
 def test_the_random_search_keeps_to_the_ball_and_finds_the_corner(monkeypatch):
     """Two classes by the sum of all pixels: the search breaks what a corner of the ball breaks, and no more."""
-    monkeypatch.setattr(by_other_attacks, "QUERIES", 200)
+    monkeypatch.setattr(gradient_masking, "QUERIES", 200)
     x = torch.linspace(0.3, 0.5, 64).view(64, 1, 1, 1).expand(64, 3, 4, 4).contiguous()
 
     def model(z):
@@ -538,11 +543,11 @@ def test_the_random_search_keeps_to_the_ball_and_finds_the_corner(monkeypatch):
         return torch.stack([-total, total], 1)
 
     y = model(x).argmax(1)
-    z = by_other_attacks._squares(model, x, y, 0.05, PerImageRng(torch.arange(64)))
+    z = gradient_masking._squares(model, x, y, 0.05, PerImageRng(torch.arange(64)))
     assert (z - x).abs().max() <= 0.05 + 1e-6 and z.min() >= 0 and z.max() <= 1
     margin = (x.flatten(1).mean(1) - 0.45).abs()
     broken = model(z).argmax(1) != y
     assert not broken[margin > 0.05 + 1e-6].any()
     assert broken[margin < 0.045].all()
-    alone = by_other_attacks._squares(model, x[5:6], y[5:6], 0.05, PerImageRng(torch.tensor([5])))
+    alone = gradient_masking._squares(model, x[5:6], y[5:6], 0.05, PerImageRng(torch.tensor([5])))
     assert torch.equal(alone[0], z[5])  # neighbours have no say

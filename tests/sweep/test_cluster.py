@@ -27,7 +27,7 @@ from harness import cli, tune
 from harness.config.trial import build
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
-from harness.sweep import addresses, optuna_journal, plan
+from harness.sweep import addresses, optuna_journal, plan, trial_slots
 from harness.sweep import cluster as sweep_cluster
 from harness.trials import run
 
@@ -399,6 +399,27 @@ def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
         sweep_cluster.connect("h:6379")
 
 
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_a_head_node_that_fails_to_start_the_clients_server_is_asked_again(failures, monkeypatch):
+    trace = "Initialization failure from server:\nTraceback (most recent call last):\n  ...\nRuntimeError: no server\n"
+    answers = [ConnectionAbortedError(trace)] * failures + [None] * 3
+
+    def init(**options):
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(sweep_cluster, "_check_port", lambda address: None)
+    monkeypatch.setattr(sweep_cluster, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(sweep_cluster.ray, "init", init)
+    if failures < sweep_cluster.ATTEMPTS:
+        sweep_cluster.connect("ray://h:1")
+        assert len(answers) == 2
+    else:
+        with pytest.raises(UserError, match=r"^the cluster at 'ray://h:1' does not take this client: RuntimeErr"):
+            sweep_cluster.connect("ray://h:1")
+        assert len(answers) == 3
+
+
 @pytest.mark.parametrize(
     "nodes, asked, answer",
     [
@@ -417,10 +438,10 @@ def test_how_many_trials_the_nodes_take(nodes, asked, answer, monkeypatch):
     dead = {"Alive": False, "Resources": {"CPU": 100, "GPU": 100}}
     monkeypatch.setattr(sweep_cluster.ray, "nodes", lambda: [dead, *({"Alive": True, "Resources": n} for n in nodes)])
     if isinstance(answer, int):
-        assert sweep_cluster.slots(*asked) == answer
+        assert trial_slots.slots(*asked) == answer
     else:
         with pytest.raises(UserError, match=answer):
-            sweep_cluster.slots(*asked)
+            trial_slots.slots(*asked)
 
 
 def strict(properties, *required):

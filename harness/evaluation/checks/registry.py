@@ -5,11 +5,11 @@ check(evidence) -> Check
 
 from collections.abc import Callable
 
-from harness.evaluation.checks.by_other_attacks import black_box, random_search, transfer
+from harness.evaluation.checks.attack_strength import convergence, reach, repeats, unbounded
 from harness.evaluation.checks.evidence import Check, Evidence, check_range
-from harness.evaluation.checks.of_attack import convergence, reach, repeats, unbounded
-from harness.evaluation.checks.of_net import deterministic, gradients, logits, normalisation
-from harness.evaluation.checks.of_scores import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
+from harness.evaluation.checks.gradient_masking import black_box, gradients, random_search, transfer
+from harness.evaluation.checks.preprocessing import deterministic, logits, normalisation
+from harness.evaluation.checks.score_consistency import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
 
 CHECKS: dict[str, Callable[[Evidence], Check]] = {
     "normalisation": normalisation,

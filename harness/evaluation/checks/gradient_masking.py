@@ -1,11 +1,12 @@
-"""Checks for gradient masking by other attacks: black-box (Square), random search, transfer from another seed."""
+"""Checks for gradient masking: usable gradients, and attacks without them (Square, random search, transfer)."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from harness.evaluation.checks.attack_names import BLACK_BOX, attack_names, correct_under_gradients
 from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.verdicts import (
+from harness.evaluation.checks.paired_tests import (
     ALPHA,
     MAX_BROKEN_ALONE,
     both_counted,
@@ -17,14 +18,47 @@ from harness.evaluation.checks.verdicts import (
     mean_counted,
     more_than,
     not_asked,
+    percent_of,
     pgd_from_draws,
+    share_of,
     sign_test,
 )
 from harness.randomness import PerImageRng
 
 MAX_BROKEN_ALONE_TARGETED = 0.01  # the same if targeted attacks were measured, which miss fewer images
+MAX_WITHOUT_GRADIENT = 0.01  # share of images that may have no usable gradient
 QUERIES = 300  # of the random search, per image
 MASKED = "gradients are masked, or the attacks by gradient too weak"
+
+
+def gradients(evidence: Evidence) -> Check:
+    """Does the loss have a usable input gradient (no gradient masking)?
+
+    Rounding in the net, or logits so large that the cross-entropy's gradient underflows in float32, keep PGD at its
+    start. Fails if, at a random start, gradients are zero, not finite, or zero in over half of the pixels where the
+    gradient of the logit margin is not.
+    """
+    x, y = evidence.x, evidence.y
+    start = 2 * evidence.draws.stream("gradients").uniform(*x.shape[1:]).to(x) - 1
+    z = (x + evidence.eps * start).clamp(0, 1).requires_grad_(True)
+    with torch.enable_grad():
+        out = evidence.model(z)
+        loss, margin = F.cross_entropy(out, y, reduction="none"), margin_of(out, y)
+        (g,) = torch.autograd.grad(loss.sum(), z, retain_graph=True)
+        (m,) = torch.autograd.grad(margin.sum(), z)
+    g, m = g.flatten(1), m.flatten(1)
+    broken = ~g.isfinite().all(1)
+    zero = (g == 0).all(1)
+    lost = ((g == 0) & (m != 0)).sum(1) > (m != 0).sum(1) / 2
+    bad = zero | broken | lost
+    numbers = {"zero": share_of(zero), "not_finite": share_of(broken), "underflow": share_of(lost & ~zero)}
+    facts = (
+        f"the gradient of the loss is zero for {percent_of(zero)} of the images, not finite for {percent_of(broken)},"
+        f" underflows for {percent_of(lost & ~zero)}"
+    )
+    return make_check(
+        "gradients", share_of(bad) <= MAX_WITHOUT_GRADIENT, numbers, facts, "attacks by gradient cannot succeed there"
+    )
 
 
 def black_box(evidence: Evidence) -> Check:

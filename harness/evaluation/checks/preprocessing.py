@@ -1,22 +1,18 @@
-"""Checks of the net: input normalisation, logits, determinism, gradients."""
+"""Checks of the net before any attack: input normalisation, logits, determinism."""
 
 import torch
-from torch.nn import functional as F
 
 from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.verdicts import (
+from harness.evaluation.checks.paired_tests import (
     ALPHA,
     is_correct,
     logits_of,
     make_check,
-    margin_of,
     percent_of,
     relative_difference,
     share_of,
     sign_test,
 )
-
-MAX_WITHOUT_GRADIENT = 0.01  # share of images that may have no usable gradient
 
 
 def normalisation(evidence: Evidence) -> Check:
@@ -73,33 +69,3 @@ def deterministic(evidence: Evidence) -> Check:
     # Another batch size may select another kernel, which rounds differently: hence the larger tolerance.
     problem = "the forward pass is random" if again >= 1e-4 else "an image's output depends on its batch"
     return make_check("deterministic", again < 1e-4 and pairs < 1e-3, numbers, facts, problem)
-
-
-def gradients(evidence: Evidence) -> Check:
-    """Does the loss have a usable input gradient (no gradient masking)?
-
-    Rounding in the net, or logits so large that the cross-entropy's gradient underflows in float32, keep PGD at its
-    start. Fails if, at a random start, gradients are zero, not finite, or zero in over half of the pixels where the
-    gradient of the logit margin is not.
-    """
-    x, y = evidence.x, evidence.y
-    start = 2 * evidence.draws.stream("gradients").uniform(*x.shape[1:]).to(x) - 1
-    z = (x + evidence.eps * start).clamp(0, 1).requires_grad_(True)
-    with torch.enable_grad():
-        out = evidence.model(z)
-        loss, margin = F.cross_entropy(out, y, reduction="none"), margin_of(out, y)
-        (g,) = torch.autograd.grad(loss.sum(), z, retain_graph=True)
-        (m,) = torch.autograd.grad(margin.sum(), z)
-    g, m = g.flatten(1), m.flatten(1)
-    broken = ~g.isfinite().all(1)
-    zero = (g == 0).all(1)
-    lost = ((g == 0) & (m != 0)).sum(1) > (m != 0).sum(1) / 2
-    bad = zero | broken | lost
-    numbers = {"zero": share_of(zero), "not_finite": share_of(broken), "underflow": share_of(lost & ~zero)}
-    facts = (
-        f"the gradient of the loss is zero for {percent_of(zero)} of the images, not finite for {percent_of(broken)},"
-        f" underflows for {percent_of(lost & ~zero)}"
-    )
-    return make_check(
-        "gradients", share_of(bad) <= MAX_WITHOUT_GRADIENT, numbers, facts, "attacks by gradient cannot succeed there"
-    )

@@ -3,7 +3,7 @@
 from harness.attacks import pgd
 from harness.evaluation.checks.attack_names import attack_names
 from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.verdicts import (
+from harness.evaluation.checks.paired_tests import (
     compare_attacks,
     correct_as_measured,
     is_correct,

@@ -7,7 +7,7 @@ import numpy as np
 from harness.attacks import pgd
 from harness.evaluation.checks.attack_names import attack_names
 from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.verdicts import (
+from harness.evaluation.checks.paired_tests import (
     both_counted,
     is_correct,
     make_check,
