@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from harness import cli
 from harness.errors import UserError, exit_status, redacted
-from harness.sweep import addresses, remote_command
+from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run
 from harness.sweep.plan import Plan, check_data, plan
 
@@ -45,8 +45,8 @@ def main() -> int:
             print(f"{name:<12} {cli.summary(name)}")
         return 0
     planned = plan(args)
-    addresses.check_paths(args)
-    if addresses.is_outside(args.address):
+    ray_addresses.check_paths(args)
+    if ray_addresses.is_outside(args.address):
         return remote_command.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
     workspace = cli.workspace(args)
     check_data(planned, workspace)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from harness.attacks import pgd
 from harness.data.batches import Batch
-from harness.models import modes
+from harness.models import freezing
 
 
 class Ascending(Protocol):
@@ -25,7 +25,7 @@ class Ascending(Protocol):
 def perturbed(method: Ascending, model: nn.Module, batch: Batch) -> Tensor:
     """The images within eps of x that maximise the method's objective, in float32 also under bfloat16 training."""
     with (
-        modes.frozen(model, train=method.crafting == "train"),
+        freezing.frozen(model, train=method.crafting == "train"),
         torch.autocast(batch.x.device.type, enabled=False),
     ):
         objective = method.objective(model, batch)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from harness.data.batches import Batch
 from harness.errors import UserError
 from harness.explain.input_gradients import check_classes, gradient, true_logit, wrong_logit
-from harness.models.modes import evaluating, untracked
+from harness.models.freezing import evaluating, untracked
 from harness.models.relus import softened
 from methods._ascent import perturbed
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.data.batches import Batch
 from harness.explain.input_gradients import check_classes, gradient, true_logit
-from harness.models.modes import untracked
+from harness.models.freezing import untracked
 from methods._ascent import perturbed
 
 FLOOR = 1e-10

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from harness.attacks import pgd
 from harness.data.batches import Batch
-from harness.models import modes
+from harness.models import freezing
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PGD:
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """The PGD examples of the batch."""
-        with modes.frozen(model, train=self.crafting == "train"):
+        with freezing.frozen(model, train=self.crafting == "train"):
             return pgd.pgd(model, batch.x, batch.y, eps=self.eps, step=self.step, steps=self.steps)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

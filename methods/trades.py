@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from harness.attacks import pgd
 from harness.data.batches import Batch
-from harness.models import modes
+from harness.models import freezing
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TRADES:
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """The images within eps of x that maximise the KL divergence from the clean prediction."""
-        with modes.frozen(model, train=self.crafting == "train"):
+        with freezing.frozen(model, train=self.crafting == "train"):
             return pgd.pgd_kl(model, batch.x, eps=self.eps, step=self.step, steps=self.steps)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

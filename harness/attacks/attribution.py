@@ -4,7 +4,7 @@
 
 The ascent of `harness.attacks.pgd` runs on a smooth surrogate, the net with softplus for ReLU, which has second-order
 gradients. Of all iterates that the original net still classifies as y, the result is the one whose map is least similar
-to the clean map. The caller freezes the model (`harness.models.modes.frozen`); nothing here changes it.
+to the clean map. The caller freezes the model (`harness.models.freezing.frozen`); nothing here changes it.
 
     explain     (net, z, y) -> attribution (B, C or 1, H, W), differentiable if z requires gradients    EXPLAIN
     objective   importance of x (B, H, W) -> a function of the importance of z -> (B,), maximised

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.attacks.pgd import Norm, clip
 from harness.errors import UserError, unknown_name
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.randomness import seeded
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -43,7 +43,9 @@ def main() -> int:
     )
     p.add_argument("benchmark", choices=BENCHMARKS)
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
-    p.add_argument("--data", help="data set, or its recipe (default cifar10 for `epochs`, else digits)")
+    p.add_argument(
+        "--data", help="data set, or the one whose settings are taken (default cifar10 for `epochs`, else digits)"
+    )
     p.add_argument("--methods", help="for `epochs`: comma-separated (default: all of first order)")
     p.add_argument("--size", type=int, default=32, help="for `epochs`: height and width of the random images")
     p.add_argument("--channels", type=int, default=3, help="for `epochs`: channels of the random images")
@@ -169,7 +171,7 @@ def time_evaluation(args: argparse.Namespace) -> dict:
         print(f"{name:<32} {_figures(rate):<24} {_figures(ratio):<24} {note}")
         figures[name] = {"seconds": result.seconds, "ratio": ratio, "right": accuracy, "p": p}
     for name in missing:
-        print(f"{name:<32} not installed; see harness/bench/peers.py")
+        print(f"{name:<32} not installed; see harness/bench/other_libraries.py")
     sample = split.head(1000)
     each = evaluation.corruption_seconds(sample)
     standard = sum(sum(each[name]) for name in registry.STANDARD) * 10_000 / len(sample)

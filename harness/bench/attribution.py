@@ -16,7 +16,7 @@ from harness.evaluation import attribution_protocols
 from harness.evaluation.batching import to_batches
 from harness.evaluation.metrics import accuracy
 from harness.evaluation.settings import Attribution
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.relus import rectified_by
 from harness.randomness import full_float32, seeded
 

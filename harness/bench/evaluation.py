@@ -9,13 +9,13 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from harness.bench.peers import PEERS
+from harness.bench.other_libraries import PEERS
 from harness.data.batches import Batch
 from harness.data.corruptions import registry
 from harness.data.datasets import Split
 from harness.errors import UserError
 from harness.evaluation import batching, metrics
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.randomness import PerImageRng, full_float32
 
 HARNESS = "here"  # name of the harness's own PGD in the figures

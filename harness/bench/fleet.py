@@ -22,7 +22,7 @@ from harness.evaluation.scores import Score
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.sweep import job_queue, optuna_journal, plan
-from harness.sweep.jobs import Callback, Job, JobSource, Outcome
+from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 from harness.sweep.study import Study
 from harness.tracking import event_log
 from harness.tracking.delivery import Delivery

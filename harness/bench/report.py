@@ -35,7 +35,7 @@ from harness.randomness import derive_seed
 from harness.storage.workspace import Workspace
 from harness.sweep import plan
 from harness.sweep.job_queue import SweepJobs
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.sweep.study import Study
 from harness.tracking import delivery, event_log, mlflow_writer
 from harness.tracking.tracker import Tracker

@@ -2,7 +2,7 @@
 
     build({"method": "sat", "data": "digits", "method.alpha10": 0.8})
 
-overrides the data set's recipe with these settings. Spaces, the search and `--set` all use it.
+overrides the data set's defaults with these settings. Spaces, the search and `--set` all use it.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import get_type_hints
 
 import methods
-from harness.config.dataset_recipes import recipe
+from harness.config.dataset_defaults import dataset_defaults
 from harness.config.range_checks import check_bounds
 from harness.config.trial_key import trial_key
 from harness.config.values import parse_value
@@ -66,7 +66,7 @@ class Trial:
 
 
 def build(settings: Mapping[str, object]) -> Trial:
-    """Build a trial from dotted paths: the data set's recipe, overridden by `settings`.
+    """Build a trial from dotted paths: the data set's defaults, overridden by `settings`.
 
     Raises `UserError` for a path that does not exist or a value of the wrong type or range.
     """
@@ -74,7 +74,7 @@ def build(settings: Mapping[str, object]) -> Trial:
     method = methods.make(parse_value("method", settings.pop("method", "standard"), str))
     source = parse_value("data", settings.pop("data", "digits"), str)
     trial = Trial(method=method, data=DataSource(name=source))
-    for path, value in recipe(source).items():
+    for path, value in dataset_defaults(source).items():
         if not path.startswith("method.") or hasattr(method, path.removeprefix("method.")):
             trial = _with_setting(trial, path, value)
     for path, value in settings.items():

@@ -22,7 +22,7 @@ from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.metrics import Combined, EvaluationContext, Measurement, Published, ScoreValues, Suite, accuracy
 from harness.evaluation.scores import NOT_PERCENT, Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
-from harness.models import modes
+from harness.models import freezing
 from harness.models.nets import Net
 from harness.randomness import PerImageRng, full_float32, seeded
 
@@ -92,7 +92,7 @@ def evaluate(
     items, ledger = suite(context), ledger or Ledger()
     run = _Evaluation(model, split, val, name, seed)
     scores: dict[str, Score] = {}
-    with modes.frozen(model), full_float32():
+    with freezing.frozen(model), full_float32():
         for done, (key, item) in enumerate(items.items()):
             if isinstance(item, Combined):
                 continue

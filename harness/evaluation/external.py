@@ -16,7 +16,7 @@ from harness.data.datasets import Data
 from harness.errors import UserError, nearest, one_line, unknown_name
 from harness.evaluation.batching import to_batch
 from harness.models import nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.storage import npz
 from harness.storage.weights import load_weights
 

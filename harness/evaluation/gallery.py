@@ -23,7 +23,7 @@ from harness.evaluation.suites import pgd_name, step_of
 from harness.explain import localization, saliency_maps
 from harness.explain.differentiable_maps import IntegratedGradients
 from harness.explain.similarity import importance, kendall, topk_intersection
-from harness.models import modes
+from harness.models import freezing
 from harness.models.nets import Net
 from harness.randomness import PerImageRng, full_float32, seeded
 from harness.storage.files import write
@@ -77,7 +77,7 @@ def gallery(
     """
     split = _first_per_class(data.test, images).to(device)
     x, y = to_batch(split).x, split.y
-    with modes.frozen(model), full_float32(), seeded(seed, "gallery"):
+    with freezing.frozen(model), full_float32(), seeded(seed, "gallery"):
         integrated = _integrated(model, x, y)
         return {
             "x": _picture(x),

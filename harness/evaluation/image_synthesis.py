@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from harness.attacks.pgd import ascend, cross_entropy
 from harness.data.datasets import Split
 from harness.errors import UserError
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.randomness import PerImageRng, derive_seed
 
 RIDGE = 1e-4  # added to the variance of each pixel value

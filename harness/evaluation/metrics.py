@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.attacks import autoattack, minimal
+from harness.attacks import autoattack, minimum_perturbation
 from harness.attacks import pgd as attacks_pgd
 from harness.data.batches import Batch
 from harness.data.corruptions import registry
@@ -135,7 +135,7 @@ def cw(name: str, steps: int, searches: int) -> Measurement:
 
     def metric(model: nn.Module, batch: Batch) -> ScoreValues:
         correct = accuracy(model, batch).bool()
-        z = minimal.cw(model, batch.x, batch.y, steps=steps, searches=searches)
+        z = minimum_perturbation.cw(model, batch.x, batch.y, steps=steps, searches=searches)
         robust = accuracy(model, Batch(z, batch.y))
         distance = (z - batch.x).flatten(1).norm(dim=1)
         return {name: robust * correct, f"{name}_l2": distance.masked_fill(~correct | robust.bool(), torch.nan)}
@@ -147,7 +147,7 @@ def stadv(steps: int, limit: float) -> Measurement:
     """Accuracy under spatial transformations (stAdv) with a flow of at most `limit` pixels."""
 
     def attack(model: nn.Module, x: Tensor, y: Tensor, draws: PerImageRng | None) -> Tensor:
-        return minimal.stadv(model, x, y, steps=steps, limit=limit)
+        return minimum_perturbation.stadv(model, x, y, steps=steps, limit=limit)
 
     return Measurement(attacked(attack), {"steps": steps, "limit": limit, "unit": "pixels"})
 

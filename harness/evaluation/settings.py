@@ -1,4 +1,4 @@
-"""Settings of the evaluation: `measure.*` and `attribution.*`."""
+"""Settings of the evaluation: `measure.*` and `attribution.*`; the data set's defaults override those here."""
 
 from dataclasses import dataclass
 

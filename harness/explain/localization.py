@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from harness.errors import UserError
 from harness.explain import input_gradients, saliency_maps
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 
 THRESHOLDS = tuple(i / 20 for i in range(20))  # fractions of a map's maximum
 PUBLISHED = {"grad": 0.2, "cam": 0.1}  # Singh et al. (2020)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from harness.errors import UserError, unknown_name
 from harness.explain import input_gradients
 from harness.explain.input_gradients import true_logit
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.models.relus import rectified_by
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from harness.errors import UserError, one_line, redacted
-from harness.sweep import addresses
+from harness.sweep import ray_addresses
 
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
@@ -25,7 +25,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None or addresses.IN_JOB in os.environ:
+    if address is None or ray_addresses.IN_JOB in os.environ:
         address = os.environ.get("RAY_ADDRESS", address)
     if address and address.startswith(("http://", "https://")):
         raise UserError(
@@ -42,7 +42,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
             ray.init(address="local", include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(_no_cluster(address, error)) from None
-    if not address or not address.startswith(addresses.CLIENT):
+    if not address or not address.startswith(ray_addresses.CLIENT):
         # Ray Tune shuts down cleanly on SIGUSR1 and SIGINT only; stopped jobs and preemption send SIGTERM.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
 
@@ -76,7 +76,7 @@ def _no_cluster(address: str | None, error: Exception) -> str:
 
 def _check_port(address: str) -> None:
     """Raise `OSError` if nothing listens at host:port; Ray itself waits for minutes and prints a long trace."""
-    host, _, port = address.removeprefix(addresses.CLIENT).rpartition(":")
+    host, _, port = address.removeprefix(ray_addresses.CLIENT).rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.sweep.study import Study
 from harness.training.epoch_metrics import EpochMetrics
 

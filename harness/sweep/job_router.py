@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from harness.sweep.jobs import Callback, Job, JobSource, Outcome
+from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 
 
 class JobRouter:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.training.epoch_metrics import EpochMetrics
 
 LOG_SECONDS = 15.0  # between two lines if the stream is no terminal

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
-from harness.sweep.jobs import Callback, JobSource, Outcome
+from harness.sweep.job_types import Callback, JobSource, Outcome
 from harness.sweep.retries import RETRIES, WorkerLoss, renew_retries
 from harness.sweep.trial_slots import slots
 from harness.sweep.worker import RAY_FOLDER, run_job

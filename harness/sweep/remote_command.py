@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import UserError, one_line
-from harness.sweep import addresses
+from harness.sweep import ray_addresses
 
 CHECKOUT = Path(__file__).parents[2]
 POLL_SECONDS = 0.5  # seconds between two checks for a stop request
@@ -92,7 +92,7 @@ class Command:
         package = {k: v for k, v in context.runtime_env.items() if k == "working_dir"}
         own = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # of the actor's process, not for the command's
         environment = {k: v for k, v in os.environ.items() if k not in own} | {
-            addresses.IN_JOB: json.dumps({"runtime_env": package, "metadata": {}}),  # as for a Ray job
+            ray_addresses.IN_JOB: json.dumps({"runtime_env": package, "metadata": {}}),  # as for a Ray job
             "RAY_ADDRESS": context.gcs_address,
             "PYTHONUNBUFFERED": "1",
         }

@@ -5,7 +5,7 @@ from pathlib import Path
 from ray import tune
 
 from harness.sweep.job_router import JobRouter
-from harness.sweep.jobs import Outcome
+from harness.sweep.job_types import Outcome
 
 RETRIES = 2  # of a trial without a new completed epoch
 

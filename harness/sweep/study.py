@@ -17,7 +17,7 @@ from harness.config.trial import Trial
 from harness.errors import UserError
 from harness.randomness import derive_seed
 from harness.sweep import halving
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
 

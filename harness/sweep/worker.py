@@ -15,7 +15,7 @@ from ray import tune
 
 from harness.errors import UserError, one_line
 from harness.storage.workspace import Workspace
-from harness.sweep.jobs import Outcome
+from harness.sweep.job_types import Outcome
 
 RAY_FOLDER = "ray"  # temporary, under the output folder
 

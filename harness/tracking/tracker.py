@@ -15,7 +15,7 @@ from harness.evaluation.checks.evidence import Check
 from harness.evaluation.scores import Score
 from harness.storage import provenance
 from harness.storage.workspace import Workspace
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.tracking import event_log
 from harness.training.epoch_metrics import EpochMetrics
 from harness.trials.result import Result

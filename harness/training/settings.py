@@ -1,4 +1,4 @@
-"""Settings of the training: `optim.*` and `maps.*`."""
+"""Settings of the training: `optim.*` and `maps.*`; the data set's defaults override those here."""
 
 from dataclasses import dataclass
 from typing import Literal

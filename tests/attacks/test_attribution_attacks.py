@@ -20,7 +20,7 @@ from harness.explain import similarity as explain_similarity
 from harness.explain.differentiable_maps import EXPLAIN, GradCAMPlusPlus, Gradient, IntegratedGradients, SmoothGrad
 from harness.explain.input_gradients import gradient
 from harness.models import nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.relus import softened
 
 RULES = ("midpoint", "right", "trapezoid")

@@ -10,7 +10,7 @@ from harness.attacks.autoattack import ATTACKS, attack
 from harness.config.trial import build
 from harness.data import datasets
 from harness.errors import UserError
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.nets import build as build_net
 from harness.trials import run as trial_run
 

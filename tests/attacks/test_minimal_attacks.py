@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.attacks.minimal import cw, roughness, stadv, stadv_flow, warped
-from harness.models.modes import frozen
+from harness.attacks.minimum_perturbation import cw, roughness, stadv, stadv_flow, warped
+from harness.models.freezing import frozen
 from harness.models.nets import build
 
 ATTACKS = {

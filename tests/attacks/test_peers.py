@@ -10,11 +10,11 @@ import torch
 from scipy.stats import binomtest
 
 from harness.attacks import pgd
-from harness.attacks.minimal import cw
-from harness.bench.peers import PEERS
+from harness.attacks.minimum_perturbation import cw
+from harness.bench.other_libraries import PEERS
 from harness.config.trial import build
 from harness.data import datasets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.trials import run as trial_run
 
 EPS, STEPS = 24 / 255, 10
@@ -41,7 +41,7 @@ def predicted(model, x):
 
 
 def library(name):
-    return pytest.importorskip(name, reason=f"{name} is not installed; see harness/bench/peers.py")
+    return pytest.importorskip(name, reason=f"{name} is not installed; see harness/bench/other_libraries.py")
 
 
 def fgsm_of_torchattacks(model, x, y):

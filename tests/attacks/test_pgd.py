@@ -9,7 +9,7 @@ from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
 from harness.attacks.pgd import ascend, clip, cross_entropy, divergence, fgsm, pgd, pgd_kl, pgd_until_broken
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.nets import build
 from harness.randomness import PerImageRng
 

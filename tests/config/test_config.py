@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 
 import methods
-from harness.config.dataset_recipes import RECIPES
+from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.config.trial import Trial, build, check_settings_used
 from harness.errors import UserError
 
 
 @pytest.mark.parametrize("name", methods.names())
-@pytest.mark.parametrize("data", RECIPES)
+@pytest.mark.parametrize("data", DATASET_DEFAULTS)
 def test_every_method_on_every_data_set_survives_its_own_description(name, data):
     trial = build({"method": name, "data": data})
     assert build(trial.flat()) == trial

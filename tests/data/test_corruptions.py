@@ -11,7 +11,7 @@ from harness.data.corruptions import filters
 from harness.data.corruptions import textures as corruptions_textures
 from harness.data.corruptions.published_files import Change, change
 from harness.data.corruptions.registry import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt
-from harness.data.readers.embedded import shapes
+from harness.data.readers.builtin import shapes
 from harness.errors import UserError
 from harness.randomness import PerImageRng
 

@@ -32,7 +32,7 @@ from harness.evaluation.attribution_protocols import (
 from harness.evaluation.settings import Attribution, Measure
 from harness.explain import differentiable_maps
 from harness.explain import similarity as explain_similarity
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.randomness import PerImageRng
 

@@ -18,7 +18,7 @@ from harness.evaluation.checks.attack_strength import convergence, reach, repeat
 from harness.evaluation.checks.evidence import Evidence, check_range
 from harness.evaluation.checks.registry import CHECKS, EXPENSIVE, run
 from harness.evaluation.checks.score_consistency import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
-from harness.models import modes
+from harness.models import freezing
 from harness.randomness import PerImageRng
 from harness.trials import run as trial_run
 
@@ -270,7 +270,7 @@ def test_a_random_forward_pass(standard, plant):
 
 
 def test_batch_statistics(standard):
-    with modes.frozen(copy.deepcopy(standard.model), train=True) as net:
+    with freezing.frozen(copy.deepcopy(standard.model), train=True) as net:
         check = preprocessing.deterministic(dataclasses.replace(standard, model=net))
     assert check.passed is False and "depends on its batch" in check.about and check.numbers["again"] == 0
 

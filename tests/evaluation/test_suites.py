@@ -43,7 +43,7 @@ def shapes(shared_workspace):
 @pytest.fixture
 def quick(monkeypatch):
     """Measurements that take a second: fewer steps, attacks of AutoAttack that are stubs of one FGSM each."""
-    from harness.attacks import autoattack, minimal, pgd
+    from harness.attacks import autoattack, minimum_perturbation, pgd
     from harness.evaluation import attribution_protocols
 
     monkeypatch.setattr(attribution_protocols, "SCORING_POINTS", 4)
@@ -52,9 +52,11 @@ def quick(monkeypatch):
         return pgd.fgsm(model, x, y, eps=eps / 2)
 
     monkeypatch.setattr(autoattack, "attack", fgsm)
-    slow = {"cw": minimal.cw, "stadv": minimal.stadv}
-    monkeypatch.setattr(minimal, "cw", lambda *a, **how: slow["cw"](*a, **{**how, "steps": 3, "searches": 2}))
-    monkeypatch.setattr(minimal, "stadv", lambda *a, **how: slow["stadv"](*a, **{**how, "steps": 3}))
+    slow = {"cw": minimum_perturbation.cw, "stadv": minimum_perturbation.stadv}
+    monkeypatch.setattr(
+        minimum_perturbation, "cw", lambda *a, **how: slow["cw"](*a, **{**how, "steps": 3, "searches": 2})
+    )
+    monkeypatch.setattr(minimum_perturbation, "stadv", lambda *a, **how: slow["stadv"](*a, **{**how, "steps": 3}))
 
 
 def scores(net, split, suite, measure=None, **more):

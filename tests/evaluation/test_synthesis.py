@@ -10,18 +10,18 @@ from PIL import Image
 from torch.nn import functional as F
 
 from harness.data.datasets import Split
-from harness.data.readers import embedded
+from harness.data.readers import builtin
 from harness.errors import UserError
 from harness.evaluation import image_synthesis
 from harness.evaluation.image_synthesis import AscentSettings
 from harness.models import nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.randomness import PerImageRng
 
 
 @pytest.fixture(scope="module")
 def digits():
-    raw = embedded.digits(0).train
+    raw = builtin.digits(0).train
     return Split(torch.from_numpy(raw.x), torch.from_numpy(raw.y))
 
 

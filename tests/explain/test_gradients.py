@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from harness.errors import UserError
 from harness.explain import input_gradients
 from harness.explain.input_gradients import check_classes, check_curvature, gradient, true_logit, wrong_logit
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.models.nets import Net, conv
 from harness.models.relus import softened
 

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.explain import localization, saliency_maps
 from harness.explain.localization import HIT, SHARES, THRESHOLDS
 from harness.models import nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 
 
 def planted(boxes: Tensor, size: int = 12) -> Tensor:

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.explain import saliency_maps
 from harness.explain.saliency_maps import SALIENCY, find
 from harness.models import nets as models_nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from harness.training.binarise_maps import binarise
 
 captum = pytest.importorskip("captum.attr")

@@ -15,7 +15,7 @@ from harness.data.batches import Batch
 from harness.errors import UserError
 from harness.explain.input_gradients import gradient, true_logit
 from harness.models import nets
-from harness.models.modes import untracked
+from harness.models.freezing import untracked
 from harness.models.relus import softened
 from methods.art import top_gradient_indices, triplet, triplet_vectors
 from methods.ig_norm import clipped_loss, integrated

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import methods
 from harness.data.batches import Batch
 from harness.models import nets
-from harness.models.modes import frozen
+from harness.models.freezing import frozen
 from methods.noise import uniform_noise
 from methods.sat import mixed_signs, random_share, saliency_step
 

@@ -22,7 +22,7 @@ import reports.verify
 from harness import cli, deliver, evaluate, tune
 from harness.bench import __main__
 from harness.config import trial as config_trial
-from harness.config.dataset_recipes import RECIPES
+from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.data.corruptions.registry import CORRUPTIONS
 from harness.evaluation import suites
 from harness.evaluation.checks.registry import CHECKS
@@ -238,7 +238,7 @@ def test_every_block_of_text_holds_errors_or_files(where, code):
         ("methods", get_args(Schedule)),
         ("methods", get_args(get_type_hints(settings.Maps)["binarise"])),
         ("methods", [f"maps.{field.name}" for field in dataclasses.fields(settings.Maps) if field.name != "quantile"]),
-        ("data", RECIPES),
+        ("data", DATASET_DEFAULTS),
         ("measuring", suites.SUITES),
         ("measuring", CHECKS),
         ("measuring", CORRUPTIONS),

@@ -231,7 +231,7 @@ READS = {"read_pickle", "load_state_dict_from_url", "system", "popen", "load_mod
 # Modules that import by a name of ours that was looked up before, or by one that the user typed (external).
 IMPORTERS = {
     f"harness/{name}.py"
-    for name in ("bench/peers", "cli", "evaluation/external", "sweep/worker", "models/torchvision_import")
+    for name in ("bench/other_libraries", "cli", "evaluation/external", "sweep/worker", "models/torchvision_import")
 }
 IMPORTERS |= {"methods/__init__.py"}
 

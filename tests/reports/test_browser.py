@@ -22,7 +22,7 @@ from harness.config.trial import build
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result

@@ -18,7 +18,7 @@ from harness.config.trial_key import PROTOCOL
 from harness.errors import UserError, exit_status
 from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery
 from harness.tracking.tracker import Tracker, environment_tags
 from harness.trials import run as trial_run

@@ -27,8 +27,8 @@ from harness import cli, tune
 from harness.config.trial import build
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
-from harness.sweep import addresses, optuna_journal, plan, trial_slots
 from harness.sweep import cluster as sweep_cluster
+from harness.sweep import optuna_journal, plan, ray_addresses, trial_slots
 from harness.trials import run
 
 ROOT = Path(__file__).parents[2]
@@ -351,27 +351,27 @@ def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_relative_folder_would_vanish_with_the_job(words, said, inside, monkeypatch):
     if inside:
-        monkeypatch.setenv(addresses.IN_JOB, "{}")
+        monkeypatch.setenv(ray_addresses.IN_JOB, "{}")
     address = "auto" if inside else "ray://127.0.0.1:9"
     args = tune.arguments(["--space", "smoke", "--address", address, *words])
     with pytest.raises(UserError) as mistake:
-        addresses.check_paths(args)
+        ray_addresses.check_paths(args)
     assert all(word in str(mistake.value) for word in said) and "\n" not in str(mistake.value)
 
 
 def test_folders_that_do_not_vanish(monkeypatch):
-    addresses.check_paths(tune.arguments(["--out", "runs"]))  # on this machine
-    monkeypatch.setenv(addresses.IN_JOB, "{}")
-    addresses.check_paths(tune.arguments(["--out", "/shared/runs", "--data-root", "/data"]))
+    ray_addresses.check_paths(tune.arguments(["--out", "runs"]))  # on this machine
+    monkeypatch.setenv(ray_addresses.IN_JOB, "{}")
+    ray_addresses.check_paths(tune.arguments(["--out", "/shared/runs", "--data-root", "/data"]))
 
 
 def test_what_is_outside(monkeypatch):
-    assert addresses.is_outside("ray://head:10001")
-    assert not addresses.is_outside("auto") and not addresses.is_outside(None)
+    assert ray_addresses.is_outside("ray://head:10001")
+    assert not ray_addresses.is_outside("auto") and not ray_addresses.is_outside(None)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    assert addresses.is_outside(None) and not addresses.is_outside("auto")
-    monkeypatch.setenv(addresses.IN_JOB, "{}")  # the command that was sent, with the words with which it was sent
-    assert not addresses.is_outside("ray://head:10001")
+    assert ray_addresses.is_outside(None) and not ray_addresses.is_outside("auto")
+    monkeypatch.setenv(ray_addresses.IN_JOB, "{}")  # the command that was sent, with the words with which it was sent
+    assert not ray_addresses.is_outside("ray://head:10001")
 
 
 def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):

@@ -5,7 +5,7 @@ import io
 from harness.config.trial import build
 from harness.evaluation.scores import Score
 from harness.sweep import progress
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.sweep.progress import SweepProgress
 from harness.trials.result import Result
 

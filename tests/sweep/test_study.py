@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
 from harness.sweep import study as sweep_study
-from harness.sweep.jobs import Outcome
+from harness.sweep.job_types import Outcome
 from harness.trials.result import Result
 
 COMPLETE, PRUNED, FAIL, RUNNING = (

@@ -23,7 +23,7 @@ from harness import deliver
 from harness.config.trial import build
 from harness.errors import UserError, exit_status
 from harness.evaluation.scores import Score
-from harness.sweep.jobs import Job, Outcome
+from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery as tracking_delivery
 from harness.tracking import event_log, mlflow_writer
 from harness.tracking.tracker import Tracker

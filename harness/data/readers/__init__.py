@@ -8,8 +8,8 @@
 from pathlib import Path
 
 from harness.data.readers import cub, flowers, parquet, tiny_imagenet, torchvision_archives
+from harness.data.readers.builtin import EMBEDDED
 from harness.data.readers.common import Part, Raw, Reader
-from harness.data.readers.embedded import EMBEDDED
 from harness.errors import UserError, unknown_name
 
 __all__ = ["EMBEDDED", "Part", "Raw", "Reader", "find"]

@@ -2,8 +2,7 @@
 
 from harness.attacks import pgd
 from harness.evaluation.checks.attack_names import attack_names
-from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.paired_tests import (
+from harness.evaluation.checks.common import (
     compare_attacks,
     correct_as_measured,
     is_correct,
@@ -15,6 +14,7 @@ from harness.evaluation.checks.paired_tests import (
     same_verdicts,
     share_of,
 )
+from harness.evaluation.checks.evidence import Check, Evidence
 
 MAX_UNBOUNDED_ACCURACY = 0.05  # accuracy that may remain under an unbounded attack
 

@@ -17,7 +17,7 @@ from harness.evaluation.metrics import accuracy
 from harness.evaluation.scores import Score
 from harness.evaluation.settings import Measure
 from harness.evaluation.suites import pgd_name, step_of
-from harness.models import modes
+from harness.models import freezing
 from harness.randomness import PerImageRng, full_float32
 from harness.storage.files import write
 
@@ -46,7 +46,7 @@ def check_evaluation(
     values = {s.name.partition("/")[2]: s.per_example for s in scores if s.per_example is not None}
     sample = split.head(CHECKED_IMAGES)
     batch = to_batch(sample)
-    with modes.frozen(model), full_float32():
+    with freezing.frozen(model), full_float32():
         if name in values:
             _store_examples(examples, model, split, measure, values[name], seed)
         evidence = Evidence(

@@ -24,7 +24,7 @@ class Check:
 class Evidence:
     """An evaluation to be checked: model, sample images, scores and stored adversarial examples.
 
-    model: in evaluation mode, with frozen parameters (`models.modes.frozen`). x (B, C, H, W) in [0, 1] and y (B,):
+    model: in evaluation mode, with frozen parameters (`models.freezing.frozen`). x (B, C, H, W) in [0, 1] and y (B,):
     some 128 to 256 of the evaluated images. draws: their random numbers, on the same device. eps, step, steps: of the
     measured PGD, on the [0, 1] scale. scores: values per image of the split by score name without the split, such as
     `clean`, `pgd10x3-8`, `l2-pgd10-128`; 1 correct, 0 misclassified, NaN not counted. index: positions of x in these

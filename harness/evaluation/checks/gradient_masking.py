@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.evaluation.checks.attack_names import BLACK_BOX, attack_names, correct_under_gradients
-from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.paired_tests import (
+from harness.evaluation.checks.common import (
     ALPHA,
     MAX_BROKEN_ALONE,
     both_counted,
@@ -23,6 +22,7 @@ from harness.evaluation.checks.paired_tests import (
     share_of,
     sign_test,
 )
+from harness.evaluation.checks.evidence import Check, Evidence
 from harness.randomness import PerImageRng
 
 MAX_BROKEN_ALONE_TARGETED = 0.01  # the same if targeted attacks were measured, which miss fewer images

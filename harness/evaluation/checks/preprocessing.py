@@ -2,8 +2,7 @@
 
 import torch
 
-from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.paired_tests import (
+from harness.evaluation.checks.common import (
     ALPHA,
     is_correct,
     logits_of,
@@ -13,6 +12,7 @@ from harness.evaluation.checks.paired_tests import (
     share_of,
     sign_test,
 )
+from harness.evaluation.checks.evidence import Check, Evidence
 
 
 def normalisation(evidence: Evidence) -> Check:

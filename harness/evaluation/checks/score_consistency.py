@@ -6,8 +6,7 @@ import numpy as np
 
 from harness.attacks import pgd
 from harness.evaluation.checks.attack_names import attack_names
-from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.checks.paired_tests import (
+from harness.evaluation.checks.common import (
     both_counted,
     is_correct,
     make_check,
@@ -17,6 +16,7 @@ from harness.evaluation.checks.paired_tests import (
     same_verdicts,
     values_of_x,
 )
+from harness.evaluation.checks.evidence import Check, Evidence
 
 
 def zero_eps(evidence: Evidence) -> Check:

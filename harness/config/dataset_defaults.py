@@ -1,7 +1,7 @@
-"""Default settings per data set (recipes): net, epochs, optimiser, attack strengths, with their sources.
+"""Default settings per data set: net, epochs, optimiser, attack strengths, with their sources.
 
-A recipe is a dict of dotted paths: the defaults of every trial on that data set. A path that a trial's method does not
-have (`method.step` for `standard`) is ignored. Strengths are on the [0, 1] scale of pixels.
+They override the dataclasses' own defaults in every trial on that data set, by dotted path. A path that a trial's
+method does not have (`method.step` for `standard`) is ignored. Strengths are on the [0, 1] scale of pixels.
 """
 
 PIXEL = 1 / 255
@@ -36,7 +36,7 @@ _FLOWERS = {
     "attribution.steps": 100,
 }
 
-RECIPES: dict[str, dict[str, object]] = {
+DATASET_DEFAULTS: dict[str, dict[str, object]] = {
     "digits": {
         **_COMMON,
         "model": "small",
@@ -114,13 +114,13 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 
 # Any other image folder: the CIFAR-10 settings, at 32 pixels.
-OTHER = {**RECIPES["cifar10"], "data.size": 32}
+OTHER = {**DATASET_DEFAULTS["cifar10"], "data.size": 32}
 
 
-def recipe(name: str) -> dict[str, object]:
+def dataset_defaults(name: str) -> dict[str, object]:
     """Default settings of data set `name`; an unknown folder gets those of CIFAR-10 at 32 pixels."""
-    if name in RECIPES:
-        return RECIPES[name]
+    if name in DATASET_DEFAULTS:
+        return DATASET_DEFAULTS[name]
     if name.startswith("tiny-imagenet"):
-        return RECIPES["tiny-imagenet"]
+        return DATASET_DEFAULTS["tiny-imagenet"]
     return OTHER
