@@ -14,10 +14,20 @@ def derive_seed(*parts: object) -> int:
 
 
 @contextlib.contextmanager
-def seeded(*parts: object) -> Iterator[None]:
-    """Seed torch's global generators with `derive_seed(*parts)`; their state is restored on exit."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(*parts))
+def seeded(*parts: object, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed torch's global generators with `derive_seed(*parts)`; their state is restored on exit.
+
+    device: the accelerator in use. Only its generator and the CPU's are touched: asking for another one's state would
+    open a context, hundreds of MB, on every visible GPU.
+    """
+    seed, device = derive_seed(*parts), torch.device(device)
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(accelerators, device_type=device.type if accelerators else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        for accelerator in accelerators:
+            module = torch.get_device_module(accelerator)
+            with module.device(accelerator):
+                module.manual_seed(seed)
         yield
 
 
@@ -70,11 +80,11 @@ class PerImageRng:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Disable TF32 for CUDA convolutions and matrix products."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """Disable TF32 for CUDA convolutions and matrix products; no other flag of cuDNN changes."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False  # `cudnn.flags` would switch cuDNN off as a whole
     try:
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            yield
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -54,7 +54,7 @@ def attack(
     x = x.detach()
     if eps == 0 or not len(x):
         return x.clone()
-    with frozen(model), seeded(seed), torch.no_grad():
+    with frozen(model), seeded(seed, device=x.device), torch.no_grad():
         inputs = x.contiguous()  # the package cannot attack channels-last images
         z = _standard(name, package, model, inputs, eps, norm, seed)(inputs, y)
     return clip(z.to(x.dtype), x, eps, norm)

@@ -101,7 +101,7 @@ def compare_attribution(model: nn.Module, split: Split, settings: Attribution, i
         )
         published(model, batch.x[:1], batch.y[:1], warm)
         for number, (x, y) in enumerate(zip(batch.x.split(images), batch.y.split(images), strict=True)):
-            with seeded("bench", number):
+            with seeded("bench", number, device=x.device):
                 began = time.perf_counter()
                 scores = metric(model, Batch(x, y))
                 values = torch.stack([scores["art-in"], scores["art-k"]], 1).cpu().numpy()

@@ -84,7 +84,7 @@ def map_seconds(
     """Seconds per 1,000 maps of every saliency method, one value per round."""
     run = build({**base, "method": "sat"})
     images = min(32, run.batch)  # small: integrated gradients take a hundred passes per image
-    with seeded("bench"):
+    with seeded("bench", device=device):
         x = torch.rand(images, *shape, device=device)
         y = torch.randint(CLASSES, (images,), device=device)
         net = nets.build(run.model, shape[0], CLASSES).to(device).eval()

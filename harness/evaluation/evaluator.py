@@ -99,7 +99,8 @@ def evaluate(
             progress(done, len(items), key)
             results = ledger.read(key)
             if results is None:
-                with seeded(seed, key):  # for code that uses the global generator, such as a stochastic net
+                # For code that uses the global generator, such as a stochastic net.
+                with seeded(seed, key, device=split.x.device):
                     results = run.measure(key, item, scores)
                 ledger.write(key, results)
             scores |= {s.name.partition("/")[2]: s for s in results}

@@ -77,7 +77,7 @@ def gallery(
     """
     split = _first_per_class(data.test, images).to(device)
     x, y = to_batch(split).x, split.y
-    with freezing.frozen(model), full_float32(), seeded(seed, "gallery"):
+    with freezing.frozen(model), full_float32(), seeded(seed, "gallery", device=device):
         integrated = _integrated(model, x, y)
         return {
             "x": _picture(x),

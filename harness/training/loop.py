@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import methods
 from harness.data.batches import Batches
 from harness.errors import Diverged
-from harness.randomness import derive_seed
+from harness.randomness import seeded
 from harness.training.checkpoint import load_checkpoint, save_checkpoint
 from harness.training.epoch_metrics import EpochMetrics
 from harness.training.optim import lr_factor, optimiser
@@ -49,8 +49,8 @@ def fit(
         report(row)
     for epoch in range(len(rows), epochs):
         began = time.perf_counter()
-        torch.manual_seed(derive_seed(seed, "epoch", epoch))
-        terms = _epoch(model, method, batches, optim, optimizer, average, epoch, epochs)
+        with seeded(seed, "epoch", epoch, device=batches.x.device):
+            terms = _epoch(model, method, batches, optim, optimizer, average, epoch, epochs)
         seconds = time.perf_counter() - began
         rows.append({"epoch": epoch + 1, "seconds": seconds, **terms, **watch(result, epoch + 1)})
         save_checkpoint(checkpoint, model, optimizer, average, rows)

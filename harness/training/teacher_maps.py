@@ -41,7 +41,7 @@ def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tens
 def compute_maps(name: str, maps: Maps, net: nn.Module, train: Split, device: str) -> np.ndarray:
     """Saliency maps of a split as int8 (N, C or 1, H, W), scaled by MAP_UNIT."""
     parts = []
-    with seeded("maps", name):
+    with seeded("maps", name, device=device):
         for x, y in zip(train.x.split(CHUNK), train.y.split(CHUNK), strict=True):
             x = x.to(device, memory_format=torch.channels_last).float().div_(255)
             s = explain(name, maps, net, x, y.to(device))

@@ -36,7 +36,7 @@ def step_seconds(
 
 def _setup(run: Trial, device: str, shape: tuple[int, int, int]):
     """A function that takes one training step, its batch already on the device."""
-    with seeded("bench"):
+    with seeded("bench", device=device):
         x = torch.randint(256, (run.batch, *shape), dtype=torch.uint8, device=device)
         y = torch.randint(CLASSES, (run.batch,), device=device)
         s = (torch.randint(2, x.shape, dtype=torch.int8, device=device) * 2 - 1) * MAP_UNIT

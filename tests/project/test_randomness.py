@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.randomness import PerImageRng, derive_seed, seeded
+from harness.randomness import PerImageRng, derive_seed, full_float32, seeded
 
 DRAWN = {
     "uniform": lambda draws: draws.uniform(3, 4),
@@ -61,3 +61,61 @@ def test_no_images_draw_nothing_and_rates_are_left_alone():
     before = rate.clone()
     PerImageRng(torch.arange(2)).poisson(rate)
     assert torch.equal(rate, before)
+
+
+def test_on_a_cpu_no_gpu_is_asked_for_its_state_or_seeded(monkeypatch):
+    def opens_a_context(*args):
+        raise AssertionError("a worker on the CPU opens a context on a GPU")
+
+    for name in (
+        "get_rng_state",
+        "set_rng_state",
+        "manual_seed",
+        "manual_seed_all",
+        "device_count",
+        "init",
+        "_lazy_call",
+    ):
+        monkeypatch.setattr(torch.cuda, name, opens_a_context)
+    before = torch.get_rng_state()
+    with seeded("draws"):
+        drawn = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(derive_seed("draws"))))
+
+
+def test_of_several_gpus_only_the_named_one_is_seeded_and_restored(monkeypatch):
+    states, current = {0: "a", 1: "b", 2: "c"}, []
+
+    class Device:
+        def __init__(self, device):
+            self.index = torch.device(device).index
+
+        def __enter__(self):
+            current.append(self.index)
+
+        def __exit__(self, *error):
+            current.pop()
+
+    index = lambda device: torch.device(device).index  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[index(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({index(device): state}))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: states.update({current[-1]: seed}))
+    with seeded("draws", device="cuda:1"):
+        assert states == {0: "a", 1: derive_seed("draws"), 2: "c"}
+    assert states == {0: "a", 1: "b", 2: "c"}
+
+
+def test_full_float32_turns_off_tf32_and_nothing_else():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags = ("enabled", "benchmark", "deterministic")
+    before = [getattr(cudnn, flag) for flag in flags]
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    try:
+        with full_float32():
+            assert not matmul.allow_tf32 and not cudnn.allow_tf32
+            assert cudnn.enabled and [getattr(cudnn, flag) for flag in flags] == before
+        assert matmul.allow_tf32 and cudnn.allow_tf32
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = False, True
