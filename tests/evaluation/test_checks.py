@@ -195,7 +195,7 @@ def test_the_net_is_left_as_it_was_and_answers_repeat(standard):
 def test_without_scores_what_needs_the_net_alone_is_still_asked(standard):
     bare = Evidence(standard.model, standard.x, standard.y, standard.draws, EPS, STEP, STEPS)
     passed = {check.name: check.passed for check in run(bare)}
-    asked = {"normalisation", "logits", "deterministic", "gradients", "reach", "unbounded", *EXPENSIVE}
+    asked = {"finite", "normalisation", "logits", "deterministic", "gradients", "reach", "unbounded", *EXPENSIVE}
     assert passed == {name: True if name in asked else None for name in CHECKS}
 
 
@@ -484,6 +484,36 @@ def test_scores_may_be_kept_as_bits(standard):
 
 
 # What was claimed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_not_finite_are_named_and_nothing_further_is_said_of_their_images(standard, value):
+    class Overflows(nn.Module):
+        """Not finite where the first pixel is bright, which no attack within eps changes."""
+
+        def forward(self, x):
+            out = standard.model(x)
+            return torch.where(x[:, :1, 0, 0] > 0.5, torch.full_like(out, value), out)
+
+    marked = standard.x.clone()
+    marked[::16, :, 0, 0] = 1.0
+    checks = run(dataclasses.replace(standard, model=Overflows(), x=marked, stored={}), expensive=False)
+    assert checks[0].about.startswith("NaN or infinite logits in 16 of 256 images: ")
+    assert [check.name for check in checks if check.passed is False] == ["finite"]
+    checks = run(dataclasses.replace(standard, model=Overflows(), x=torch.ones_like(marked)))
+    assert [check.passed for check in checks] == [False] + [None] * (len(CHECKS) - 1)
+
+
+def test_evidence_of_some_images_is_that_of_these_images(standard):
+    which = torch.zeros(256, dtype=torch.bool)
+    which[[3, 9, 200]] = True
+    some = standard.select(which)
+    assert torch.equal(some.x, standard.x[which]) and torch.equal(some.y, standard.y[which])
+    assert torch.equal(some.draws.uniform(4), standard.draws.stream().uniform(4)[which])
+    assert some.index.tolist() == [3, 9, 200]
+    for name, (z, claimed) in some.stored.items():
+        assert torch.equal(z, standard.stored[name][0][which[: len(standard.stored[name][0])]])
+        assert len(claimed) == len(z)
 
 
 def test_wrong_stored_verdicts(standard):

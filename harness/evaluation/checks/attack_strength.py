@@ -6,7 +6,6 @@ from harness.evaluation.checks.common import (
     compare_attacks,
     correct_as_measured,
     is_correct,
-    logits_of,
     make_check,
     not_asked,
     percent_of,
@@ -60,7 +59,7 @@ def repeats(evidence: Evidence) -> Check:
         return not_asked("repeats", "no attacked images were stored")
     differing, outside = [], []
     for name, (z, claimed) in evidence.stored.items():
-        correct = (logits_of(evidence.model, z).argmax(1) == evidence.y[: len(z)]).float().cpu().numpy()
+        correct = is_correct(evidence, z).float().cpu().numpy()
         differing.append((*same_verdicts(correct, claimed.float().cpu().numpy()), name))
         delta = (z - evidence.x[: len(z)]).flatten(1)
         out = ((z < -1e-6) | (z > 1 + 1e-6)).flatten(1).any(1)

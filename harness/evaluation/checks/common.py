@@ -30,8 +30,15 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return float(((a - b).norm(dim=1) / (b.norm(dim=1) + 1e-10)).max())
 
 
+def has_finite_logits(evidence: Evidence) -> Tensor:
+    """Which of x (B,) have no NaN or infinite logit."""
+    return logits_of(evidence.model, evidence.x).isfinite().all(1)
+
+
 def is_correct(evidence: Evidence, z: Tensor) -> Tensor:
-    return logits_of(evidence.model, z).argmax(1) == evidence.y
+    """Whether z (N <= B) is classified as the first labels, by finite logits, as accuracy is measured."""
+    out = logits_of(evidence.model, z)
+    return (out.argmax(1) == evidence.y[: len(z)]) & out.isfinite().all(1)
 
 
 def margin_of(out: Tensor, y: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Input (`Evidence`) and result (`Check`) of a check."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,20 @@ class Evidence:
     stored: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     other: nn.Module | None = None
     lower: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def select(self, which: Tensor) -> "Evidence":
+        """The same evaluation with only the sample images `which` (B,) bool; scores of the split stay whole."""
+        (kept,) = which.nonzero(as_tuple=True)
+        index = np.arange(len(self.x)) if self.index is None else self.index
+        stored = {name: (z[which[: len(z)]], claimed[which[: len(z)]]) for name, (z, claimed) in self.stored.items()}
+        return dataclasses.replace(
+            self,
+            x=self.x[kept],
+            y=self.y[kept],
+            draws=self.draws.select(kept),
+            index=index[kept.cpu().numpy()],
+            stored=stored,
+        )
 
 
 def check_range(x: Tensor) -> None:

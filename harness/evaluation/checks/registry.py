@@ -6,12 +6,14 @@ check(evidence) -> Check
 from collections.abc import Callable
 
 from harness.evaluation.checks.attack_strength import convergence, reach, repeats, unbounded
+from harness.evaluation.checks.common import has_finite_logits, not_asked
 from harness.evaluation.checks.evidence import Check, Evidence, check_range
 from harness.evaluation.checks.gradient_masking import black_box, gradients, random_search, transfer
-from harness.evaluation.checks.preprocessing import deterministic, logits, normalisation
+from harness.evaluation.checks.preprocessing import deterministic, finite, logits, normalisation
 from harness.evaluation.checks.score_consistency import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
 
 CHECKS: dict[str, Callable[[Evidence], Check]] = {
+    "finite": finite,
     "normalisation": normalisation,
     "logits": logits,
     "deterministic": deterministic,
@@ -33,6 +35,15 @@ EXPENSIVE = frozenset({"convergence", "random_search"})  # all others together: 
 
 
 def run(evidence: Evidence, *, expensive: bool = True) -> list[Check]:
-    """Run the checks in the order of CHECKS. Raises `UserError` for images outside [0, 1]."""
+    """Run the checks in the order of CHECKS, all after `finite` on the images of finite logits only.
+
+    Raises `UserError` for images outside [0, 1].
+    """
     check_range(evidence.x)
-    return [check(evidence) for name, check in CHECKS.items() if expensive or name not in EXPENSIVE]
+    names = [name for name in CHECKS if expensive or name not in EXPENSIVE]
+    kept = has_finite_logits(evidence)
+    if not kept.any():
+        why = "no image has finite logits"
+        return [finite(evidence) if name == "finite" else not_asked(name, why) for name in names]
+    rest = evidence if kept.all() else evidence.select(kept)
+    return [CHECKS[name](evidence if name == "finite" else rest) for name in names]
