@@ -14,7 +14,7 @@ from harness.data.batches import Batch
 from harness.data.datasets import Split
 from harness.evaluation import attribution_protocols
 from harness.evaluation.batching import to_batches
-from harness.evaluation.metrics import accuracy
+from harness.evaluation.measurements import accuracy
 from harness.evaluation.settings import Attribution
 from harness.models.freezing import frozen
 from harness.models.relus import rectified_by

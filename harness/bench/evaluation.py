@@ -14,7 +14,7 @@ from harness.data.batches import Batch
 from harness.data.corruptions import registry
 from harness.data.datasets import Split
 from harness.errors import UserError
-from harness.evaluation import batching, metrics
+from harness.evaluation import batching, measurements
 from harness.models.freezing import frozen
 from harness.randomness import PerImageRng, full_float32
 
@@ -52,7 +52,7 @@ def compare_pgd(
 
 def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[dict[str, LibraryResult], list[str]]:
     shape = tuple(split.x.shape[1:])
-    metric = metrics.pgd(**settings).metric
+    metric = measurements.pgd(**settings).metric
     attacks: dict[str, Callable[[Split, int], Tensor]] = {}
     attacks[HARNESS] = lambda sample, number: metric(
         model, batching.to_batch(sample, PerImageRng(batching.image_seeds(sample), (number,)))
@@ -68,7 +68,11 @@ def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[di
     seconds, correct = {name: [] for name in attacks}, {name: [] for name in attacks}
     model.eval()
     with full_float32():
-        clean = torch.cat([metrics.accuracy(model, batch) for batch in batching.to_batches(split)]).nonzero().squeeze(1)
+        clean = (
+            torch.cat([measurements.accuracy(model, batch) for batch in batching.to_batches(split)])
+            .nonzero()
+            .squeeze(1)
+        )
         if len(clean) < images * rounds:
             requested = f"{rounds} rounds of {images} images"
             raise UserError(
@@ -93,8 +97,8 @@ def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[di
 def _robust(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], sample: Split) -> Tensor:
     """Which images are correct both clean and attacked, as a user of the library would measure it."""
     x = sample.x.float().div(255)
-    clean = metrics.accuracy(model, Batch(x, sample.y))
-    return clean * metrics.accuracy(model, Batch(attack(x, sample.y).float(), sample.y))
+    clean = measurements.accuracy(model, Batch(x, sample.y))
+    return clean * measurements.accuracy(model, Batch(attack(x, sample.y).float(), sample.y))
 
 
 def corruption_seconds(split: Split) -> dict[str, list[float]]:

@@ -27,7 +27,7 @@ from harness.config.trial import build
 from harness.data import datasets
 from harness.evaluation import gallery, suites
 from harness.evaluation.checks.evidence import Check
-from harness.evaluation.metrics import Combined, EvaluationContext
+from harness.evaluation.measurements import Combined, EvaluationContext
 from harness.evaluation.scores import Score, save_images
 from harness.evaluation.settings import Attribution
 from harness.models import nets

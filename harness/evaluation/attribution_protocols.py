@@ -1,6 +1,6 @@
 """Protocols of attributional robustness: similarity of attribution maps under attack (IN, Kendall's tau).
 
-Defines what is attacked and how it is scored; `metrics.py` wraps it as measurements, `suites.py` selects them. The
+Defines what is attacked and how it is scored; `measurements.py` wraps it, `suites.py` selects it. The
 protocols differ by more than methods do, so their numbers must not be compared with each other:
 
     art      Singh et al. (2020): one random start, 50 steps of eps / 8; of all iterates, scores the one with the lowest

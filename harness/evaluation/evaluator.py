@@ -2,7 +2,7 @@
 
     evaluate(model, split, measure, name="val") -> [Score]
 
-Scores hold one number per image, for standard errors, paired tests and worst cases. `metrics.py` defines the metrics.
+Scores hold one number per image, for standard errors, paired tests and worst cases. `measurements.py` defines them.
 """
 
 import functools
@@ -19,7 +19,15 @@ from harness.data.datasets import Data, Split
 from harness.errors import UserError
 from harness.evaluation import attribution_protocols, suites
 from harness.evaluation.batching import chunk_size, image_seeds, to_batch
-from harness.evaluation.metrics import Combined, EvaluationContext, Measurement, Published, ScoreValues, Suite, accuracy
+from harness.evaluation.measurements import (
+    Combined,
+    EvaluationContext,
+    Measurement,
+    Published,
+    ScoreValues,
+    Suite,
+    accuracy,
+)
 from harness.evaluation.scores import NOT_PERCENT, Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import freezing

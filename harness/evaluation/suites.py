@@ -2,7 +2,7 @@
 
     suite(context) -> {name: Measurement or Combined}      by name in SUITES
 
-`metrics.py` defines the measurements, `evaluator.py` runs them.
+`measurements.py` defines them, `evaluator.py` runs them.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from harness.data.corruptions import registry
 from harness.data.corruptions.registry import SEVERITIES
 from harness.errors import UserError, unknown_name
-from harness.evaluation import attribution_protocols, metrics
-from harness.evaluation.metrics import Combined, EvaluationContext, Measurement, Suite, strength
+from harness.evaluation import attribution_protocols, measurements
+from harness.evaluation.measurements import Combined, EvaluationContext, Measurement, Suite, strength
 from harness.evaluation.settings import Measure
 
 PIXEL = 1 / 255
@@ -44,11 +44,11 @@ def robust_suite(context: EvaluationContext) -> Items:
     """
     measure = context.measure
     grid = {
-        pgd_name(measure, eps): metrics.pgd(eps, step_of(measure, eps), measure.steps, measure.restarts)
+        pgd_name(measure, eps): measurements.pgd(eps, step_of(measure, eps), measure.steps, measure.restarts)
         for eps in measure.eps
     }
     return {
-        "clean": Measurement(metrics.accuracy),
+        "clean": Measurement(measurements.accuracy),
         **grid,
         "robust": Combined(tuple(grid), "mean", {"step": measure.step}),
     }
@@ -56,7 +56,7 @@ def robust_suite(context: EvaluationContext) -> Items:
 
 def standard_suite(context: EvaluationContext) -> Items:
     """The robust suite and FGSM at every eps of the grid."""
-    return {**robust_suite(context), **{f"fgsm-{strength(eps)}": metrics.fgsm(eps) for eps in context.measure.eps}}
+    return {**robust_suite(context), **{f"fgsm-{strength(eps)}": measurements.fgsm(eps) for eps in context.measure.eps}}
 
 
 def attribution_suite(context: EvaluationContext) -> Items:
@@ -66,20 +66,20 @@ def attribution_suite(context: EvaluationContext) -> Items:
         short = "" if explain == "integrated_gradients" else f"-{explain}"
         for name, control in (("strong", False), ("random", True)):
             protocol = attribution_protocols.strong(settings, explain, control)
-            suite[name + short] = metrics.attribution(name + short, protocol, settings)
-    return {**suite, "bound": metrics.bound(settings), "completeness": metrics.completeness(settings)}
+            suite[name + short] = measurements.attribution(name + short, protocol, settings)
+    return {**suite, "bound": measurements.bound(settings), "completeness": measurements.completeness(settings)}
 
 
 def legacy_attribution_suite(context: EvaluationContext) -> Items:
     """IN and K as published: the protocols of Singh et al. (2020) and of Chen et al. (2019)."""
     settings = context.attribution
     protocols = {"art": attribution_protocols.art(settings), "rar": attribution_protocols.rar(settings)}
-    return {name: metrics.attribution(name, protocol, settings) for name, protocol in protocols.items()}
+    return {name: measurements.attribution(name, protocol, settings) for name, protocol in protocols.items()}
 
 
 def autoattack_suite(context: EvaluationContext) -> Items:
     """AutoAttack's standard version at the largest eps of the grid."""
-    return {"clean": Measurement(metrics.accuracy), **metrics.cascade(max(context.measure.eps))}
+    return {"clean": Measurement(measurements.accuracy), **measurements.cascade(max(context.measure.eps))}
 
 
 def corruption_suite(context: EvaluationContext) -> Items:
@@ -90,7 +90,7 @@ def corruption_suite(context: EvaluationContext) -> Items:
 def _corrupted(context: EvaluationContext, names: Iterable[str]) -> Items:
     """Every severity, the mean per corruption, and the mean over each published group that `names` contains."""
     names = tuple(names)
-    each = {f"{n}-{s}": metrics.corruption(n, s, context.published) for n in names for s in SEVERITIES}
+    each = {f"{n}-{s}": measurements.corruption(n, s, context.published) for n in names for s in SEVERITIES}
     means = {n: Combined(tuple(f"{n}-{s}" for s in SEVERITIES), "mean") for n in names}
     groups = {"corrupted": registry.STANDARD, "corrupted_art": registry.ART}
     over = {
@@ -98,29 +98,29 @@ def _corrupted(context: EvaluationContext, names: Iterable[str]) -> Items:
         for group, members in groups.items()
         if set(members) <= set(names)
     }
-    return {"clean": Measurement(metrics.accuracy), **each, **means, **over}
+    return {"clean": Measurement(measurements.accuracy), **each, **means, **over}
 
 
 def localization_suite(context: EvaluationContext) -> Items:
     """Boxes and masks from gradient and class activation maps, if the data has annotations."""
     maps = ("grad", "cam") if context.features else ("grad",)
-    suite = {"boxes": metrics.boxes(maps)} if context.boxes else {}
-    return {**suite, "masks": metrics.masks()} if context.masks else suite
+    suite = {"boxes": measurements.boxes(maps)} if context.boxes else {}
+    return {**suite, "masks": measurements.masks()} if context.masks else suite
 
 
 def paper_sat_suite(context: EvaluationContext) -> Items:
     """As Mangla et al. (2020): PGD-5 with steps of 2/255 at eps 1/255 to 4/255; and their weak CW of 20 steps."""
-    grid = {_pgd_name(5, e * PIXEL): metrics.pgd(e * PIXEL, 2 * PIXEL, 5) for e in (1, 2, 3, 4)}
-    return {"clean": Measurement(metrics.accuracy), **grid, "cw20": metrics.cw("cw20", steps=20, searches=9)}
+    grid = {_pgd_name(5, e * PIXEL): measurements.pgd(e * PIXEL, 2 * PIXEL, 5) for e in (1, 2, 3, 4)}
+    return {"clean": Measurement(measurements.accuracy), **grid, "cw20": measurements.cw("cw20", steps=20, searches=9)}
 
 
 def paper_art_suite(context: EvaluationContext) -> Items:
     """As Singh et al. (2020): PGD-40 at 8/255, IN and K by their protocol, and their 15 corruptions."""
     settings = context.attribution
     return {
-        "clean": Measurement(metrics.accuracy),
-        _pgd_name(40, 8 * PIXEL): metrics.pgd(8 * PIXEL, 2 * PIXEL, 40),
-        "art": metrics.attribution("art", attribution_protocols.art(settings), settings),
+        "clean": Measurement(measurements.accuracy),
+        _pgd_name(40, 8 * PIXEL): measurements.pgd(8 * PIXEL, 2 * PIXEL, 40),
+        "art": measurements.attribution("art", attribution_protocols.art(settings), settings),
         **_corrupted(context, registry.ART),
     }
 
@@ -134,9 +134,11 @@ def full_suite(context: EvaluationContext) -> Items:
     eps = max(context.measure.eps)
     channels, height, width = context.shape
     l2 = 16 * eps * (channels * height * width / 3072) ** 0.5
-    attacked = {_pgd_name(steps, eps): metrics.pgd(eps, 2.5 * eps / steps, steps) for steps in (5, 7, 10, 20, 40, 100)}
-    attacked |= {_pgd_name(10, eps, restarts=5): metrics.pgd(eps, 2.5 * eps / 10, 10, restarts=5)}
-    attacked |= metrics.cascade(eps)
+    attacked = {
+        _pgd_name(steps, eps): measurements.pgd(eps, 2.5 * eps / steps, steps) for steps in (5, 7, 10, 20, 40, 100)
+    }
+    attacked |= {_pgd_name(10, eps, restarts=5): measurements.pgd(eps, 2.5 * eps / 10, 10, restarts=5)}
+    attacked |= measurements.cascade(eps)
     sample = dataclasses.replace(context.attribution, images=context.attribution.images or FULL_SUITE_ATTRIBUTIONS)
     sampled = dataclasses.replace(context, attribution=sample)
     standard = standard_suite(context)
@@ -145,9 +147,9 @@ def full_suite(context: EvaluationContext) -> Items:
         **standard,
         **{name: item for name, item in attacked.items() if name not in standard},
         f"worst-{strength(eps)}": Combined(strongest, "worst"),
-        _pgd_name(40, l2, norm="l2"): metrics.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
-        "cw100": metrics.cw("cw100", steps=100, searches=9),
-        "stadv100": metrics.stadv(100, limit=height / 32),
+        _pgd_name(40, l2, norm="l2"): measurements.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
+        "cw100": measurements.cw("cw100", steps=100, searches=9),
+        "stadv100": measurements.stadv(100, limit=height / 32),
         **corruption_suite(context),
         **localization_suite(context),
         **attribution_suite(sampled),

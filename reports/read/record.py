@@ -18,7 +18,7 @@ from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
 from harness.evaluation import evaluator, external
-from harness.evaluation.metrics import Measurement, accuracy
+from harness.evaluation.measurements import Measurement, accuracy
 from harness.evaluation.scores import Score, per_image
 from harness.models.nets import MODELS
 from harness.storage import npz

@@ -8,7 +8,7 @@ from torch import nn
 from harness.attacks import pgd
 from harness.data.datasets import Split
 from harness.evaluation import batching, evaluator, suites
-from harness.evaluation.metrics import Combined, Measurement, accuracy, attacked
+from harness.evaluation.measurements import Combined, Measurement, accuracy, attacked
 from harness.evaluation.scores import Ledger, Score, per_image, save_images
 from harness.evaluation.settings import Measure
 

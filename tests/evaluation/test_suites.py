@@ -14,8 +14,8 @@ from harness.data.corruptions import registry
 from harness.data.corruptions.published_files import Folder
 from harness.data.datasets import Split
 from harness.data.settings import DataSource
-from harness.evaluation import batching, evaluator, metrics, settings, suites
-from harness.evaluation.metrics import EvaluationContext, Published
+from harness.evaluation import batching, evaluator, measurements, settings, suites
+from harness.evaluation.measurements import EvaluationContext, Published
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import nets
 from harness.trials import run as trial_run
@@ -182,7 +182,7 @@ def test_the_cascade_of_autoattack_is_that_of_the_package(shapes):
 
     net, _, split = shapes
     split, eps = split.head(8), 4 / 255
-    suite = {"clean": metrics.Measurement(metrics.accuracy), **metrics.cascade(eps)}
+    suite = {"clean": measurements.Measurement(measurements.accuracy), **measurements.cascade(eps)}
     found = evaluator.evaluate(net, split, Measure(), name="test", suite=lambda subject: suite)
     found = {s.name.removeprefix("test/"): s.per_example for s in found}
     stages = ["clean", "aa-apgd-ce-4", "aa-apgd-t-4", "aa-fab-t-4", "aa-4"]

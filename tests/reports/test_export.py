@@ -22,7 +22,7 @@ from harness.errors import UserError, exit_status
 from harness.evaluation import external
 from harness.evaluation.batching import to_batch
 from harness.evaluation.checks.evidence import Check
-from harness.evaluation.metrics import accuracy
+from harness.evaluation.measurements import accuracy
 from harness.evaluation.scores import Score
 from harness.models import nets
 from reports import export

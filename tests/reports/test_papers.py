@@ -11,7 +11,7 @@ import torch
 import methods
 from harness.config.trial import build, has_setting
 from harness.evaluation import suites
-from harness.evaluation.metrics import EvaluationContext
+from harness.evaluation.measurements import EvaluationContext
 from harness.explain import localization, saliency_maps
 from harness.models import nets
 from reports.analyse import published

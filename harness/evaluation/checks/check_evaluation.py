@@ -13,7 +13,7 @@ from harness.data.datasets import Split
 from harness.evaluation.batching import image_seeds, to_batch
 from harness.evaluation.checks import registry
 from harness.evaluation.checks.evidence import Check, Evidence
-from harness.evaluation.metrics import accuracy
+from harness.evaluation.measurements import accuracy
 from harness.evaluation.scores import Score
 from harness.evaluation.settings import Measure
 from harness.evaluation.suites import pgd_name, step_of

@@ -1,4 +1,4 @@
-"""Metrics: functions (model, batch) -> one number per image, each wrapped as a `Measurement` with its protocol.
+"""Measurements: functions (model, batch) -> one number per image, each with its stored protocol.
 
 `suites.py` groups them by name, `evaluator.py` runs them, `scores.py` holds the results.
 """
@@ -24,7 +24,7 @@ from harness.explain import localization
 from harness.randomness import PerImageRng
 
 ScoreValues = dict[str, Tensor]
-Metric = Callable[[nn.Module, Batch], Tensor | ScoreValues]
+MetricFunction = Callable[[nn.Module, Batch], Tensor | ScoreValues]
 Attack = Callable[[nn.Module, Tensor, Tensor, PerImageRng | None], Tensor]
 
 
@@ -56,7 +56,7 @@ class Measurement:
     validation images if given. is_similarity: whether it compares maps, so that 1 means a failed attack.
     """
 
-    metric: Metric
+    metric: MetricFunction
     protocol: Mapping[str, object] = field(default_factory=dict)
     images: int | None = None
     only_correct_after: str | None = None
@@ -97,8 +97,8 @@ def accuracy(model: nn.Module, batch: Batch) -> Tensor:
         return ((logits.argmax(1) == batch.y) & logits.isfinite().all(1)).float()
 
 
-def attacked(attack: Attack, restarts: int = 1) -> Metric:
-    """Adversarial accuracy as a metric: 1 where the prediction is correct after every restart of the attack."""
+def attacked(attack: Attack, restarts: int = 1) -> MetricFunction:
+    """Adversarial accuracy per image: 1 where the prediction is correct after every restart of the attack."""
 
     def metric(model: nn.Module, batch: Batch) -> Tensor:
         correct = accuracy(model, batch)
