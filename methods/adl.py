@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from harness.data.batches import Batch
 from harness.errors import UserError
 from harness.models import nets
+from harness.setting_types import Count, Share
 
 
 def attention(features: Tensor) -> Tensor:
@@ -40,14 +41,11 @@ class ADL:
     Cost: as `standard`.
     """
 
-    drop: float = 0.75
-    gamma: float = 0.9
-    at: tuple[int, ...] = (1, 2, 3)
+    drop: Share = 0.75
+    gamma: Share = 0.9
+    at: tuple[Count, ...] = (1, 2, 3)
 
     def __post_init__(self) -> None:
-        for name in ("drop", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"method.{name} must lie in [0, 1], not {getattr(self, name)!r}")
         if not self.at or min(self.at) < 1 or len(set(self.at)) < len(self.at):
             raise UserError(f"method.at takes stages counted from the end, such as 1,2,3, each once, not {self.at!r}")
 

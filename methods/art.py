@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.batches import Batch
-from harness.errors import UserError
 from harness.explain.input_gradients import check_classes, gradient, true_logit, wrong_logit
 from harness.models.freezing import evaluating, untracked
 from harness.models.relus import softened
+from harness.setting_types import Count, NonNegative, Positive, Strength
 from methods._ascent import perturbed
 
 
@@ -87,18 +87,14 @@ class ART:
 
     second_order: ClassVar[bool] = True
 
-    eps: float = 8 / 255
-    step: float = 5 / 255
-    steps: int = 3
-    weight: float = 0.5
-    beta: float = 50.0
-    topk: int | None = None
+    eps: Strength = 8 / 255
+    step: Strength = 5 / 255
+    steps: Count = 3
+    weight: NonNegative = 0.5
+    beta: Positive = 50.0
+    topk: Count | None = None
     mining: Literal["pair", "none"] = "pair"
     crafting: Literal["train", "eval"] = "train"
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise UserError(f"method.beta must be positive, not {self.beta!r}")
 
     def objective(self, model: nn.Module, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Objective of the attack: triplet loss per image. (B, C, H, W) -> (B,); the first call fixes the top k."""

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from harness.data.batches import Batch
 from harness.explain.input_gradients import check_classes, gradient, true_logit
 from harness.models.freezing import untracked
+from harness.setting_types import Count, NonNegative, Strength
 from methods._ascent import perturbed
 
 FLOOR = 1e-10
@@ -69,12 +70,12 @@ class IGNorm:
 
     second_order: ClassVar[bool] = True
 
-    eps: float = 8 / 255
-    step: float = 2 / 255
-    steps: int = 7
-    weight: float = 1.0
-    points: int = 50
-    coarse: int = 10
+    eps: Strength = 8 / 255
+    step: Strength = 2 / 255
+    steps: Count = 7
+    weight: NonNegative = 1.0
+    points: Count = 50
+    coarse: Count = 10
     reduction: Literal["mean", "sum"] = "mean"
     crafting: Literal["train", "eval"] = "train"
 

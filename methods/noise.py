@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.batches import Batch
+from harness.setting_types import Strength
 
 
 def uniform_noise(x: Tensor, eps: float) -> Tensor:
@@ -18,7 +19,7 @@ def uniform_noise(x: Tensor, eps: float) -> Tensor:
 class Noise:
     """Cross-entropy on the image plus uniform noise. Cost: as `standard`."""
 
-    eps: float = 8 / 255
+    eps: Strength = 8 / 255
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(model(uniform_noise(batch.x, self.eps)), batch.y)}

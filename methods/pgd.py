@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from harness.attacks import pgd
 from harness.data.batches import Batch
 from harness.models import freezing
+from harness.setting_types import Count, Strength
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class PGD:
     mode. Madry's CIFAR-10 settings are steps 10 (7 in his library). Cost: 1 + steps passes per batch.
     """
 
-    eps: float = 8 / 255
-    step: float = 2 / 255
-    steps: int = 5
+    eps: Strength = 8 / 255
+    step: Strength = 2 / 255
+    steps: Count = 5
     crafting: Literal["train", "eval"] = "train"
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:

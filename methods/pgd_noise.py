@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.setting_types import Share
 from methods.noise import uniform_noise
 from methods.pgd import PGD
 
@@ -17,7 +18,7 @@ class PGDNoise(PGD):
     Cost: 1 + (1 - flip) * steps passes per batch.
     """
 
-    flip: float = 0.5
+    flip: Share = 0.5
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         if float(torch.rand(())) < self.flip:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.setting_types import Share
 from methods.noise import uniform_noise
 from methods.pgd import PGD
 from methods.sat import SAT, Schedule, saliency_step
@@ -23,8 +24,8 @@ class PGDSAT(PGD):
     reads_maps: ClassVar[bool] = True
     share = SAT.share
 
-    flip: float = 0.5
-    alpha10: float = 0.6
+    flip: Share = 0.5
+    alpha10: Share = 0.6
     schedule: Schedule = "power"
     per: Literal["epoch", "iteration"] = "epoch"
     start: bool = True

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.batches import Batch
+from harness.setting_types import Share, Strength
 
 Schedule = Literal["power", "constant", "linear", "cosine", "step"]
 
@@ -59,8 +60,8 @@ class SAT:
 
     reads_maps: ClassVar[bool] = True
 
-    eps: float = 8 / 255
-    alpha10: float = 0.6
+    eps: Strength = 8 / 255
+    alpha10: Share = 0.6
     schedule: Schedule = "power"
     per: Literal["epoch", "iteration"] = "epoch"
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from harness.attacks import pgd
 from harness.data.batches import Batch
 from harness.models import freezing
+from harness.setting_types import Count, NonNegative, Strength
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class TRADES:
     et al. use beta 6, 10 steps of 0.007 and evaluation mode in the attack. Cost: 2 + steps passes.
     """
 
-    eps: float = 8 / 255
-    step: float = 2 / 255
-    steps: int = 5
-    beta: float = 1.0
+    eps: Strength = 8 / 255
+    step: Strength = 2 / 255
+    steps: Count = 5
+    beta: NonNegative = 1.0
     crafting: Literal["train", "eval"] = "train"
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:

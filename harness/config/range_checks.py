@@ -1,36 +1,67 @@
-"""Range checks of settings, beyond their types."""
+"""Range checks of settings, by the bounds that their types declare (`harness.setting_types`)."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from harness.errors import UserError
+from harness.setting_types import PixelScale
 
-_AT_LEAST = {
-    **dict.fromkeys(("epochs", "steps", "restarts", "watch", "k", "topk", "points", "coarse"), 1),
-    **dict.fromkeys(
-        ("eps", "step", "beta", "weight", "limit", "size", "crop", "pad", "clip", "split", "weight_decay", "images"), 0
-    ),
-    **{"batch": 2, "teacher_seed": -1},
-}
-_FRACTIONS = ("alpha10", "flip", "quantile")  # in [0, 1]
-_BELOW_ONE = ("momentum", "average")  # in [0, 1)
+Bound = Ge | Gt | Le | Lt | Interval | PixelScale
 
 
-def check_bounds(settings: Mapping[str, object]) -> None:
-    """Check ranges by the last part of each dotted path. Raises `UserError` for a value out of range."""
-    for path, value in settings.items():
-        leaf = path.rpartition(".")[2]
-        values = value if isinstance(value, tuple) else (value,)
-        if value is None:
-            continue
-        if leaf in _AT_LEAST and (not values or min(values) < _AT_LEAST[leaf]):
-            raise UserError(f"{path} must be at least {_AT_LEAST[leaf]}, not {value!r}")
-        if leaf == "eps" and max(values) > 1:
-            raise UserError(f"{path} is on the [0, 1] scale of pixels, such as 8/255; {value!r} is beyond it")
-        if leaf in _FRACTIONS and not 0 <= value <= 1:
-            raise UserError(f"{path} must lie in [0, 1], not {value!r}")
-        if leaf in _BELOW_ONE and not 0 <= value < 1:
-            raise UserError(f"{path} must lie in [0, 1), not {value!r}")
-    if settings["optim.lr"] <= 0:
-        raise UserError(f"optim.lr must be positive, not {settings['optim.lr']!r}")
-    if not 0 < settings["data.val"] < 1:
-        raise UserError(f"data.val must lie between 0 and 1, not {settings['data.val']!r}")
+@cache
+def declared_types(cls: type) -> dict[str, object]:
+    """The types of a dataclass' fields by name, with what they declare."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@cache
+def declarations(kind: object) -> tuple[object, ...]:
+    """Bounds, `PixelScale` and `Unbounded` of a number's type; of the numbers in `T | None` and `tuple[T, ...]`."""
+    if get_origin(kind) is Annotated:
+        return kind.__metadata__
+    return tuple(declared for inner in get_args(kind) for declared in declarations(inner))
+
+
+def check_bounds(settings: object, group: str = "") -> None:
+    """Check the numbers of a dataclass and of those in it. Raises `UserError` for a value out of its bounds."""
+    for name, kind in declared_types(type(settings)).items():
+        value = getattr(settings, name)
+        if dataclasses.is_dataclass(value):
+            check_bounds(value, f"{name}.")
+        elif value is not None:
+            _check(f"{group}{name}", value, [d for d in declarations(kind) if isinstance(d, Bound)])
+
+
+def _check(path: str, value: float | tuple[float, ...], bounds: list[Bound]) -> None:
+    if bounds and value == ():
+        raise UserError(f"{path} takes one number or more, not none")
+    for bound in bounds:
+        inside, rule = _rule(bound)
+        if not all(map(inside, value if isinstance(value, tuple) else (value,))):
+            message = f"{rule}; {value!r} is beyond it" if bound == PixelScale() else f"{rule}, not {value!r}"
+            raise UserError(f"{path} {message}")
+
+
+def _rule(bound: Bound) -> tuple[Callable[[float], bool], str]:
+    """Whether a number is inside a bound, and the bound in words."""
+    match bound:
+        case Ge(low):
+            return lambda number: number >= low, f"must be at least {low}"
+        case Gt(low):
+            return lambda number: number > low, f"must be above {low}" if low else "must be positive"
+        case Le(high):
+            return lambda number: number <= high, f"must be at most {high}"
+        case Lt(high):
+            return lambda number: number < high, f"must be below {high}"
+        case PixelScale():
+            return lambda number: number <= 1, "is on the [0, 1] scale of pixels, such as 8/255"
+    (above, _), (below, _) = map(_rule, bound)
+    low = f"({bound.gt}" if bound.ge is None else f"[{bound.ge}"
+    high = f"{bound.lt})" if bound.le is None else f"{bound.le}]"
+    return lambda number: above(number) and below(number), f"must lie in {low}, {high}"

@@ -8,16 +8,19 @@ overrides the data set's defaults with these settings. Spaces, the search and `-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import get_type_hints
+from typing import Annotated
+
+from annotated_types import Ge
 
 import methods
 from harness.config.dataset_defaults import dataset_defaults
-from harness.config.range_checks import check_bounds
+from harness.config.range_checks import check_bounds, declared_types
 from harness.config.trial_key import trial_key
 from harness.config.values import parse_value
 from harness.data.settings import Augment, DataSource
 from harness.errors import UserError, nearest
 from harness.evaluation.settings import Attribution, Measure
+from harness.setting_types import AnyInteger, Count
 from harness.training.settings import Maps, Optim
 
 
@@ -30,13 +33,13 @@ class Trial:
     augment: Augment = field(default_factory=Augment)
     model: str = "small"
     normalise: bool = False
-    epochs: int = 10
-    batch: int = 128
+    epochs: Count = 10
+    batch: Annotated[int, Ge(2)] = 128
     optim: Optim = field(default_factory=Optim)
     maps: Maps = field(default_factory=Maps)
     measure: Measure = field(default_factory=Measure)
     attribution: Attribution = field(default_factory=Attribution)
-    seed: int = 0
+    seed: AnyInteger = 0
 
     @property
     def key(self) -> str:
@@ -79,7 +82,7 @@ def build(settings: Mapping[str, object]) -> Trial:
             trial = _with_setting(trial, path, value)
     for path, value in settings.items():
         trial = _with_setting(trial, path, value)
-    check_bounds(trial.flat())
+    check_bounds(trial)
     return trial
 
 
@@ -95,23 +98,29 @@ def has_setting(trial: Trial, path: str) -> bool:
     return path in trial.flat()
 
 
+def declared_type(trial: Trial, path: str) -> object:
+    """The type of the trial's setting at this dotted path, with what it declares of a number."""
+    head, _, leaf = path.partition(".")
+    return declared_types(type(getattr(trial, head)))[leaf] if leaf else declared_types(Trial)[head]
+
+
 def _with_setting(trial: Trial, path: str, value: object) -> Trial:
     head, _, leaf = path.partition(".")
-    if head not in {f.name for f in dataclasses.fields(Trial)}:
+    if head not in declared_types(Trial):
         raise _no_field("a trial", head, Trial)
     part = getattr(trial, head)
     if not leaf:
         if dataclasses.is_dataclass(part):
             raise UserError(f"{path!r} is a group of settings; name one: {', '.join(_leaves(head, part))}")
-        return dataclasses.replace(trial, **{head: parse_value(path, value, _hints(Trial)[head])})
+        return dataclasses.replace(trial, **{head: parse_value(path, value, declared_types(Trial)[head])})
     if not dataclasses.is_dataclass(part):
         raise UserError(f"{head!r} is a single setting, {path!r} does not exist")
     if path == "data.name":
         raise UserError("the data set is set by 'data', not by 'data.name'")
-    hints = _hints(type(part))
-    if leaf not in {f.name for f in dataclasses.fields(part)}:
+    types = declared_types(type(part))
+    if leaf not in types:
         raise _no_field(type(part).__name__, leaf, type(part))
-    part = dataclasses.replace(part, **{leaf: parse_value(path, value, hints[leaf])})
+    part = dataclasses.replace(part, **{leaf: parse_value(path, value, types[leaf])})
     return dataclasses.replace(trial, **{head: part})
 
 
@@ -121,7 +130,3 @@ def _leaves(head: str, part: object) -> list[str]:
 
 def _no_field(owner: str, name: str, cls: type) -> UserError:
     return UserError(f"{owner} has no {name!r}; {nearest(name, [f.name for f in dataclasses.fields(cls)])}")
-
-
-def _hints(cls: type) -> dict[str, object]:
-    return get_type_hints(cls)

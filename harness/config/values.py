@@ -2,7 +2,7 @@
 
 import types
 from fractions import Fraction
-from typing import Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from harness.errors import UserError, unknown_name
 
@@ -10,6 +10,8 @@ from harness.errors import UserError, unknown_name
 def parse_value(path: str, value: object, kind: object) -> object:
     """`value` as type `kind`; strings are parsed. Raises `UserError` for a value of the wrong type."""
     origin = get_origin(kind)
+    if origin is Annotated:
+        return parse_value(path, value, get_args(kind)[0])
     if origin is Literal:
         if value not in get_args(kind):
             raise unknown_name(f"{path}:", value, [str(v) for v in get_args(kind)])

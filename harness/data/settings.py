@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from harness.setting_types import CountOrZero, ProperShare
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -13,16 +15,16 @@ class DataSource:
     """
 
     name: str = "digits"
-    val: float = 0.2
-    split: int = 0
-    limit: int = 0
-    size: int = 0
-    crop: int = 0
+    val: ProperShare = 0.2
+    split: CountOrZero = 0
+    limit: CountOrZero = 0
+    size: CountOrZero = 0
+    crop: CountOrZero = 0
 
 
 @dataclass(frozen=True)
 class Augment:
     """pad: random crop after padding by so many black pixels. flip: flip images horizontally with probability 0.5."""
 
-    pad: int = 0
+    pad: CountOrZero = 0
     flip: bool = False

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.errors import UserError
+from harness.setting_types import Count, CountOrZero, Positive, Strength
 
 # Suites that attack attributions
 ATTRIBUTION_SUITES = frozenset({"attribution", "attribution-legacy", "paper-art", "full"})
@@ -17,12 +17,12 @@ class Measure:
     all); a finished trial is always evaluated on all of them.
     """
 
-    eps: tuple[float, ...] = (8 / 255,)
-    steps: int = 10
-    step: float = 0.0
-    restarts: int = 1
-    watch: int = 1
-    images: int = 0
+    eps: tuple[Strength, ...] = (8 / 255,)
+    steps: Count = 10
+    step: Strength = 0.0
+    restarts: Count = 1
+    watch: Count = 1
+    images: CountOrZero = 0
     suites: tuple[str, ...] = ("standard",)
 
     @property
@@ -41,16 +41,12 @@ class Attribution:
     (scored with 100). beta: sharpness of the softplus that replaces ReLU in the attack's surrogate.
     """
 
-    eps: float = 8 / 255
-    k: int = 100
-    steps: int = 50
-    step: float = 0.0
-    images: int = 0
-    restarts: int = 2
-    points: int = 10
+    eps: Strength = 8 / 255
+    k: Count = 100
+    steps: Count = 50
+    step: Strength = 0.0
+    images: CountOrZero = 0
+    restarts: Count = 2
+    points: Count = 10
     maps: tuple[str, ...] = ("integrated_gradients",)
-    beta: float = 50.0
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise UserError(f"attribution.beta must be positive, not {self.beta!r}")
+    beta: Positive = 50.0

@@ -1,7 +1,11 @@
 """Settings of the training: `optim.*` and `maps.*`; the data set's defaults override those here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from harness.setting_types import Decay, NonNegative, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,12 @@ class Optim:
     """
 
     name: Literal["sgd", "adam"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    lr: Positive = 0.1
+    momentum: Decay = 0.9
+    weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "step", "cosine", "cyclic"] = "constant"
-    average: float = 0.0
-    clip: float = 0.0
+    average: Decay = 0.0
+    clip: NonNegative = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
 
 
@@ -41,6 +45,6 @@ class Maps:
     teacher: str = "standard"
     target: Literal["label", "predicted"] = "label"
     binarise: Literal["sign", "median", "quantile", "minmax", "none"] = "sign"
-    quantile: float = 0.5
-    teacher_seed: int = -1
+    quantile: Share = 0.5
+    teacher_seed: Annotated[int, Ge(-1)] = -1
     live: bool = False

@@ -114,7 +114,7 @@ def test_hooks_are_gone_afterwards_and_after_an_error(batch):
 )
 def test_a_mistake_names_the_field(fields, words):
     with pytest.raises(UserError) as mistake:
-        adl.ADL(**fields)
+        build({"method": "adl", **{f"method.{name}": value for name, value in fields.items()}})
     assert "\n" not in str(mistake.value) and all(word in str(mistake.value) for word in words)
 
 

@@ -1,0 +1,32 @@
+"""Types of settings that are numbers: each declares its bounds, which `harness.config.range_checks` enforces.
+
+A field of a settings class or a training method has one of these types, or its own, such as `Annotated[int, Ge(2)]`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """A number on the [0, 1] scale of pixels: at most 1, and shown in 255ths."""
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """A number without bounds."""
+
+
+Count = Annotated[int, Ge(1)]
+CountOrZero = Annotated[int, Ge(0)]
+AnyInteger = Annotated[int, Unbounded()]
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+ProperShare = Annotated[float, Interval(gt=0, lt=1)]
+Decay = Annotated[float, Interval(ge=0, lt=1)]
+Strength = Annotated[float, Ge(0), PixelScale()]
+AnyNumber = Annotated[float, Unbounded()]
