@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 import torch
-from mlflow.store.entities import PagedList
 
 from harness import tune
 from harness.config.domains import format_setting
@@ -40,6 +40,9 @@ from harness.sweep.study import Study
 from harness.tracking import delivery, event_log, mlflow_writer
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
+
+if TYPE_CHECKING:
+    from mlflow.store.entities import PagedList
 
 SPACE, DATA = "sat", "cifar10"
 SHAPE = (3, 32, 32)  # of an image
@@ -135,7 +138,9 @@ class BulkClient:
     def get_experiment_by_name(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(experiment_id=self._experiment)
 
-    def search_runs(self, *args, **kwargs) -> PagedList:
+    def search_runs(self, *args, **kwargs) -> "PagedList":
+        from mlflow.store.entities import PagedList
+
         return PagedList([], None)
 
     def create_run(self, experiment: str, start_time: int, run_name: str, tags: dict[str, str]) -> SimpleNamespace:

@@ -18,7 +18,7 @@ from harness.errors import UserError, one_line, redacted
 from harness.storage.sealed_json import write_json
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.mlflow_client import check_reachable, open_client
+from harness.tracking.mlflow_client import check_writable, open_writer
 from harness.tracking.mlflow_writer import PERMANENT_ERRORS, MlflowWriter
 
 RETRY_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before each retry; the last one repeats
@@ -37,7 +37,7 @@ class Delivery:
         durable(name): the byte of the log up to which events may be delivered. Later ones could be lost with the
         driver's machine, and would then be delivered again with another time.
         """
-        check_reachable(uri)
+        check_writable(uri)
         self._uri, self._log = uri, log
         self._durable = lambda: durable(log.relative_to(workspace.out).as_posix())
         self.writer = _open_writer(uri, log, workspace)
@@ -139,7 +139,7 @@ def _position(mark: Path) -> int:
 
 def _open_writer(uri: str, log: Path, workspace: Workspace) -> MlflowWriter:
     try:
-        return MlflowWriter(open_client(uri), uri, log, workspace)
+        return MlflowWriter(open_writer(uri), uri, log, workspace)
     except UserError:
         raise
     except Exception as error:  # database drivers raise their own types

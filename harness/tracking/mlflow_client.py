@@ -1,57 +1,122 @@
-"""MLflow client: environment variables, default tracking URI, and a quick check that a store is reachable."""
+"""The only way to MLflow: its environment, clients that write or read, pages of results, whether a store is there."""
 
+import contextlib
 import http.client
+import logging
 import os
+import sqlite3
+import ssl
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from harness.errors import UserError, redacted, without_user
-from harness.storage.workspace import Workspace
+from harness.errors import UserError, one_line, redacted, without_user
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+    from mlflow.store.entities import PagedList
 
-# Read by MLflow when it is imported.
-for _name, _value in {
+    from harness.storage.workspace import Workspace
+
+PAGE = 1000  # results per request
+WRITER_SECONDS, READER_SECONDS = 5, 10  # before a server counts as unreachable
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+WRITER_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # hides the log of database migrations
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the delivery retries by itself, and reports errors
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}.items():
-    os.environ.setdefault(_name, _value)
+}
+_T = TypeVar("_T")
 
 
-def default_uri(workspace: Workspace) -> str:
+def default_uri(workspace: "Workspace") -> str:
     """$MLFLOW_TRACKING_URI, as for MLflow's own commands; else a SQLite file in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.out / 'mlflow.db'}"
 
 
-def open_client(uri: str) -> "MlflowClient":
-    """An `MlflowClient` of the store at `uri`, without SQLAlchemy's warnings about MLflow."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def sqlite_file(uri: str) -> Path:
+    """The database file that a `sqlite:` URI names."""
+    return Path(uri.removeprefix("sqlite:").removeprefix("//").removeprefix("/").partition("?")[0])
+
+
+# Clients
+
+
+def open_writer(uri: str) -> "MlflowClient":
+    """A client that writes to the store at `uri`. It gives up soon, since the delivery tries again."""
+    with _quiet({**ENVIRONMENT, **WRITER_ENVIRONMENT}):
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=uri)
 
 
-def check_reachable(uri: str) -> None:
-    """Raise `UserError` for an unreachable store within seconds; MLflow itself retries for minutes."""
-    scheme, _, rest = uri.partition("://")
-    if scheme in ("http", "https"):
+@contextlib.contextmanager
+def opened_reader(uri: str) -> Iterator["MlflowClient"]:
+    """A client that reads, without log output. Failures raise `UserError`; a missing store is not created."""
+    _check_readable(uri)
+    with _quiet(ENVIRONMENT):
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            urllib.request.urlopen(without_user(uri).rstrip("/") + "/health", timeout=5).close()
-        except urllib.error.HTTPError as error:
-            error.close()  # a server responds; MLflow checks the credentials
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
+            yield MlflowClient(tracking_uri=uri)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise UserError(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _quiet(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables, some of which MLflow reads on import, and ignore its and SQLAlchemy's deprecations."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings(action="ignore"):
+        yield
+
+
+# Pages
+
+
+def search_runs(client: "MlflowClient", experiments: Sequence[str], where: str, page: int = PAGE) -> list["Run"]:
+    """All runs of the experiments with these ids that match a filter. page: runs per request."""
+    return _all_pages(lambda token: client.search_runs(experiments, where, max_results=page, page_token=token))
+
+
+def search_experiments(client: "MlflowClient") -> list["Experiment"]:
+    """All active experiments."""
+    return _all_pages(lambda token: client.search_experiments(max_results=PAGE, page_token=token))
+
+
+def _all_pages(request: Callable[[str | None], "PagedList[_T]"]) -> list[_T]:
+    results, token = [], None
+    while True:
+        page = request(token)
+        results.extend(page)
+        token = page.token
+        if not token:
+            return results
+
+
+# Whether a store is there
+
+
+def check_writable(uri: str) -> None:
+    """Create the folder and the file of a SQLite store. Raises `UserError` for a store that cannot be reached."""
+    scheme = uri.partition("://")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri, WRITER_SECONDS)
     elif scheme == "sqlite":
-        file = Path(rest.removeprefix("/"))
+        file = sqlite_file(uri)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "ab"):
@@ -60,3 +125,37 @@ def check_reachable(uri: str) -> None:
             raise UserError(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
     elif scheme not in ("postgresql", "mysql", "mssql", "databricks"):
         raise UserError(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
+
+
+def _check_readable(uri: str) -> None:
+    if uri.startswith("sqlite:"):
+        _check_database(sqlite_file(uri))
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri, READER_SECONDS, ignored=(ssl.SSLError,))  # MLflow reports those itself
+    elif "://" not in uri and ":" not in uri:
+        raise UserError(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
+
+
+def _check_database(path: Path) -> None:
+    """Check that the file is an MLflow database: MLflow would create a missing one and add its tables to any other."""
+    if not path.is_file():
+        raise UserError(f"there is no MLflow database at {str(path)!r}; name another by --tracking-uri")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("select name from sqlite_master where name = 'experiments'").fetchall()
+    except sqlite3.Error as error:
+        raise UserError(f"{str(path)!r} is not an MLflow database: {error}") from None
+    if not tables:
+        raise UserError(f"{str(path)!r} is not an MLflow database: it has no experiments")
+
+
+def _check_server(uri: str, seconds: float, ignored: tuple[type[Exception], ...] = ()) -> None:
+    """Check that a server answers. MLflow itself would retry an unreachable one for minutes."""
+    try:
+        urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=seconds).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it answered; MLflow reports missing access
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ignored):
+            raise UserError(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
+from harness.tracking.mlflow_client import search_runs, sqlite_file
 
 BATCH_SIZE = 1000  # MLflow's limit on metrics per call
 # Errors that a retry cannot fix.
@@ -35,18 +36,13 @@ class MlflowWriter:
         """Where artifacts lie: in `out`, or beside the database where `out` is a copy; a server decides itself."""
         if not self._uri.startswith("sqlite"):
             return None
-        beside = Path(self._uri.partition(":///")[2].partition("?")[0]).absolute().parent
+        beside = sqlite_file(self._uri).absolute().parent
         return str((beside if self._workspace.remote else self._workspace.out) / "artifacts")
 
     def find_runs(self) -> None:
         """Find the MLflow runs that were created from this log."""
-        query, token = f"tags.`harness.log` = '{self.log}'", None
-        while True:
-            page = self._client.search_runs([self.experiment], query, max_results=1000, page_token=token)
-            for run in page:
-                self.runs[run.data.tags["harness.event"]] = run.info.run_id
-            if not (token := page.token):
-                return
+        for run in search_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
+            self.runs[run.data.tags["harness.event"]] = run.info.run_id
 
     def write(self, event: event_log.Event) -> None:
         """Write one event; idempotent. Raises `LookupError` for a run that does not exist or a file outside `out`."""

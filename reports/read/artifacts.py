@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.storage import npz
-from reports.read.runs import opened
+from harness.tracking.mlflow_client import opened_reader
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,7 @@ def read(uri: str, tested: pd.DataFrame, ranked: str) -> Files:
 
     Missing artifacts are skipped. Raises `UserError` if the store cannot be read."""
     images, pictures = {}, {}
-    with opened(uri) as client:
+    with opened_reader(uri) as client:
         ordered = tested.sort_values(["row", "number"], kind="stable")
         for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
             if arrays := _arrays(client, run, "test.npz", ranked):

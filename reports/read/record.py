@@ -24,8 +24,9 @@ from harness.models.nets import MODELS
 from harness.storage import npz
 from harness.storage.sealed_json import CHECKSUM_KEY
 from harness.storage.workspace import Workspace
+from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from harness.trials.result import Result, decode_result
-from reports.read.runs import STORE, opened
+from reports.read.runs import STORE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +76,7 @@ def read(uri: str, name: str, folder: Path) -> Record:
     name: run id, its first digits, or trial key; of several runs with one key the finished seed run, else the newest
     finished run. Raises `UserError` for an unknown name, a run that is not a finished trial, another protocol version,
     and missing or damaged files."""
-    with opened(uri) as client:
+    with opened_reader(uri) as client:
         run = _find_run(client, name)
         tags = {tag.removeprefix("harness."): text for tag, text in run.data.tags.items() if tag.startswith("harness.")}
         _check_finished(run.info.run_id, tags)
@@ -207,16 +208,10 @@ def _is_mean_of(score: Score, values: np.ndarray) -> bool:
 
 
 def _find_run(client: "MlflowClient", name: str) -> "Run":
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in search_experiments(client)]
 
     def search(where: str) -> list["Run"]:
-        runs, token = [], None
-        while True:
-            page = client.search_runs(experiments, where, max_results=1000, page_token=token)
-            runs.extend(page)
-            token = page.token
-            if not token:
-                return runs
+        return search_runs(client, experiments, where)
 
     if re.fullmatch(rf"[0-9a-f]{{{DIGITS},32}}", name):
         of_key = search(f"tags.`harness.key` = '{name}'")
@@ -240,7 +235,7 @@ def _other_seeds(client: "MlflowClient", run: "Run") -> list["Run"]:
     This run is left out: an altered score would widen the tolerance that it is checked against."""
     parent, winner = run.data.tags["mlflow.parentRunId"], run.data.tags.get("harness.winner")
     where = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`harness.role` = 'seed'"
-    runs = client.search_runs([run.info.experiment_id], f"{where} and tags.`harness.state` = 'complete'")
+    runs = search_runs(client, [run.info.experiment_id], f"{where} and tags.`harness.state` = 'complete'")
     others = [one for one in runs if one.info.run_id != run.info.run_id]
     return [one for one in others if one.data.tags.get("harness.winner") == winner]
 

@@ -1,23 +1,14 @@
 """Read the runs of an MLflow experiment into one DataFrame."""
 
-import contextlib
-import http.client
-import logging
-import os
 import re
-import sqlite3
-import ssl
-import urllib.error
-import urllib.request
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import UserError, one_line, redacted, unknown_name, without_user
+from harness.errors import UserError, unknown_name
+from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,12 +21,11 @@ FACTS = (
 )
 TAGS = ("git", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git`, `tag:package.torch`
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
-TIMEOUT = 10  # seconds before a server counts as unreachable
 
 
 def experiments(uri: str) -> list[str]:
     """The names of all experiments at a tracking URI, sorted. Raises `UserError` if it cannot be read."""
-    with opened(uri) as client:
+    with opened_reader(uri) as client:
         return _names(client)
 
 
@@ -50,14 +40,14 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     device, data.test, ...), then every metric's last value under its own name. A study without child runs is one row
     of role `study` without state, so that no cell is lost. Sorted by order, role, number and time. Raises `UserError`
     for an unknown experiment or sweep, one without a study, or a store that cannot be read."""
-    with opened(uri) as client:
+    with opened_reader(uri) as client:
         entry = client.get_experiment_by_name(experiment)
         if entry is None or entry.lifecycle_stage != "active":
             raise unknown_name("experiment", experiment, _names(client))
-        studies = _search(client, entry.experiment_id, "tags.harness.role = 'study'")
+        studies = search_runs(client, [entry.experiment_id], "tags.harness.role = 'study'", PAGE)
         if not studies:
             raise UserError(f"experiment {experiment!r} has no study yet")
-        children = _search(client, entry.experiment_id, "tags.harness.role != 'study'")
+        children = search_runs(client, [entry.experiment_id], "tags.harness.role != 'study'", PAGE)
         known = {_sweep_and_log(s)[0] for s in studies}
         if sweep is not None and sweep not in known:
             raise unknown_name("sweep", sweep, known)
@@ -161,70 +151,4 @@ def _newest(studies: list["Run"], children: list["Run"]) -> tuple[str, str]:
 
 
 def _names(client: "MlflowClient") -> list[str]:
-    return sorted(e.name for e in client.search_experiments() if e.name != "Default")
-
-
-def _search(client: "MlflowClient", experiment_id: str, where: str) -> list["Run"]:
-    runs, token = [], None
-    while True:
-        page = client.search_runs([experiment_id], where, max_results=PAGE, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
-
-
-@contextlib.contextmanager
-def opened(uri: str) -> Iterator["MlflowClient"]:
-    """An MLflow client without log output. Failures raise `UserError`; a missing store is not created."""
-    _check(uri)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations within MLflow and SQLAlchemy
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            yield MlflowClient(tracking_uri=uri)
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            raise UserError(f"MLflow at {redacted(uri)!r} cannot be read: {one_line(error)}") from None
-
-
-def _check(uri: str) -> None:
-    if uri.startswith("sqlite:"):
-        _check_sqlite(uri)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif "://" not in uri and ":" not in uri:
-        raise UserError(f"a tracking URI names its scheme: did you mean 'sqlite:///{redacted(uri)}'?")
-
-
-def _check_sqlite(uri: str) -> None:
-    """Check that the file is an MLflow database: MLflow would create a missing one and add its tables to any other."""
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if not path.is_file():
-        raise UserError(f"there is no MLflow database at {str(path)!r}; name another by --tracking-uri")
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            tables = database.execute("select name from sqlite_master where name = 'experiments'").fetchall()
-    except sqlite3.Error as error:
-        raise UserError(f"{str(path)!r} is not an MLflow database: {error}") from None
-    if not tables:
-        raise UserError(f"{str(path)!r} is not an MLflow database: it has no experiments")
-
-
-def _check_server(uri: str) -> None:
-    """Check that the server answers. MLflow itself would retry an unreachable one for minutes."""
-    try:
-        with urllib.request.urlopen(f"{without_user(uri).rstrip('/')}/health", timeout=TIMEOUT):
-            pass
-    except urllib.error.HTTPError as error:
-        error.close()  # it answered; MLflow reports missing access
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # MLflow reports those itself
-            raise UserError(f"no MLflow server answers at {redacted(uri)!r}: {reason}") from None
+    return sorted(e.name for e in search_experiments(client) if e.name != "Default")

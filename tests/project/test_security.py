@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 import zipfile
 from pathlib import Path
@@ -38,6 +39,7 @@ from harness.storage import npz as storage_npz
 from harness.storage import provenance
 from harness.storage.sealed_json import write_json
 from harness.sweep import optuna_journal
+from harness.tracking import mlflow_client
 from harness.trials import evaluate_net
 from harness.trials import run as trial_run
 from reports.analyse.leaderboard import build_leaderboard
@@ -580,9 +582,10 @@ def test_a_server_is_asked_without_the_name_and_password_of_its_uri(monkeypatch)
         asked.append(address)
         return io.BytesIO()
 
-    monkeypatch.setattr(runs.urllib.request, "urlopen", urlopen)
-    runs._check_server("http://me:p@ss/w@127.0.0.1:5000/")
-    assert asked == ["http://127.0.0.1:5000/health"]
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    mlflow_client.check_writable("http://me:p@ss/w@127.0.0.1:5000/")
+    with mlflow_client.opened_reader("http://me:p@ss/w@127.0.0.1:5000/"):
+        assert asked == ["http://127.0.0.1:5000/health"] * 2
 
 
 # ---- 5: names do not lead out of their folders
