@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import nn
 
 from harness import cli
+from harness.config.chosen_cells import choose
 from harness.config.trial import Trial, build, check_settings_used
 from harness.errors import UserError, exit_status
 from harness.evaluation import suites
@@ -106,7 +107,8 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
         if args.trial is not None:
             trial = load_trial(args.trial, workspace)
         else:
-            cell = cli.choose_cell(cli.space(args.space or "sat").cells(training), args.cell)
+            chosen = choose(cli.space(args.space or "sat"), [args.cell] if args.cell else [], training)
+            cell = cli.choose_cell(chosen.cells, None)
             trial = dataclasses.replace(cell.trial, seed=args.seed)
         requested = build({**trial.flat(), "measure.suites": suite, **measuring})
     check_settings_used(requested, measuring)

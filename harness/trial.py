@@ -9,6 +9,7 @@ import dataclasses
 import sys
 
 from harness import cli
+from harness.config.chosen_cells import choose
 from harness.errors import exit_status
 from harness.evaluation.evaluator import format_score
 from harness.training.epoch_metrics import EpochMetrics
@@ -19,9 +20,10 @@ def main() -> int:
     arguments = cli.parser("harness.trial", __doc__, single=True).parse_args()
     space = cli.space(arguments.space)
     workspace = cli.workspace(arguments)
-    cells = space.cells(cli.overrides(arguments))
-    if arguments.cell != "all":
-        cells = [cli.choose_cell(cells, arguments.cell)]
+    chosen = choose(space, [arguments.cell] if arguments.cell not in (None, "all") else [], cli.overrides(arguments))
+    cells = chosen.cells if arguments.cell == "all" else [cli.choose_cell(chosen.cells, None)]
+    if chosen.note and not arguments.quiet:
+        print(chosen.note, flush=True)
     for cell in cells:
         trial = dataclasses.replace(cell.trial, seed=arguments.seed)
         if not arguments.quiet:

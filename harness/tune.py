@@ -3,9 +3,11 @@
     python -m harness.tune --space sat
     python -m harness.tune --space sat --data cifar10 --trials 20 --gpus 0.25
     python -m harness.tune --space sat --set epochs=30 --set method.schedule=linear
+    python -m harness.tune --space pgd --cell pgd --set method=mine
     python -m harness.tune --space sat --dry-run
 
-Repeating the command continues an interrupted sweep; with more --trials or --seeds it extends a finished one.
+Repeating the command continues an interrupted sweep; with more --trials or --seeds it extends a finished one. Cells
+chosen by --cell, and a method tried in the place of a cell's own, join the sweep of their space and its report.
 """
 
 import os
@@ -24,6 +26,12 @@ def arguments(argv: list[str] | None = None) -> Namespace:
     p = cli.parser("harness.tune", __doc__, single=False)
     p.add_argument("--list", action="store_true", help="list the spaces and the question of each")
     p.add_argument("--dry-run", action="store_true", help="show cells, domains, trials and estimated cost; run nothing")
+    p.add_argument(
+        "--cell",
+        action="append",
+        default=[],
+        help="run only this cell; may be repeated. With one, --set may replace its method and what the space compares",
+    )
     p.add_argument("--trials", type=int, help="trials per cell (default: the space's)")
     p.add_argument("--seeds", type=int, help="seeds per winner (default: the space's)")
     p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
@@ -50,6 +58,8 @@ def main() -> int:
         return remote_command.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
     workspace = cli.workspace(args)
     check_data(planned, workspace)
+    if planned.note and not args.quiet:
+        print(planned.note, flush=True)
     if args.dry_run:
         print(dry_run(planned, workspace))
         return 0
@@ -102,9 +112,9 @@ def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
     from harness.sweep.study import Study
 
     tracker.start_sweep(f"{planned.experiment} {planned.sweep}", _sweep_note(planned))
-    for order, (study, cell) in reversed(list(enumerate(planned.studies.items()))):  # MLflow shows the newest first
+    for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
         searched = {path: format_setting(path, domain) for path, domain in cell.search.items()}
-        tracker.start_study(study, cell.name, _study_tags(planned, cell, order), searched)
+        tracker.start_study(study, cell.name, _study_tags(planned, cell), searched)
     storage = optuna_journal.open_journal(workspace.out / "optuna.journal")
     return [
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
@@ -157,7 +167,7 @@ def _sweep_note(planned: Plan) -> str:
     )
 
 
-def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
+def _study_tags(planned: Plan, cell) -> dict[str, str]:
     import json
 
     from harness.config.domains import domain_as_json
@@ -165,7 +175,7 @@ def _study_tags(planned: Plan, cell, order: int) -> dict[str, str]:
     domains = {f"harness.space.{path}": json.dumps(domain_as_json(domain)) for path, domain in cell.search.items()}
     return {
         **domains,
-        "harness.order": str(order),
+        "harness.order": str(planned.order(cell)),
         "harness.goal": ",".join(planned.space.goals),
         "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
         "harness.control": str(cell.control).lower(),

@@ -9,6 +9,7 @@ A space is a module of `search_spaces` whose docstring states its question, its 
 import hashlib
 import itertools
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -90,8 +91,10 @@ class Space:
         """The cells, with `overrides` applied to each. Raises `UserError` for a setting that no cell has."""
         for path in overrides:
             if any(path in own for own in self.compare.values()) and len(self.compare) > 1:
+                base = shlex.quote(next((n for n in self.compare if n not in self.controls), next(iter(self.compare))))
                 raise UserError(
-                    f"{path} is what this space compares, so it cannot be set; choose a cell or another space"
+                    f"{path} is what this space compares, so it cannot be set in all cells;"
+                    f" choose one cell as its base: --cell {base}"
                 )
         unused = {path for path in overrides if path.startswith("method.")}
         cells = []

@@ -4,6 +4,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from harness import cli
+from harness.config import chosen_cells
 from harness.errors import UserError
 
 # Torch, Ray, Optuna and MLflow are imported later, so that bad arguments fail fast.
@@ -11,7 +12,11 @@ from harness.errors import UserError
 
 @dataclass(frozen=True)
 class Plan:
-    """A validated sweep. studies: study name -> cell, in the order of the space."""
+    """A validated sweep. studies: study name -> cell, in the order of the space.
+
+    space_cells: names of all cells of the space, which the chosen ones share the sweep and its report with. note: how a
+    cell that is not of the space was made.
+    """
 
     space_name: str
     space: object
@@ -19,6 +24,8 @@ class Plan:
     trials: int
     seeds: int
     sweep: str
+    space_cells: tuple[str, ...]
+    note: str = ""
 
     @property
     def data(self) -> str:
@@ -27,6 +34,10 @@ class Plan:
     @property
     def experiment(self) -> str:
         return f"{self.space_name}-{self.data}"
+
+    def order(self, cell) -> int:
+        """Position of a cell in the space; a cell that is not of the space comes last."""
+        return (*self.space_cells, cell.name).index(cell.name)
 
 
 def plan(args: Namespace) -> Plan:
@@ -46,11 +57,16 @@ def plan(args: Namespace) -> Plan:
     if args.space is None:
         raise UserError(f"name a space: --space {' | '.join(cli.spaces())}")
     space = cli.space(args.space)
-    cells = space.cells(cli.overrides(args))
-    studies = {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
+    chosen = chosen_cells.choose(space, args.cell, cli.overrides(args))
+
+    def studies(cells) -> dict[str, object]:
+        return {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
+
     trials = space.trials if args.trials is None else args.trials
     seeds = space.seeds if args.seeds is None else args.seeds
-    return Plan(args.space, space, studies, trials, seeds, _sweep_id(studies))
+    sweep = _sweep_id(studies(chosen.space_cells))
+    names = tuple(cell.name for cell in chosen.space_cells)
+    return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, names, chosen.note)
 
 
 def _sweep_id(studies: dict[str, object]) -> str:

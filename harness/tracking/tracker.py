@@ -41,6 +41,8 @@ class Tracker:
         self._log = event_log.EventLog(self.log, experiment)
         self._begun: set[str] = set()  # names of runs: job ids and studies
         self._studies: set[str] = set()
+        self._cells: dict[str, str] = {}  # study -> its cell, of all commands
+        self._superseded: set[str] = set()  # studies
         self._ended: set[str] = set()
         self._last: dict[str, int] = {}  # job id -> last logged epoch
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
@@ -54,13 +56,18 @@ class Tracker:
         for event, _ in event_log.read_events(self.log):
             run = event["run"]
             self._begun.add(run)
+            tags = {**event.get("begin", {}).get("tags", {}), **event.get("tags", {})}
+            if tags.get("harness.role") == "study":
+                self._cells[run] = tags.get("harness.cell", "")
+            if "harness.superseded" in tags:
+                (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
             metrics = [tuple(metric) for metric in event.get("metrics", ())]
             for name, value, _ in metrics:
                 if name == "epoch":
                     self._last[run] = max(self._last.get(run, 0), int(value))
             if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
                 self._figures[run] = metrics
-            if event.get("tags", {}).get("harness.state") == "complete":  # failed jobs are run again
+            if tags.get("harness.state") == "complete":  # failed jobs are run again
                 self._ended.add(run)
 
     def start_sweep(self, title: str, note: str) -> None:
@@ -73,6 +80,15 @@ class Tracker:
         self._searched[name] = cell, tuple(searched)
         tags = {"harness.role": "study", "harness.study": name, "harness.cell": cell, **tags}
         self._begin(name, cell, SWEEP, tags, {f"search.{path}": domain for path, domain in searched.items()})
+        self._supersede(name, cell)
+
+    def _supersede(self, study: str, cell: str) -> None:
+        """Log which study is the cell's: a method whose defaults have changed since has an earlier one, too."""
+        self._cells[study] = cell
+        for other, its_cell in self._cells.items():
+            if its_cell == cell and (other == study) == (other in self._superseded):
+                self._log.append(other, tags={"harness.superseded": "" if other == study else study})
+                self._superseded ^= {other}
 
     def _begin(
         self, name: str, title: str, parent: str | None, tags: Mapping[str, str], params: Mapping[str, str]

@@ -38,8 +38,9 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
     `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, provenance (git, package.torch,
     device, data.test, ...), then every metric's last value under its own name. A study without child runs is one row
-    of role `study` without state, so that no cell is lost. Sorted by order, role, number and time. Raises `UserError`
-    for an unknown experiment or sweep, one without a study, or a store that cannot be read."""
+    of role `study` without state, so that no cell is lost; a study that a newer one of its cell supersedes has no row.
+    Sorted by order, role, number and time. Raises `UserError` for an unknown experiment or sweep, one without a study,
+    or a store that cannot be read."""
     with opened_reader(uri) as client:
         entry = client.get_experiment_by_name(experiment)
         if entry is None or entry.lifecycle_stage != "active":
@@ -52,7 +53,11 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if sweep is not None and sweep not in known:
             raise unknown_name("sweep", sweep, known)
         newest = _newest([s for s in studies if sweep in (None, _sweep_and_log(s)[0])], children)
-        parents = {s.info.run_id: s for s in studies if _sweep_and_log(s) == newest}
+        parents = {
+            s.info.run_id: s
+            for s in studies
+            if _sweep_and_log(s) == newest and not s.data.tags.get("harness.superseded")
+        }
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")

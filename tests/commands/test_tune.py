@@ -110,6 +110,22 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
 
 
 @pytest.mark.slow
+def test_a_method_joins_the_report_of_the_space(tmp_path, fresh):
+    """Beside the cells that ran before, which are not run again."""
+    words = [*ONE_AT_A_TIME, "--trials", "1", "--seeds", "1", "--set", "epochs=1"]
+    assert run(tmp_path, *words).returncode == 0
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
+    more = run(tmp_path, *words, "--cell", "sat", "--set", "method=noise")
+    assert more.returncode == 0, more.stderr
+    assert "cell sat is the base of noise: method = noise instead of sat\n" in more.stdout
+    assert {row["cell"] for row in leaderboard(tmp_path)} == {"standard", "sat", "noise"}
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
+    assert before.items() < after.items() and len(after) == len(before) + 2
+    _, runs = stored_runs(tmp_path)
+    assert [r.data.tags["harness.role"] for r in runs].count("sweep") == 1
+
+
+@pytest.mark.slow
 def test_what_a_worker_cannot_write_ends_the_command_and_loses_nothing(tmp_path, fresh):
     """A folder in a checkpoint's place stands for all that is no trial's fault: the trial is gone on with later."""
     words = [*ONE_AT_A_TIME, "--trials", "1", "--seeds", "1"]

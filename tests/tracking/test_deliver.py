@@ -373,3 +373,24 @@ def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(wo
                     assert [p.step for p in points] == [1, 2, 3, 4]
                     assert [p.timestamp for p in points] == sorted(p.timestamp for p in points)
                     assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["result.json"]
+
+
+def test_a_study_supersedes_the_earlier_ones_of_its_cell_until_they_are_back(workspace):
+    def start(*studies):
+        tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+        tracker.start_sweep("title", "about")
+        for study, cell in studies:
+            tracker.start_study(study, cell, {}, {})
+
+    def said():
+        events = [event for event, _ in event_log.read_events(workspace.out / "track" / "experiment-5eed.jsonl")]
+        tags = [(event["run"], event["tags"]) for event in events if "harness.superseded" in event.get("tags", {})]
+        return {run: of["harness.superseded"] for run, of in tags}
+
+    start(("old", "mine"), ("standard", "standard"))
+    start(("old", "mine"))
+    assert said() == {}
+    start(("new", "mine"))
+    assert said() == {"old": "new"}
+    start(("old", "mine"))
+    assert said() == {"old": "", "new": "old"}

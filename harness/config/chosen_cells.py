@@ -1,0 +1,102 @@
+"""Choose cells of a space, or make one more of it: another method in the place of a cell's own, everything else as is.
+
+choose(space, ["pgd"], {"method": "mine"}).cells      # one cell, `mine`, beside those of the space
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.config.domains import Domain, Times, Within
+from harness.config.space import Cell, Space
+from harness.config.trial import Trial, build, has_setting
+from harness.errors import UserError, unknown_name
+
+Settings = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """cells: those chosen. space_cells: all of the space under the same settings. note: how a new one was made."""
+
+    cells: list[Cell]
+    space_cells: list[Cell]
+    note: str = ""
+
+
+def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
+    """The named cells of a space (all if none is named), with `overrides` applied.
+
+    With one name, `overrides` may set the method, and what the space compares: the named cell is then the base of a
+    new one. Raises `UserError` for an unknown name, or a setting that no cell has.
+    """
+    for name in names:
+        if name not in space.compare:
+            raise unknown_name("cell", name, space.compare)
+    own = _own_settings(space, overrides) if len(names) == 1 else {}
+    shared = {path: value for path, value in overrides.items() if path not in own}
+    cells = space.cells(shared)
+    if own:
+        cell, note = _new_cell(space, names[0], own, shared, cells)
+        return Chosen([cell], cells, note)
+    return Chosen([cell for cell in cells if not names or cell.name in names], cells)
+
+
+def _own_settings(space: Space, overrides: Settings) -> Settings:
+    """The overrides that only a new cell can have; none if the space's cells can have them all."""
+    compared = {"method"}.union(*space.compare.values())
+    if compared.isdisjoint(overrides):
+        return {}
+    cells = space.cells({path: value for path, value in overrides.items() if path == "data"})
+    return {
+        path: value
+        for path, value in overrides.items()
+        if path in compared
+        or (path.startswith(("method.", "maps.")) and not any(has_setting(cell.trial, path) for cell in cells))
+    }
+
+
+def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: list[Cell]) -> tuple[Cell, str]:
+    """The cell with the settings of `base`, replaced by `own`, and one line that says so."""
+    origin = next(cell for cell in cells if cell.name == base)
+    settings = {**space.base, **space.compare[base], **own}
+    plain = build({path: value for path, value in {**settings, **shared}.items() if path in ("method", "data")})
+    lost = [p for p in settings if p.startswith("method.") and p not in own and not has_setting(plain, p)]
+    settings = {path: value for path, value in settings.items() if path not in lost}
+    trial = build({**settings, **shared})
+    name = _name(space, base, own, kept=[path for path in space.compare[base] if path in settings])
+    search = {path: domain for path, domain in space.search.items() if has_setting(trial, path)}
+    search = {path: domain for path, domain in search.items() if path not in {**own, **shared}}
+    for path, domain in search.items():
+        _check_published(name, path, trial, domain)
+    (cell,) = dataclasses.replace(space, base=settings, compare={name: {}}, search=search, controls=()).cells(shared)
+    for same in cells:
+        if (same.trial, same.search) == (cell.trial, cell.search):
+            raise UserError(f"that is a cell of this space already; choose it: --cell {shlex.quote(same.name)}")
+    before, now = origin.trial.flat(), cell.trial.flat()
+    changes = [f"{p} = {now[p]}" + (f" instead of {before[p]}" if p in before else "") for p in own]
+    dropped = [*lost, *(path for path in origin.search if path not in {**search, **own})]
+    ending = f"; it has no {', '.join(dropped)}" if dropped else ""
+    note = f"cell {base} is the base" + (f" of {name}" if name != base else "")
+    return cell, f"{note}: {', '.join(changes)}{ending}"
+
+
+def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
+    """The row's name: the method's, if that replaces all that the base differs in; else the base's with the changes."""
+    changes = [f"{path}={value}" for path, value in own.items()]
+    if "method" in own and set(kept) <= set(own):
+        short = ", ".join([str(own["method"]), *(text for text in changes if not text.startswith("method="))])
+        if short not in space.compare:
+            return short
+    return ", ".join([base, *changes])
+
+
+def _check_published(name: str, path: str, trial: Trial, domain: Domain) -> None:
+    """Raise `UserError` for a domain around the published value, where that is no positive number."""
+    value = trial.flat()[path]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    if isinstance(domain, (Times, Within)) and not number:
+        raise UserError(
+            f"cell {name!r} cannot search {path} around its default {value!r}; fix it, such as --set {path}=0.1"
+        )
