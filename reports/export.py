@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness import cli
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.data.datasets import Data
 from harness.errors import UserError, exit_status
 from harness.evaluation import external
@@ -84,7 +84,7 @@ def config(record: Record, data: Data) -> dict[str, object]:
         "input": "float32 in [0, 1]",
         "normalise": trial.normalise,  # by buffers of the net, which are part of its weights
     }
-    metadata = {"key": trial.key, "run": record.run, "harness": _version(record), "protocol": PROTOCOL}
+    metadata = {"key": trial.key, "run": record.run, "harness": _version(record), "protocol": TRAINING_VERSION}
     scored = [{k: None if v != v else v for k, v in s.record().items()} for s in record.result.scores]
     return {**metadata, "net": net, "trial": trial.flat(), "checksums": record.result.checksums, "scores": scored}
 
@@ -142,7 +142,7 @@ def card(record: Record, data: Data, weights_note: str) -> str:
         _scores(record),
         "In per cent if a score is a share or a similarity, ± one standard error over the n images counted. The "
         "setting was selected by validation scores alone; `robust` is the mean over the grid of eps. Measured with "
-        f"version {PROTOCOL} of the harness's protocol; `config.json` has the full protocol of every score.",
+        f"version {TRAINING_VERSION} of the harness's protocol; `config.json` has the full protocol of every score.",
         "## Checks",
         _checks(record),
         "## Data",
@@ -166,7 +166,7 @@ def write_all(record: Record, data: Data, out: Path, weights_note: str) -> Path:
     stem, metadata = name(record), {"harness": _version(record), "key": record.result.trial.key}
     state = external.load_untrusted_weights(weights_of(record))
     files = {
-        "model.safetensors": weights(state, {**metadata, "protocol": str(PROTOCOL)}),
+        "model.safetensors": weights(state, {**metadata, "protocol": str(TRAINING_VERSION)}),
         "config.json": _json(config(record, data)),
         f"{stem}.json": _json(entry(record)),
         "README.md": card(record, data, weights_note).encode(),

@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-PROTOCOL = 2  # version in every key: raise it when the same settings give other numbers
+# In every key: raise it when the same settings train other nets. It covers no measuring: `evaluation.versions` does.
+TRAINING_VERSION = 2
 
 
 def trial_key(settings: Mapping[str, object]) -> str:
-    """Twelve hex digits: SHA-256 of the protocol's version and a trial's settings by dotted path."""
-    text = json.dumps({"protocol": PROTOCOL, **settings}, sort_keys=True)
+    """Twelve hex digits: SHA-256 of the version of training and a trial's settings by dotted path."""
+    text = json.dumps({"protocol": TRAINING_VERSION, **settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

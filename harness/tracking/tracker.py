@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.config.domains import format_setting
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.scores import Score
 from harness.storage import provenance
@@ -280,4 +280,4 @@ def environment_tags() -> dict[str, str]:
     code = {f"harness.{name}": text for name, text in provenance.code().items()}
     commit = code["harness.git"].split()[0]
     source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
-    return {"harness.protocol": str(PROTOCOL), **code, **source, "mlflow.source.git.commit": commit}
+    return {"harness.protocol": str(TRAINING_VERSION), **code, **source, "mlflow.source.git.commit": commit}

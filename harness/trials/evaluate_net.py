@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from harness.config.trial import Trial, build
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
@@ -120,7 +120,7 @@ def measure(
     files = (
         None if split == "val" else evaluator.published(requested.measure, requested.data.name, part, workspace.data)
     )
-    settings["protocol"] = PROTOCOL
+    settings["protocol"] = TRAINING_VERSION
     settings |= {"images": images} if len(part) < len(getattr(target.data, split)) else {}
     settings |= {"other": other[0]} if other else {}
     settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}

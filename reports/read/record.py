@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.config.trial import build
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
@@ -265,8 +265,8 @@ def _check_finished(run: str, tags: Mapping[str, str]) -> None:
     if state != "complete":
         reason = f" ({tags['reason']})" if tags.get("reason") else ""
         raise UserError(f"run {run} is {state or 'unfinished'}{reason}; only a finished trial has a result")
-    if tags.get("protocol", str(PROTOCOL)) != str(PROTOCOL):
-        measured = f"was measured by protocol {tags['protocol']}, this version measures by {PROTOCOL}"
+    if tags.get("protocol", str(TRAINING_VERSION)) != str(TRAINING_VERSION):
+        measured = f"was measured by protocol {tags['protocol']}, this version measures by {TRAINING_VERSION}"
         raise UserError(f"run {run} {measured}; use the version that made it, or run it again")
 
 

@@ -23,7 +23,7 @@ from sweeps import (
 )
 
 from harness import cli, tune
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
@@ -54,7 +54,7 @@ def test_what_mlflow_holds(undisturbed):
         assert [m.step for m in curve] == list(range(1, len(curve) + 1))
         kept = client.get_metric_history(r.info.run_id, "curve/robust")
         assert r.data.tags["harness.curve.robust"] == " ".join(f"{m.step}:{m.value:.4f}" for m in kept)
-        assert r.data.tags["harness.protocol"] == str(PROTOCOL)
+        assert r.data.tags["harness.protocol"] == str(TRAINING_VERSION)
         tested = [m for m in r.data.metrics if m.startswith("test/")]
         assert bool(tested) == (r.data.tags["harness.role"] == "seed")  # test is for the finalists alone
         role, number = (r.data.tags[f"harness.{what}"] for what in ("role", "number"))

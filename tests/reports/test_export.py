@@ -16,7 +16,7 @@ from test_verify import EVIL, SETTINGS, Store, edit
 
 from harness import evaluate
 from harness.config.trial import build
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.errors import UserError, exit_status
 from harness.evaluation import external
@@ -105,7 +105,7 @@ def test_the_weights_are_those_of_the_trial(exported, store):
     assert found["mean"].abs().sum() > 0  # the normalisation goes along
     with safe_open(exported / "model.safetensors", "pt") as file:
         about = file.metadata()
-    assert about["format"] == "pt" and about["key"] == store.trial.key and about["protocol"] == str(PROTOCOL)
+    assert about["format"] == "pt" and about["key"] == store.trial.key and about["protocol"] == str(TRAINING_VERSION)
     assert re.fullmatch(r"\d+\.\d+.*", about["harness"])
 
 

@@ -14,7 +14,7 @@ import torch
 from mlflow import MlflowClient
 
 from harness.config.trial import build
-from harness.config.trial_key import PROTOCOL
+from harness.config.trial_key import TRAINING_VERSION
 from harness.errors import UserError, exit_status
 from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
@@ -177,8 +177,13 @@ def test_a_beginning_that_several_runs_share_is_refused(store):
 
 def test_another_version_is_refused(capsys, store):
     run, folder = store.write()
-    store.client.set_tag(run, "harness.protocol", str(PROTOCOL - 1))
-    refused(capsys, store, run, f"was measured by protocol {PROTOCOL - 1}, this version measures by {PROTOCOL}")
+    store.client.set_tag(run, "harness.protocol", str(TRAINING_VERSION - 1))
+    refused(
+        capsys,
+        store,
+        run,
+        f"was measured by protocol {TRAINING_VERSION - 1}, this version measures by {TRAINING_VERSION}",
+    )
     run, folder = store.write()
     edit(folder, lambda r: r["trial"].update({"optim.lr": 0.123}))
     refused(capsys, store, run, f"make trial [0-9a-f]{{12}}, not {store.trial.key}")
