@@ -26,12 +26,12 @@ from harness.evaluation.evaluator import format_score, no_progress
 from harness.storage.workspace import Workspace
 from harness.sweep.progress import EvaluationProgress
 from harness.trials import run
-from harness.trials.evaluate_net import (
+from harness.trials.evaluate_stored import (
     Evaluation,
     Target,
+    evaluate,
     external_target,
     load_trial,
-    measure,
     synthesise,
     trial_target,
 )
@@ -140,7 +140,7 @@ def main() -> int:
     counter = EvaluationProgress()
     progress = no_progress if args.quiet else counter
     split = "test" if args.test else "val"
-    evaluation = measure(target, requested, workspace, split=split, images=args.images, other=other, progress=progress)
+    evaluation = evaluate(target, requested, workspace, split=split, images=args.images, other=other, progress=progress)
     counter.close()
     for text in (*map(format_score, evaluation.scores), *format_checks(evaluation.checks)):
         print(text)

@@ -10,16 +10,21 @@ Repeating the command continues an interrupted sweep; with more --trials or --se
 chosen by --cell, and a method tried in the place of a cell's own, join the sweep of their space and its report.
 """
 
+import functools
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.errors import UserError, exit_status, redacted
 from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run
 from harness.sweep.plan import Plan, check_data, plan
+
+if TYPE_CHECKING:
+    from harness.sweep.job_types import Job
 
 
 def arguments(argv: list[str] | None = None) -> Namespace:
@@ -126,7 +131,7 @@ def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker,
     from harness.sweep import cluster, job_queue, ray_runner, trial_slots
     from harness.sweep.progress import SweepProgress
 
-    source = job_queue.SweepJobs(studies, planned.seeds, tracker.on_winners, tracker.is_complete)
+    source = job_queue.SweepJobs(studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace))
     if not args.quiet:
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}", flush=True)
     if source.finished():
@@ -144,6 +149,21 @@ def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker,
         cluster.disconnect()
         for display in displays:
             display.close()
+
+
+def _is_done(tracker, workspace) -> "Callable[[Job], bool]":
+    """Whether a seed run is complete, and its suites have gained nothing to measure on its stored weights."""
+    from harness.data import datasets
+    from harness.trials.run import measured_later
+
+    test_images = functools.cache(lambda source: datasets.load(source, workspace).test)
+
+    def is_done(job: "Job") -> bool:
+        if not tracker.is_complete(job):
+            return False
+        return not measured_later(job.trial, tracker.measured(job, "test"), test_images(job.trial.data), workspace)
+
+    return is_done
 
 
 def _tags(planned: Plan) -> dict[str, str]:

@@ -17,7 +17,7 @@ from harness.data import datasets
 from harness.data.corruptions import published_files, registry
 from harness.data.datasets import Data, Split
 from harness.errors import UserError
-from harness.evaluation import attribution_protocols, suites
+from harness.evaluation import attribution_protocols, suites, versions
 from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.measurements import (
     Combined,
@@ -62,6 +62,31 @@ def published(measure: Measure, name: str, split: Split, root: Path) -> Publishe
     return Published(folder, order) if sizes <= {tuple(split.x.shape[2:])} else None
 
 
+def context_of(
+    measure: Measure,
+    attribution: Attribution | None,
+    split: Split,
+    *,
+    features: bool,
+    published: Published | None = None,
+) -> EvaluationContext:
+    """What a suite needs to know of the settings, the images of a split, and the net."""
+    return EvaluationContext(
+        measure,
+        attribution or Attribution(),
+        tuple(split.x.shape[1:]),
+        boxes=split.boxes is not None,
+        masks=split.masks is not None,
+        features=features,
+        published=published,
+    )
+
+
+def has_features(model: nn.Module) -> bool:
+    """Whether a net has final feature maps and a linear head."""
+    return isinstance(model, Net)
+
+
 def no_progress(done: int, of: int, key: str) -> None:
     """No-op progress callback."""
 
@@ -88,15 +113,7 @@ def evaluate(
     measurements in it are not repeated. progress(done, of, key): callback before each measurement.
     """
     suite = suite or suites.combined(measure.suites)
-    context = EvaluationContext(
-        measure,
-        attribution or Attribution(),
-        tuple(split.x.shape[1:]),
-        boxes=split.boxes is not None,
-        masks=split.masks is not None,
-        features=isinstance(model, Net),
-        published=published,
-    )
+    context = context_of(measure, attribution, split, features=has_features(model), published=published)
     items, ledger = suite(context), ledger or Ledger()
     run = _Evaluation(model, split, val, name, seed)
     scores: dict[str, Score] = {}
@@ -105,11 +122,11 @@ def evaluate(
             if isinstance(item, Combined):
                 continue
             progress(done, len(items), key)
-            results = ledger.read(key)
-            if results is None:
+            results, version = ledger.read(key), versions.version(item)
+            if results is None or any(score.version < version for score in results):
                 # For code that uses the global generator, such as a stochastic net.
                 with seeded(seed, key, device=split.x.device):
-                    results = run.measure(key, item, scores)
+                    results = [replace(score, version=version) for score in run.measure(key, item, scores)]
                 ledger.write(key, results)
             scores |= {s.name.partition("/")[2]: s for s in results}
     for key, item in items.items():
@@ -121,7 +138,8 @@ def evaluate(
 def _combined(name: str, item: Combined, scores: Mapping[str, Score]) -> Score:
     values = {of: torch.from_numpy(scores[of].per_example) for of in item.of}
     protocol = {f"{item.reduction} of": [name.partition("/")[0] + f"/{of}" for of in item.of]}
-    return Score.of(name, item(values), {**protocol, **item.protocol})
+    combined = Score.of(name, item(values), {**protocol, **item.protocol})
+    return replace(combined, version=max(scores[of].version for of in item.of))
 
 
 @dataclass

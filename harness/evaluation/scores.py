@@ -1,7 +1,7 @@
 """Score, the result type of evaluation, and its storage: JSON records, per-image arrays (.npz), and a resume ledger."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ class Score:
 
     n: images counted. counts: for attributions, images not attacked because misclassified (`wrong`), without a step
     that kept the prediction (`dropped`), without one that lowered the similarity (`failed`). per_example: float32, one
-    value per image of the split, NaN if not counted.
+    value per image of the split, NaN if not counted. version: see `harness.evaluation.versions`.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Score:
     protocol: dict[str, object] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     per_example: np.ndarray | None = field(default=None, repr=False, compare=False)
+    version: int = 1
 
     @classmethod
     def of(cls, name: str, values: Tensor, protocol: dict[str, object], counts: dict[str, int] | None = None):
@@ -41,8 +42,9 @@ class Score:
         return cls(name, float(counted.mean()), stderr, len(counted), protocol, counts or {}, images)
 
     def record(self) -> dict[str, object]:
-        """The score without its per-image values, for JSON."""
-        return {name: value for name, value in vars(self).items() if name != "per_example"}
+        """The score without its per-image values, for JSON. A version of 1 is left out: records once had none."""
+        left_out = ("per_example", "version") if self.version == 1 else ("per_example",)
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 def per_image(scores: Iterable[Score]) -> dict[str, np.ndarray]:
@@ -61,17 +63,28 @@ def save_images(path: Path, scores: Iterable[Score]) -> None:
     write(path, lambda temporary: np.savez_compressed(temporary, **per_image(scores)))
 
 
+def load_images(path: Path, scores: Iterable[Score]) -> list[Score]:
+    """The scores with the per-image values of a file of `save_images`; those that it does not hold are left out."""
+    try:
+        images = npz.read(path)
+    except (UserError, OSError):
+        return []
+    return [replace(s, per_example=images[s.name].astype(np.float32)) for s in scores if s.name in images]
+
+
 class Ledger:
     """Finished measurements of an evaluation, two files each, from which an interrupted evaluation resumes.
 
-    folder: None stores nothing.
+    folder: None stores nothing. known: scores by measurement that an earlier evaluation gave.
     """
 
-    def __init__(self, folder: Path | None = None):
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, known: Mapping[str, list[Score]] | None = None):
+        self.folder, self.known = folder, known or {}
 
     def read(self, key: str) -> list[Score] | None:
         """The scores of this measurement with per-image values; None if absent or corrupt."""
+        if key in self.known:
+            return self.known[key]
         if self.folder is None or (records := read_json(self.folder / f"{key}.json")) is None:
             return None
         try:

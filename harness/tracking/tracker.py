@@ -25,6 +25,7 @@ RATE = 30  # writes per second that a store can take: with many concurrent trial
 PARAM = 6000  # characters: limit on the value of a param
 CURVES = ("robust", "clean")  # also stored as tags: a report of a thousand runs cannot query the history of each
 POINTS = 400  # of a curve in a tag, whose limit is 8,000 characters
+RESULT_FILES = ("result.json", "val.npz", "test.npz")  # of a trial
 SWEEP = "sweep"  # name of the sweep's own run in the log
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # MLflow shows KILLED like a failure
 _ROLES = {"search": "trial", "seed": "seed"}  # in run names
@@ -43,7 +44,7 @@ class Tracker:
         self._studies: set[str] = set()
         self._cells: dict[str, str] = {}  # study -> its cell, of all commands
         self._superseded: set[str] = set()  # studies
-        self._ended: set[str] = set()
+        self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
         self._last: dict[str, int] = {}  # job id -> last logged epoch
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
         self._figures: dict[str, list] = {}  # study -> last logged figures of its winner
@@ -68,7 +69,9 @@ class Tracker:
             if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
                 self._figures[run] = metrics
             if tags.get("harness.state") == "complete":  # failed jobs are run again
-                self._ended.add(run)
+                self._ended[run] = {}
+            if run in self._ended:  # also what was measured later
+                self._ended[run] |= {name: value for name, value, _ in metrics}
 
     def start_sweep(self, title: str, note: str) -> None:
         """Start the sweep's run, the parent of its studies and holder of its report."""
@@ -116,6 +119,12 @@ class Tracker:
         """Whether the job's run is logged as complete."""
         return job.id in self._ended
 
+    def measured(self, job: Job, split: str) -> dict[str, int]:
+        """Names of a complete job's logged scores of a split, without it, and the versions they were measured by."""
+        logged = self._ended[job.id]
+        names = {name.partition("/")[2] for name in logged if name.startswith((f"{split}/", f"{split}_n/"))}
+        return {name: int(logged.get(f"{split}_version/{name}", 1)) for name in names}
+
     def on_start(self, job: Job) -> None:
         if job.id in self._begun:
             return
@@ -148,7 +157,8 @@ class Tracker:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.on_start(job)  # a job with a stored result may end before Ray reports its start
         curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])
-        if job.id in self._ended:  # logged by a command that was killed before the study stored it
+        if job.id in self._ended:
+            self._measured_later(job, outcome)
             return
         tags, files = {"harness.state": outcome.state, **_curves(curves)}, []
         if outcome.reason:
@@ -159,12 +169,20 @@ class Tracker:
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
             tags |= _check_tags(outcome.result.checks)
-            names = ["result.json", "val.npz", "test.npz"]
-            names += ["weights.pt", "gallery.npz"] if job.role == "seed" else []
+            names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
-            self._ended.add(job.id)
+            self._ended[job.id] = {name: value for name, value, _ in metrics}
         tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
+
+    def _measured_later(self, job: Job, outcome: Outcome) -> None:
+        """Log what was measured of a complete job since; nothing, if a command was killed before its study knew."""
+        ended = self._ended[job.id]
+        later = _metrics(_summary(outcome.result), job.trial.epochs) if outcome.result else []
+        if later := [metric for metric in later if ended.get(metric[0]) != metric[1]]:
+            files = self._files(self._workspace.trial(job.trial.key) / name for name in RESULT_FILES)
+            self._log.append(job.id, metrics=later, tags=_check_tags(outcome.result.checks), files=files)
+            ended |= {name: value for name, value, _ in later}
 
     def log_evaluation(
         self,
@@ -175,19 +193,22 @@ class Tracker:
         files: list[Path],
     ) -> None:
         """Log a standalone run for a net measured outside a sweep, unless it is logged already."""
+        measured = _metrics(metrics, 0)
         if name in self._ended:
+            if later := [metric for metric in measured if self._ended[name].get(metric[0]) != metric[1]]:
+                self._log.append(name, metrics=later, tags=_check_tags(checks), files=self._files(files))
             return
         tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
         self._log.append(
             name,
             begin={"title": name, "parent": None, "tags": tags},
             params=_texts(params),
-            metrics=_metrics(metrics, 0),
+            metrics=measured,
             tags={**_check_tags(checks), "harness.state": "complete"},
             files=self._files(files),
             status="FINISHED",
         )
-        self._ended.add(name)
+        self._ended[name] = {name: value for name, value, _ in measured}
 
     def attach(self, report: Iterable[Path]) -> None:
         """Log the report's files as artifacts of the sweep's run."""
@@ -249,6 +270,7 @@ def score_metrics(scores: list[Score]) -> dict[str, float]:
         whole = max(s.n for s in scores if s.name.startswith(f"{split}/"))
         summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/images": whole}
         summary |= {f"{split}_{kind}/{name}": count for kind, count in score.counts.items()}
+        summary |= {f"{split}_version/{name}": score.version} if score.version > 1 else {}
         summary |= {f"{split}_n/{name}": score.n} if score.counts or score.n < whole else {}
     return summary
 

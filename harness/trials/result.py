@@ -44,6 +44,10 @@ class Result:
     def score(self, name: str) -> Score | None:
         return next((s for s in self.scores if s.name == name), None)
 
+    def of(self, split: str) -> list[Score]:
+        """The scores on a split."""
+        return [s for s in self.scores if s.name.startswith(f"{split}/")]
+
 
 def record_test_evaluation(result: Result, workspace: Workspace) -> Result:
     """Increment the stored count of test evaluations."""
@@ -102,6 +106,15 @@ def _weights_intact(folder: Path) -> bool:
         quarantine(weights)
         quarantine(folder / "result.json")
         return False
+
+
+def weights_fault(folder: Path) -> str:
+    """Why the weights in a trial's folder cannot be measured, in one line; "" if they can."""
+    try:
+        load_weights(folder / "weights.pt", hint="")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def check_same_data(checksums: dict[str, str], trial: Trial, folder: Path, data: Data) -> None:

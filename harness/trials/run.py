@@ -4,9 +4,8 @@ A trial's folder is named by its key. Finished steps are not repeated; interrupt
 """
 
 import dataclasses
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -17,8 +16,7 @@ from harness.data.batches import Batches
 from harness.data.datasets import Data, Split
 from harness.errors import UserError, one_line
 from harness.evaluation import evaluator, gallery, suites
-from harness.evaluation.checks.check_evaluation import check_evaluation
-from harness.evaluation.scores import Ledger, Score
+from harness.evaluation.scores import Ledger, load_images
 from harness.models import nets
 from harness.randomness import seeded
 from harness.storage.sealed_json import read_json, write_json
@@ -27,6 +25,7 @@ from harness.storage.workspace import Workspace
 from harness.training import loop, training_maps
 from harness.training.epoch_metrics import EpochMetrics
 from harness.training.teacher_maps import Teacher
+from harness.trials.measure import Part, measure, missing, part_of, versions_of
 from harness.trials.result import (
     GALLERY,
     Result,
@@ -35,6 +34,7 @@ from harness.trials.result import (
     load_result,
     record_test_evaluation,
     store_result,
+    weights_fault,
 )
 from harness.trials.teachers import teacher_trial
 
@@ -66,8 +66,8 @@ def run(
         else:
             for row in result.rows:
                 report(row)
-        if test and not any(s.name.startswith("test/") for s in result.scores):
-            result = _test(result, workspace, data)
+        if test and (lacking := missing(trial, data.test, versions_of(result.of("test")))):
+            result = _test(result, workspace, data, lacking)
         if test and not (folder / GALLERY).exists():
             _store_gallery(trial, workspace, data)
     return result
@@ -132,9 +132,9 @@ def _train(trial: Trial, workspace: Workspace, data: Data, report: Callable[[Epo
         report=report,
     )
     save_weights(folder / "weights.pt", net.state_dict())
-    scores, took = _timed(lambda: _measure(trial, net, val, "val", workspace, data))
-    seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": took}
-    result = Result(trial, scores, rows, seconds, data.checksums, describe_machine(workspace.device))
+    measured = measure(net, Part("val", val), trial, folder / "measuring-val")
+    seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": measured.seconds}
+    result = Result(trial, measured.scores, rows, seconds, data.checksums, describe_machine(workspace.device))
     store_result(result, folder, "val")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return result
@@ -158,19 +158,49 @@ def _prepare_maps(trial: Trial, data: Data, workspace: Workspace) -> training_ma
     return training_maps.prepare_maps(trial.maps, data, workspace, teacher, seed=trial.seed)
 
 
-def _test(result: Result, workspace: Workspace, data: Data) -> Result:
-    """Measure on the test images. The test evaluation is recorded first, so that an interrupted one counts."""
-    folder = workspace.trial(result.trial.key)
-    model = _trained_model(result.trial, data, workspace)
+def _test(result: Result, workspace: Workspace, data: Data, lacking: list[str]) -> Result:
+    """Measure on the test images what the result lacks: everything, or what its suites have gained since it was tested.
+
+    The test evaluation is recorded first, so that an interrupted one counts. Validation scores stay as they are: they
+    selected the winners.
+    """
+    trial, folder = result.trial, workspace.trial(result.trial.key)
+    before = result.of("test")
+    if before and (reason := weights_fault(folder)):
+        _warn_lacking(trial, lacking, reason)
+        return result
+    model = _trained_model(trial, data, workspace)
+    part = part_of(data, "test", trial, workspace)
     result = record_test_evaluation(result, workspace)
-    split, trial = data.test.to(workspace.device), result.trial
-    scores, took = _timed(lambda: _measure(trial, model, split, "test", workspace, data))
-    checks = check_evaluation(model, split, trial.measure, scores, examples=folder / "attacked.npz")
-    seconds = {**result.seconds, "test": took}
-    result = dataclasses.replace(result, scores=result.scores + scores, seconds=seconds, checks=checks)
-    (folder / GALLERY).unlink(missing_ok=True)  # of earlier weights
+    stored, examples = load_images(folder / "test.npz", before), folder / "attacked.npz"
+    measured = measure(model, part, trial, folder / "measuring-test", stored=stored, examples=examples)
+    seconds = {**result.seconds, "test": result.seconds.get("test", 0.0) + measured.seconds}
+    scores = result.of("val") + measured.scores
+    result = dataclasses.replace(result, scores=scores, seconds=seconds, checks=measured.checks)
+    if not before:
+        (folder / GALLERY).unlink(missing_ok=True)  # of earlier weights
     store_result(result, folder, "test")
     return result
+
+
+def measured_later(trial: Trial, measured: Mapping[str, int], test: Split, workspace: Workspace) -> list[str]:
+    """What `run` would measure on the stored weights of a tested trial, which its suites have gained since.
+
+    measured: its test scores by name, without `test/`, and the versions they were measured by. test: the images. Where
+    the weights are gone or damaged a warning says so, and there is nothing to measure.
+    """
+    lacking = missing(trial, test, measured)
+    if not lacking:
+        return []
+    folder = workspace.fetched(workspace.trial(trial.key))
+    if reason := weights_fault(folder) or ("" if read_json(folder / "result.json") else "it has no result.json"):
+        _warn_lacking(trial, lacking, reason)
+        return []
+    return lacking
+
+
+def _warn_lacking(trial: Trial, lacking: list[str], reason: str) -> None:
+    warnings.warn(f"trial {trial.key} has no {', '.join(lacking)}, which cannot be measured: {reason}", stacklevel=3)
 
 
 def _store_gallery(trial: Trial, workspace: Workspace, data: Data) -> None:
@@ -181,19 +211,3 @@ def _store_gallery(trial: Trial, workspace: Workspace, data: Data) -> None:
         gallery.store_gallery(file, model, data, trial.measure, trial.attribution, device=workspace.device)
     except (RuntimeError, UserError) as error:  # such as out of memory
         warnings.warn(f"no gallery of trial {trial.key}: {one_line(error)}", stacklevel=2)
-
-
-def _measure(trial: Trial, net: nn.Module, split: Split, name: str, workspace: Workspace, data: Data) -> list[Score]:
-    """Scores of a split; an interrupted evaluation is resumed from its ledger."""
-    folder = workspace.trial(trial.key)
-    options = {"name": name, "ledger": Ledger(folder / f"measuring-{name}")}
-    if name == "test":
-        options["val"] = data.val.to(split.x.device)
-        options["published"] = evaluator.published(trial.measure, trial.data.name, split, workspace.data)
-    return evaluator.evaluate(net, split, trial.measure, trial.attribution, **options)
-
-
-def _timed(work: Callable[[], list[Score]]) -> tuple[list[Score], float]:
-    began = time.perf_counter()
-    scores = work()
-    return scores, time.perf_counter() - began

@@ -40,7 +40,7 @@ from harness.storage import provenance
 from harness.storage.sealed_json import write_json
 from harness.sweep import optuna_journal
 from harness.tracking import mlflow_client
-from harness.trials import evaluate_net
+from harness.trials import evaluate_stored
 from harness.trials import run as trial_run
 from reports.analyse.leaderboard import build_leaderboard
 from reports.present import number_format
@@ -627,7 +627,7 @@ def test_a_trial_is_named_by_its_key(tmp_path, workspace, key):
     for folder in (tmp_path / "secret", workspace.out / "trials", workspace.trial("a" * 12).parent.parent):
         write_json(folder / "trial.json", {"settings": build({}).flat()})  # what would be found there
     with refused("trial ", "is not known"):
-        evaluate_net.load_trial(key, workspace)
+        evaluate_stored.load_trial(key, workspace)
 
 
 def test_spaces_and_cells_are_those_that_there_are():

@@ -1,4 +1,4 @@
-"""Evaluate one net outside of its training: a trial's, by key, or an external model; results are stored beside it."""
+"""Evaluate a stored net: a trial's, by key, or an external model; results are stored beside it."""
 
 import hashlib
 import json
@@ -16,15 +16,15 @@ from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
 from harness.evaluation import evaluator, external, image_synthesis
-from harness.evaluation.checks.check_evaluation import check_evaluation
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import Progress, no_progress
-from harness.evaluation.scores import Ledger, Score, save_images
+from harness.evaluation.scores import Ledger, Score, load_images, save_images
 from harness.storage.files import write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.trials import result as trial_result
 from harness.trials import run
+from harness.trials.measure import measure, missing, part_of, versions_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Evaluation:
     file: Path
 
 
-def measure(
+def evaluate(
     target: Target,
     requested: Trial,
     workspace: Workspace,
@@ -111,44 +111,50 @@ def measure(
 ) -> Evaluation:
     """Measure the suites of `requested` on `val` or `test`, and store the result. images: only the first so many.
 
-    other: key and net of another seed, for a transfer check. A test evaluation is recorded before measuring starts.
+    other: key and net of another seed, for a transfer check. Of a stored evaluation only what its suites have gained
+    is measured. A test evaluation is recorded before measuring starts.
     """
     settings = {
         path: value for path, value in requested.flat().items() if path.startswith(("measure.", "attribution."))
     }
-    part = getattr(target.data, split).head(images).to(workspace.device)
-    files = (
-        None if split == "val" else evaluator.published(requested.measure, requested.data.name, part, workspace.data)
-    )
+    part = part_of(target.data, split, requested, workspace, images)
     settings["protocol"] = TRAINING_VERSION
-    settings |= {"images": images} if len(part) < len(getattr(target.data, split)) else {}
+    settings |= {"images": images} if len(part.images) < len(getattr(target.data, split)) else {}
     settings |= {"other": other[0]} if other else {}
-    settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files.folder.files()]} if files else {}
+    files = part.published.folder.files() if part.published else ()
+    settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files]} if files else {}
     stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
-    file = stem.with_suffix(".json")
+    file, arrays = stem.with_suffix(".json"), stem.with_suffix(".npz")
     with workspace.exclusive(target.folder):
-        if (stored := read_json(file)) is not None:
-            scores, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
-            return Evaluation(scores, checks, {**target.metadata, **settings}, file)
+        stored, before, seconds = read_json(file), [], 0.0
+        if stored is not None:
+            before, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]
+            seconds = stored["seconds"]
+            if not missing(requested, part.images, versions_of(before), features=evaluator.has_features(target.model)):
+                return Evaluation(before, checks, {**target.metadata, **settings}, file)
         if split == "test" and not stem.exists():
             target.record_test_evaluation()
         stem.mkdir(parents=True, exist_ok=True)  # an existing one is resumed
         began = time.perf_counter()
-        ledger = Ledger(stem)
-        val = None if split == "val" else target.data.val.to(workspace.device)
-        options = {"name": split, "val": val, "published": files, "ledger": ledger, "progress": progress}
-        scores = evaluator.evaluate(target.model, part, requested.measure, requested.attribution, **options)
-        save_images(stem.with_suffix(".npz"), scores)
-        examples = stem.with_name(f"{stem.name}-attacked.npz")
-        net = other[1] if other else None
-        checks = check_evaluation(
-            target.model, part, requested.measure, scores, examples=examples, other=net, expensive=True
+        measured = measure(
+            target.model,
+            part,
+            requested,
+            stem,
+            stored=load_images(arrays, before),
+            examples=stem.with_name(f"{stem.name}-attacked.npz"),
+            other=other[1] if other else None,
+            expensive=True,
+            progress=progress,
         )
-        record = {**target.metadata, "settings": settings, "seconds": time.perf_counter() - began}
+        scores, checks = measured.scores, measured.checks
+        save_images(arrays, scores)
+        seconds += time.perf_counter() - began
+        record = {**target.metadata, "settings": settings, "seconds": seconds}
         record |= {"machine": trial_result.describe_machine(workspace.device), "checksums": target.data.checksums}
         record |= {"scores": [s.record() for s in scores], "checks": [vars(c) for c in checks]}
         write_json(file, record)
-        ledger.clear()
+        Ledger(stem).clear()
     return Evaluation(scores, checks, {**target.metadata, **settings}, file)
 
 

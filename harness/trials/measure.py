@@ -1,0 +1,124 @@
+"""Measure a net on a split: what a trial's validation, its test and `harness.evaluate` have in common."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from harness.config.trial import Trial
+from harness.data.datasets import Data, Split
+from harness.evaluation import evaluator, suites, versions
+from harness.evaluation.checks.check_evaluation import check_evaluation
+from harness.evaluation.checks.evidence import Check
+from harness.evaluation.evaluator import Progress, no_progress
+from harness.evaluation.metrics import Published
+from harness.evaluation.scores import Ledger, Score
+from harness.storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images to measure on, `val` or `test` by name. val: the validation images, if these are others.
+
+    published: files of a corrupted test set, in the order of the images.
+    """
+
+    name: str
+    images: Split
+    val: Split | None = None
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores and checks, and how many seconds the scores took."""
+
+    scores: list[Score]
+    checks: list[Check]
+    seconds: float
+
+
+def part_of(data: Data, name: str, trial: Trial, workspace: Workspace, images: int = 0) -> Part:
+    """The images of a split on the device, or only the first so many. Raises `UserError` for bad published files."""
+    split = getattr(data, name).head(images).to(workspace.device)
+    if name == "val":
+        return Part(name, split)
+    published = evaluator.published(trial.measure, trial.data.name, split, workspace.data)
+    return Part(name, split, data.val.to(workspace.device), published)
+
+
+def versions_of(scores: Iterable[Score]) -> dict[str, int]:
+    """The scores' names, without their split, and the versions that they were measured by."""
+    return {score.name.partition("/")[2]: score.version for score in scores}
+
+
+def missing(trial: Trial, split: Split, measured: Mapping[str, int], *, features: bool = True) -> list[str]:
+    """What the suites of a trial define and is not measured on a split, or by an older version of measuring.
+
+    measured: names of scores and their versions, as of `versions_of`. features: whether the net has final feature maps,
+    as those of this project do.
+    """
+    context = evaluator.context_of(trial.measure, trial.attribution, split, features=features)
+    return versions.missing(suites.combined(trial.measure.suites)(context), measured)
+
+
+def measure(
+    net: nn.Module,
+    part: Part,
+    trial: Trial,
+    ledger: Path,
+    *,
+    stored: Sequence[Score] = (),
+    examples: Path | None = None,
+    other: nn.Module | None = None,
+    expensive: bool = False,
+    progress: Progress = no_progress,
+) -> Measured:
+    """Measure the suites of a trial's settings, and check the scores.
+
+    ledger: folder from which an interrupted evaluation resumes. stored: scores with per-image values of an earlier one;
+    of these only what is `missing` is measured. examples: the .npz file of the checks' adversarial examples; None: no
+    checks. other, expensive: see `check_evaluation`.
+    """
+    kept = _kept(net, part, trial, stored)
+    began = time.perf_counter()
+    scores = evaluator.evaluate(
+        net,
+        part.images,
+        trial.measure,
+        trial.attribution,
+        name=part.name,
+        val=part.val,
+        published=part.published,
+        ledger=Ledger(ledger, kept),
+        progress=progress,
+    )
+    seconds = time.perf_counter() - began
+    if unnamed := missing(trial, part.images, versions_of(scores), features=evaluator.has_features(net)):
+        raise ValueError(f"no score of measurement {unnamed[0]!r} has its name; see harness.evaluation.versions.NAMES")
+    as_stored = {score.name: score for of in kept.values() for score in of}
+    scores = [as_stored.get(score.name, score) for score in scores]  # means of the others as they were
+    names = {score.name for score in scores}
+    scores += [score for score in stored if score.name not in names]  # of which no suite knows any more
+    checks = []
+    if examples:
+        checks = check_evaluation(
+            net, part.images, trial.measure, scores, examples=examples, other=other, expensive=expensive
+        )
+    return Measured(scores, checks, seconds)
+
+
+def _kept(net: nn.Module, part: Part, trial: Trial, stored: Sequence[Score]) -> dict[str, list[Score]]:
+    """The stored scores that need not be measured again, by measurement."""
+    if not stored:
+        return {}
+    features = evaluator.has_features(net)
+    items = suites.combined(trial.measure.suites)(
+        evaluator.context_of(trial.measure, trial.attribution, part.images, features=features)
+    )
+    scores = {score.name.partition("/")[2]: score for score in stored}
+    lacking = missing(trial, part.images, versions_of(stored), features=features)
+    found = versions.by_item(items, scores)
+    return {key: [scores[name] for name in found[key]] for key in items if key not in lacking}
