@@ -26,6 +26,7 @@ def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> pd.Data
     not_finished                 why the cell has no scores yet, else ""
     test/..., half:test/...      every score measured on test, goals first
     seeds:test/...               how many seed runs have it: for IN none if no image could be attacked
+    version:test/...             its lowest version of measuring, where that is not 1 for all runs
     best:test/...                whether it is indistinguishable from the highest one (`rank_groups.best`)
     low:, high:, iqm:, iqm_low:, iqm_high:      of `ranked_by`, from `stats.SEEDS` seeds on: bootstrap interval of
                                  the mean, interquartile mean and its bootstrap interval
@@ -121,6 +122,8 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
     for name in names:
         row[name], row[f"half:{name}"] = stats.interval(seeds[name], LEVEL)
         row[f"seeds:{name}"] = int(seeds[name].notna().sum())
+        if (version := name.replace("/", "_version/", 1)) in seeds:
+            row[f"version:{name}"] = seeds[version].fillna(1).min()
         if score_names.attribution(name) and not score_names.is_minor(name):
             row |= _images(seeds, name)
     if names:

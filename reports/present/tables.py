@@ -228,6 +228,13 @@ def _mean(row: dict, name: str, among: pd.DataFrame | None = None) -> Entry:
     best = best and row["seeds"] > 1  # one seed allows no test
     seeds = row.get(f"seeds:{name}", row["seeds"])
     mark = f"{seeds} seeds" if 0 < seeds < row["seeds"] else ""
+    if not seeds and row["seeds"] and is_missing(row.get(f"n:{name}")):
+        mark = "not measured"
+    elif (
+        among is not None
+        and (version := row.get(f"version:{name}", 1)) < among.get(f"version:{name}", pd.Series(1)).max()
+    ):
+        mark = f"measured by version {version:g}"
     return Entry(number_format.with_interval(row[name], row[f"half:{name}"]), _number(row[name]), mark, best)
 
 

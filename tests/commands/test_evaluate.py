@@ -15,7 +15,9 @@ from harness import evaluate
 from harness.data import datasets
 from harness.data.settings import DataSource
 from harness.errors import UserError
+from harness.evaluation import evaluator, suites
 from harness.evaluation.external import load_external
+from harness.evaluation.metrics import pgd
 from harness.models.nets import build
 from harness.trials import run as trial_run
 
@@ -59,6 +61,29 @@ def test_a_measurement_on_test_is_a_touch(monkeypatch, capsys, workspace, quick)
         assert evaluated(monkeypatch, workspace, "--trial", run.key, "--test") == 0
     assert "test/robust" in capsys.readouterr().out
     assert trial_run.run(run, workspace).test_evaluations == 1
+
+
+def test_what_a_suite_has_gained_since_is_all_that_is_measured(monkeypatch, capsys, workspace, quick):
+    """Of a stored evaluation; which is one more test evaluation."""
+    run = quick(method="standard")
+    trial_run.run(run, workspace)
+    words = ("--trial", run.key, "--test", "--suite", "standard")
+    assert evaluated(monkeypatch, workspace, *words) == 0
+    before = capsys.readouterr().out.splitlines()
+    standard, done, measure = suites.SUITES["standard"], [], evaluator._Evaluation.measure
+    monkeypatch.setitem(suites.SUITES, "standard", lambda of: {**standard(of), "pgd3-16": pgd(16 / 255, 8 / 255, 3)})
+    monkeypatch.setattr(
+        evaluator._Evaluation, "measure", lambda self, key, *of: done.append(key) or measure(self, key, *of)
+    )
+    for _ in range(2):
+        assert evaluated(monkeypatch, workspace, *words) == 0
+    after = capsys.readouterr().out.splitlines()
+    assert done == ["pgd3-16"] and sum("test/pgd3-16" in line for line in after) == 2
+    assert {line for line in before if "±" in line} < set(after)
+    assert trial_run.run(run, workspace).test_evaluations == 2
+    (file,) = workspace.trial(run.key).glob("evaluation-test-*.json")
+    with np.load(file.with_suffix(".npz")) as images:
+        assert set(images.files) == {score["name"] for score in json.loads(file.read_text())["scores"]}
 
 
 @pytest.mark.parametrize(

@@ -895,3 +895,17 @@ def test_the_corruptions_are_those_that_are_measured():
     from harness.data.corruptions import registry
 
     assert set(score_names.CORRUPTIONS) == set(registry.CORRUPTIONS)
+
+
+def test_a_dash_says_whether_a_score_was_not_measured():
+    """Or measured, but of no image; and a figure that it is of an older version of measuring."""
+    new = {"test/aa-8": 0.4, "test_n/strong-in": 9, "test/strong-in": 0.3}
+    none = {"test_n/strong-in": 0, "test/strong-in": math.nan}
+    pgd = [row | new | {"test_version/aa-8": 2.0, "test_version/pgd10-8": 2.0} for row in PGD]
+    table = tables.ranking(leaderboard([row | none for row in STANDARD], pgd))
+    shown = {row[0].text: {c.label: e for c, e in zip(table.columns, row, strict=True)} for row in table.rows}
+    labels = [number_format.capitalised(score_names.label(f"test/{name}")) for name in ("aa-8", "strong-in", "pgd10-8")]
+    standard = [shown["standard"][label] for label in labels]
+    assert [entry.mark for entry in standard] == ["not measured", "", "measured by version 1"]
+    assert [entry.text == number_format.NONE for entry in standard] == [True, True, False]
+    assert {entry.mark for entry in shown["pgd"].values()} == {""}
