@@ -10,8 +10,8 @@ from torch import nn
 from harness.config.trial import Trial
 from harness.data.datasets import Data, Split
 from harness.evaluation import evaluator, suites, versions
-from harness.evaluation.checks.check_evaluation import check_evaluation
 from harness.evaluation.checks.evidence import Check
+from harness.evaluation.checks.run_checks import run_checks
 from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.metrics import Published
 from harness.evaluation.scores import Ledger, Score
@@ -80,7 +80,7 @@ def measure(
 
     ledger: folder from which an interrupted evaluation resumes. stored: scores with per-image values of an earlier one;
     of these only what is `missing` is measured. examples: the .npz file of the checks' adversarial examples; None: no
-    checks. other, expensive: see `check_evaluation`.
+    checks. other, expensive: see `run_checks`.
     """
     kept = _kept(net, part, trial, stored)
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def measure(
     scores += [score for score in stored if score.name not in names]  # of which no suite knows any more
     checks = []
     if examples:
-        checks = check_evaluation(
+        checks = run_checks(
             net, part.images, trial.measure, scores, examples=examples, other=other, expensive=expensive
         )
     return Measured(scores, checks, seconds)

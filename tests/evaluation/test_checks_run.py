@@ -10,7 +10,7 @@ from torch import nn
 from harness.config.trial import build
 from harness.data import datasets
 from harness.evaluation import evaluator
-from harness.evaluation.checks import check_evaluation
+from harness.evaluation.checks import run_checks
 from harness.trials import run as trial_run
 
 
@@ -35,7 +35,7 @@ def test_a_sound_evaluation_is_not_doubted_and_its_images_are_kept(tmp_path, dig
     net, run, split = digits
     scores = measured(net, run, split)
     file = tmp_path / "attacked.npz"
-    checks = check_evaluation.check_evaluation(net, split, run.measure, scores, examples=file, expensive=True)
+    checks = run_checks.run_checks(net, split, run.measure, scores, examples=file, expensive=True)
     assert False not in verdicts(checks).values(), [c.about for c in checks if c.passed is False]
     asked = {name for name, passed in verdicts(checks).items() if passed}
     assert {"repeats", "convergence", "random_search", "falls_with_eps", "unbounded", "reach"} <= asked
@@ -62,7 +62,7 @@ def test_of_large_images_fewer_are_kept(tmp_path, digits):
             return torch.stack([mean, 1 - mean], 1)
 
     scores = measured(Flat(), run, split)
-    check_evaluation.check_evaluation(Flat(), split, run.measure, scores, examples=tmp_path / "a.npz")
+    run_checks.run_checks(Flat(), split, run.measure, scores, examples=tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as kept:
         assert len(kept["z"]) == 1
 
@@ -75,9 +75,7 @@ def test_scores_of_another_net_are_doubted(tmp_path, digits):
         def forward(self, x):
             return net(x.flip(3))
 
-    checks = verdicts(
-        check_evaluation.check_evaluation(Turned(), split, run.measure, scores, examples=tmp_path / "a.npz")
-    )
+    checks = verdicts(run_checks.run_checks(Turned(), split, run.measure, scores, examples=tmp_path / "a.npz"))
     assert checks["repeats"] is False and checks["zero_eps"] is False
 
 

@@ -1,6 +1,6 @@
 """Sanity checks of a robustness evaluation: gradient masking, weak attacks, wrong preprocessing, inconsistent scores.
 
-    check(evidence) -> Check      by name in `registry.CHECKS`; `run.check_evaluation` collects the evidence
+    check(evidence) -> Check      by name in `registry.CHECKS`; `run_checks` collects the evidence
 
 A check never alters a score. Its verdict is pass, doubt (failed) or not asked (not applicable), with one sentence.
 After Carlini et al. (2019, On Evaluating Adversarial Robustness), Athalye et al. (2018, Obfuscated Gradients) and the

@@ -25,7 +25,7 @@ CHECKED_IMAGES = 256  # at most
 STORED_PIXELS = 64 * 32 * 32  # of the stored adversarial examples: 64 images of 32 x 32
 
 
-def check_evaluation(
+def run_checks(
     model: nn.Module,
     split: Split,
     measure: Measure,
