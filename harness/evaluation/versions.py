@@ -6,7 +6,7 @@ measured anew on the stored weights; nothing is trained anew, for the version is
 
 from collections.abc import Iterable, Mapping
 
-from harness.evaluation.metrics import Combined, Measurement
+from harness.evaluation.measurements import Combined, Measurement
 
 VERSIONS = {"accuracy": 1, "attack": 1, "attribution": 1, "corruption": 1, "localization": 1}
 # What the names of a measurement's scores begin with, if not with its own name

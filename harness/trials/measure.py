@@ -13,7 +13,7 @@ from harness.evaluation import evaluator, suites, versions
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.checks.run_checks import run_checks
 from harness.evaluation.evaluator import Progress, no_progress
-from harness.evaluation.metrics import Published
+from harness.evaluation.measurements import Published
 from harness.evaluation.scores import Ledger, Score
 from harness.storage.workspace import Workspace
 

@@ -17,7 +17,7 @@ from harness.data.settings import DataSource
 from harness.errors import UserError
 from harness.evaluation import evaluator, suites
 from harness.evaluation.external import load_external
-from harness.evaluation.metrics import pgd
+from harness.evaluation.measurements import pgd
 from harness.models.nets import build
 from harness.trials import run as trial_run
 

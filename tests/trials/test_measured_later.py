@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.evaluation import evaluator, suites, versions
-from harness.evaluation.metrics import Combined, Measurement, pgd
+from harness.evaluation.measurements import Combined, Measurement, pgd
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking.tracker import Tracker
 from harness.training import loop
