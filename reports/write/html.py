@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from reports.present import findings, plots, reading_guide
-from reports.present.pictures import png
+from reports.present.pictures import webp
 from reports.present.sections import Item, Section
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -38,7 +38,7 @@ def _page(**content: object) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"breakable": _breakable, "glued": _glued, "uri": png.data_uri, "kind": _kind}
+    environment.filters |= {"breakable": _breakable, "glued": _glued, "uri": webp.data_uri, "kind": _kind}
     return environment.get_template(TEMPLATE.name).render(plots=Markup(plots.CSS), **content)
 
 

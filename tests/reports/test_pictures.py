@@ -2,6 +2,7 @@
 
 import base64
 import io
+import struct
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from PIL import Image
 from harness.explain import localization
 from reports.present.pictures import galleries as pictures_galleries
 from reports.present.pictures import pixels as pictures_pixels
-from reports.present.pictures import png
+from reports.present.pictures import webp
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 
@@ -55,8 +56,8 @@ def galleries(files):
 
 def decoded(picture):
     """Its pixels (h, w, 4), as a reader that is not ours sees them."""
-    image = Image.open(io.BytesIO(picture.png))
-    assert image.format == "PNG" and image.size == (picture.width, picture.height)
+    image = Image.open(io.BytesIO(picture.webp))
+    assert image.format == "WEBP" and image.size == (picture.width, picture.height)
     return np.asarray(image.convert("RGBA"))
 
 
@@ -288,7 +289,7 @@ def test_ten_rows_of_all_galleries_take_less_than_a_megabyte():
         for seed in range(10)
     }
     found = galleries(rows)
-    assert sum(len(p.png) for gallery in found.values() for p in gallery.pictures) < 1e6
+    assert sum(len(p.webp) for gallery in found.values() for p in gallery.pictures) < 1e6
     assert sum(len(gallery.pictures) for gallery in found.values()) == 51
 
 
@@ -297,7 +298,9 @@ def test_equal_arrays_give_equal_bytes_with_nothing_but_pixels_in_them():
     assert first == again
     for gallery in first.values():
         for picture in gallery.pictures:
-            assert set(Image.open(io.BytesIO(picture.png)).info) == {"transparency"}
+            riff, size, kind, chunk, pixels = struct.unpack("<4sI4s4sI", picture.webp[:20])
+            assert (riff, kind, chunk) == (b"RIFF", b"WEBP", b"VP8L")  # without loss
+            assert len(picture.webp) == 8 + size == 20 + pixels + pixels % 2  # and no other chunk
 
 
 def test_every_colour_survives():
@@ -315,10 +318,20 @@ def test_every_colour_survives():
         )
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 97)])
+@pytest.mark.parametrize("colours", [1, 2, 32, 256, 2**24])
+def test_every_pixel_is_read_back_as_it_was(shape, colours):
+    draws = np.random.default_rng(colours)
+    table = draws.integers(0, 256, (min(colours, 10_000), 3), np.uint8)
+    pixels, drawn = table[draws.integers(0, len(table), shape)], draws.random(shape) < 0.8
+    read = np.asarray(Image.open(io.BytesIO(webp.encode_webp(pixels, drawn))).convert("RGBA"))
+    assert np.array_equal(read[..., 3], 255 * drawn) and np.array_equal(read[drawn][:, :3], pixels[drawn])
+
+
 def test_an_address_holds_the_file():
     (picture,) = galleries({"pgd": arrays()})["samples"].pictures
-    kind, _, data = png.data_uri(picture.png).partition(",")
-    assert kind == "data:image/png;base64" and base64.b64decode(data) == picture.png
+    kind, _, data = webp.data_uri(picture.webp).partition(",")
+    assert kind == "data:image/webp;base64" and base64.b64decode(data) == picture.webp
 
 
 def test_torch_is_not_needed():

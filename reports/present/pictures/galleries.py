@@ -16,7 +16,7 @@ from reports.present.pictures.pixels import (
     heat_colours,
     signed_colours,
 )
-from reports.present.pictures.png import encode_png
+from reports.present.pictures.webp import encode_webp
 
 ROWS = 10  # leaderboard rows with pictures
 GAP = 1  # pixels between two images of a composite, transparent
@@ -27,13 +27,13 @@ _SCALE = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A composite of a row as PNG bytes, width x height pixels, with its alt text.
+    """A composite of a row as a WebP file, width x height pixels, with its alt text.
 
     note: a few scores, shown beside the name.
     """
 
     name: str
-    png: bytes
+    webp: bytes
     width: int
     height: int
     alt: str
@@ -196,7 +196,7 @@ def _samples(arrays: Arrays) -> _Sheet:
 
 
 def _picture(name: str, sheet: _Sheet) -> Picture:
-    """The sheet as one PNG; all tiles have the size of the first."""
+    """The sheet as one picture; all tiles have the size of the first."""
     height, width = sheet.tiles[0][0].shape[:2]
     down, across = height + sheet.gap, width + sheet.gap
     rows, columns = len(sheet.tiles), len(sheet.tiles[0])
@@ -207,7 +207,7 @@ def _picture(name: str, sheet: _Sheet) -> Picture:
             if tile is not None:
                 window = slice(i * down, i * down + height), slice(j * across, j * across + width)
                 canvas[window], drawn[window] = tile, True
-    return Picture(name, encode_png(canvas, drawn, down), canvas.shape[1], canvas.shape[0], sheet.alt, sheet.note)
+    return Picture(name, encode_webp(canvas, drawn), canvas.shape[1], canvas.shape[0], sheet.alt, sheet.note)
 
 
 def _percent(share: float) -> str:
