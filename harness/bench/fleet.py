@@ -23,6 +23,7 @@ from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.sweep import job_queue, optuna_journal, plan
 from harness.sweep.job_types import Callback, Job, JobSource, Outcome
+from harness.sweep.ray_internals import DECLARED
 from harness.sweep.study import Study
 from harness.tracking import event_log
 from harness.tracking.delivery import Delivery
@@ -35,7 +36,6 @@ SLEEP_FILE = "asleep.json"  # under the output folder: seconds that each trial s
 MIN_TRIALS = SEEDS + 1
 WINDOWS = 10  # groups of consecutive trials, of equal size
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray when it starts a node
 
 
 def dummy_trial(

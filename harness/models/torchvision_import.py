@@ -1,4 +1,4 @@
-"""Import torchvision, also beside a CPU-only torch. All other modules import it from here.
+"""Import torchvision, also beside a CPU-only torch, and what it does not promise. Other modules import it from here.
 
 The PyPI wheel needs, at import, two operators that only its CUDA-matched library defines. With a CPU-only torch they
 are missing, so their schemas are declared first; neither is called.
@@ -30,3 +30,8 @@ def _load():
 
 
 torchvision = _load()
+
+
+def listed_files(images: torchvision.datasets.GTSRB) -> list[tuple[str, int]]:
+    """Path and class of every image of a data set that torchvision lists, without opening any."""
+    return images._samples

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from harness.errors import UserError, one_line, redacted
-from harness.sweep import ray_addresses
+from harness.sweep import ray_addresses, ray_internals
 
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
@@ -25,7 +25,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None or ray_addresses.IN_JOB in os.environ:
+    if address is None or ray_internals.IN_JOB in os.environ:
         address = os.environ.get("RAY_ADDRESS", address)
     if address and address.startswith(("http://", "https://")):
         raise UserError(
@@ -35,7 +35,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
     try:
         if address:
             _check_port(address)
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
+            os.environ[ray_internals.REMOTE_CLUSTER] = "1"
             with warnings.catch_warnings(action="ignore"):
                 _join(address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
         else:
@@ -63,9 +63,9 @@ def _join(address: str, **options: object) -> None:
 def _no_cluster(address: str | None, error: Exception) -> str:
     """One-line message for an exception of `ray.init`."""
     text = f"{error} {error.__cause__}"
-    if "ray[client]" in text:
+    if ray_internals.NO_CLIENT in text:
         return f"{address!r} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
-    if "No node info found" in text:
+    if ray_internals.NO_NODE in text:
         return f"this machine is not a node of the cluster at {address!r}; from outside give ray://HOST:10001"
     if isinstance(error, ConnectionAbortedError):  # the message is the head node's traceback
         return f"the cluster at {address!r} does not take this client: {redacted(str(error).strip().splitlines()[-1])}"

@@ -5,8 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.sweep.ray_internals import IN_JOB
 
-IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a Ray job
 CLIENT = "ray://"
 
 

@@ -19,7 +19,8 @@ from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
-from harness.sweep.retries import RETRIES, WorkerLoss, renew_retries
+from harness.sweep.ray_internals import allow_failures
+from harness.sweep.retries import RETRIES, WorkerLoss
 from harness.sweep.trial_slots import slots
 from harness.sweep.worker import RAY_FOLDER, run_job
 
@@ -115,7 +116,7 @@ class _StopOnRequest(FIFOScheduler):
         elif "row" in result:
             row = dict(result["row"])
             if row["epoch"] > self._router.epochs.get(trial.trial_id, 0):
-                renew_retries(trial)
+                allow_failures(trial, RETRIES)
             if self._router.on_epoch(trial.trial_id, row):
                 self._router.on_end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from harness.errors import UserError, one_line
-from harness.sweep import ray_addresses
+from harness.sweep import ray_internals
 
 CHECKOUT = Path(__file__).parents[2]
 POLL_SECONDS = 0.5  # seconds between two checks for a stop request
@@ -37,7 +37,7 @@ def run(address: str, arguments: list[str]) -> int:
     try:
         command = (
             ray.remote(Command)
-            .options(num_cpus=0, max_concurrency=2, resources={"node:__internal_head__": 0.001})
+            .options(num_cpus=0, max_concurrency=2, resources={ray_internals.HEAD_NODE: 0.001})
             .remote(arguments)
         )
         interrupted, pending = False, command.output.remote()
@@ -90,9 +90,8 @@ class Command:
 
         context = ray.get_runtime_context()
         package = {k: v for k, v in context.runtime_env.items() if k == "working_dir"}
-        own = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # of the actor's process, not for the command's
-        environment = {k: v for k, v in os.environ.items() if k not in own} | {
-            ray_addresses.IN_JOB: json.dumps({"runtime_env": package, "metadata": {}}),  # as for a Ray job
+        environment = {k: v for k, v in os.environ.items() if k not in ray_internals.OF_PROCESS} | {
+            ray_internals.IN_JOB: json.dumps({"runtime_env": package, "metadata": {}}),  # as for a Ray job
             "RAY_ADDRESS": context.gcs_address,
             "PYTHONUNBUFFERED": "1",
         }

@@ -1,18 +1,12 @@
 """Retries of trials whose Ray worker died: a limited number per epoch."""
 
-from pathlib import Path
-
 from ray import tune
 
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Outcome
+from harness.sweep.ray_internals import failure_lines
 
 RETRIES = 2  # of a trial without a new completed epoch
-
-
-def renew_retries(trial) -> None:
-    """Reset the number of retries of a Ray trial, after a completed epoch."""
-    trial.max_failures = trial.num_failures + RETRIES
 
 
 class WorkerLoss(tune.Callback):
@@ -37,8 +31,5 @@ class WorkerLoss(tune.Callback):
     @staticmethod
     def _why(trial) -> str:
         """First line of Ray's error file for a dead worker, or the last one of a traceback."""
-        try:
-            lines = Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
-        except (OSError, TypeError):
-            lines = []
+        lines = failure_lines(trial)
         return (lines or ["unknown cause"])[-1 if any("Traceback" in line for line in lines) else 0][:500]

@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.randomness import derive_seed
 from harness.sweep import halving
 from harness.sweep.job_types import Job, Outcome
+from harness.sweep.optuna_journal import going_on
 from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
 
@@ -64,7 +65,7 @@ class Study:
         trials = []
         for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if set(frozen.params) == set(self._domains):
-                trials.append(optuna.trial.Trial(self._optuna, frozen._trial_id))
+                trials.append(going_on(self._optuna, frozen))
                 self._reported[frozen.number] = set(frozen.intermediate_values)
             else:
                 self._optuna.tell(frozen.number, state=TrialState.FAIL)

@@ -28,7 +28,7 @@ from harness.config.trial import build
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep import cluster as sweep_cluster
-from harness.sweep import optuna_journal, plan, ray_addresses, trial_slots
+from harness.sweep import optuna_journal, plan, ray_addresses, ray_internals, trial_slots
 from harness.trials import run
 
 ROOT = Path(__file__).parents[2]
@@ -351,7 +351,7 @@ def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_relative_folder_would_vanish_with_the_job(words, said, inside, monkeypatch):
     if inside:
-        monkeypatch.setenv(ray_addresses.IN_JOB, "{}")
+        monkeypatch.setenv(ray_internals.IN_JOB, "{}")
     address = "auto" if inside else "ray://127.0.0.1:9"
     args = tune.arguments(["--space", "smoke", "--address", address, *words])
     with pytest.raises(UserError) as mistake:
@@ -361,7 +361,7 @@ def test_a_relative_folder_would_vanish_with_the_job(words, said, inside, monkey
 
 def test_folders_that_do_not_vanish(monkeypatch):
     ray_addresses.check_paths(tune.arguments(["--out", "runs"]))  # on this machine
-    monkeypatch.setenv(ray_addresses.IN_JOB, "{}")
+    monkeypatch.setenv(ray_internals.IN_JOB, "{}")
     ray_addresses.check_paths(tune.arguments(["--out", "/shared/runs", "--data-root", "/data"]))
 
 
@@ -370,7 +370,7 @@ def test_what_is_outside(monkeypatch):
     assert not ray_addresses.is_outside("auto") and not ray_addresses.is_outside(None)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     assert ray_addresses.is_outside(None) and not ray_addresses.is_outside("auto")
-    monkeypatch.setenv(ray_addresses.IN_JOB, "{}")  # the command that was sent, with the words with which it was sent
+    monkeypatch.setenv(ray_internals.IN_JOB, "{}")  # the command that was sent, with the words with which it was sent
     assert not ray_addresses.is_outside("ray://head:10001")
 
 

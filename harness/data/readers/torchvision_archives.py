@@ -104,7 +104,9 @@ def _samples(images, where: str, size: int) -> Iterator[Sample]:
 
 def _listed(images, where: str, size: int, folder: Path) -> Iterator[Sample]:
     """GTSRB's images, read here because torchvision opens any path that its list names."""
-    listed = images._samples
+    from harness.models.torchvision_import import listed_files
+
+    listed = listed_files(images)
     outside = next((path for path, _ in listed if folder not in Path(path).parents or ".." in Path(path).parts), None)
     if outside:
         raise UserError(f"{where} lists {outside!r}, which is not in that folder")

@@ -1,0 +1,41 @@
+"""What is used of Ray that Ray does not promise: environment variables, a resource, messages, attributes of a trial.
+
+`tests/project/test_foreign_parts.py` finds what another version of Ray changed. Does not import Ray.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+# Read by Ray on import: no telemetry, no console output, no snapshots (the Optuna journal is the state).
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local cluster listens on loopback only
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+REMOTE_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "1": nodes listen on their own address
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a Ray job
+OF_PROCESS = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # set by Ray for one process, not for those that it starts
+DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray when it starts a node
+HEAD_NODE = "node:__internal_head__"  # resource of the head node only
+NO_CLIENT, NO_NODE = "ray[client]", "No node info found"  # in messages of `ray.init`
+
+
+def allow_failures(trial: "Trial", more: int) -> None:
+    """Let a trial fail so many more times before Ray gives it up."""
+    trial.max_failures = trial.num_failures + more
+
+
+def failure_lines(trial: "Trial") -> list[str]:
+    """The lines that Ray wrote about the trial's last failure; none if it wrote nothing."""
+    try:
+        return Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
+    except (OSError, TypeError):
+        return []

@@ -1,0 +1,225 @@
+"""What other projects do not promise is as it is used here; else the package, its version and the part are named."""
+
+import contextlib
+import inspect
+import json
+import re
+import shutil
+from importlib.metadata import distribution, version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from mlflow import MlflowClient, environment_variables
+from mlflow.entities import Metric, Param
+from mlflow.store.tracking.dbmodels.models import SqlExperiment
+from optuna.trial import TrialState
+from PIL import Image
+from torch import nn
+
+from harness.attacks import autoattack
+from harness.bench.report import BulkClient
+from harness.explain import saliency_maps
+from harness.models import nets, torchvision_import
+from harness.sweep import optuna_journal, ray_internals
+from harness.tracking import mlflow_client
+
+
+@contextlib.contextmanager
+def using(package, part):
+    """Within, a part of a package is used as we do; a failure names both, and the version."""
+    try:
+        yield
+    except Exception as error:
+        table = "see the table in docs/contributing.md for the file that uses it"
+        pytest.fail(f"{package} {version(package)} has changed {part}; {table} ({error!r})")
+
+
+def sources(package, *folders):
+    """The text of all modules in some folders of a package."""
+    root = Path(distribution(package).locate_file(package))
+    return "\n".join(file.read_text() for folder in folders for file in sorted((root / folder).rglob("*.py")))
+
+
+def test_a_part_that_moved_is_named():
+    said = rf"^optuna {re.escape(optuna.__version__)} has changed the id of a trial; .*contributing\.md.*_trial_id"
+    with pytest.raises(pytest.fail.Exception, match=said), using("optuna", "the id of a trial"):
+        object()._trial_id  # noqa: B018
+
+
+# Ray
+
+
+@pytest.fixture(scope="module")
+def ray_sources():
+    return sources("ray", "_private", "_common", "air", "train", "tune")
+
+
+NAMES = (*ray_internals.ENVIRONMENT, ray_internals.IN_JOB, *ray_internals.OF_PROCESS, ray_internals.DECLARED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_has_the_environment_variable(ray_sources, name):
+    with using("ray", f"the environment variable {name}"):
+        assert f'"{name}"' in ray_sources
+
+
+def test_ray_has_the_resource_of_the_head_node(ray_sources):
+    with using("ray", "the resource of the head node"):
+        from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+        assert HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_NODE
+
+
+@pytest.mark.parametrize("text", [ray_internals.NO_CLIENT, ray_internals.NO_NODE])
+def test_ray_says_why_it_does_not_connect(ray_sources, text):
+    with using("ray", f"the message {text!r} of ray.init"):
+        assert text in ray_sources
+
+
+def test_a_trial_of_ray_counts_its_failures_and_writes_each_to_its_file(tmp_path):
+    with using("ray", "how a trial counts and writes down its failures"):
+        from ray.tune.experiment import Trial
+
+        storage = SimpleNamespace(trial_driver_staging_path=str(tmp_path), trial_dir_name="")
+        trial = Trial("none", stub=True, storage=storage)
+        assert ray_internals.failure_lines(trial) == []
+        for number in range(1, 5):
+            if number == 2:
+                ray_internals.allow_failures(trial, 2)
+            trial.handle_error(RuntimeError(f"first line {number}\nsecond line"))
+            assert ray_internals.failure_lines(trial) == [f"first line {number}", "second line"]
+            assert trial.num_failures == number and trial.should_recover() == (number in (2, 3))
+
+
+# Optuna
+
+
+def test_an_interrupted_trial_of_optuna_goes_on(tmp_path):
+    with using("optuna", "the id of a stored trial, by which `Trial` opens it again"):
+        study = optuna.create_study(study_name="a", storage=optuna_journal.open_journal(tmp_path / "journal"))
+        study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).report(0.25, 1)
+        study = optuna.load_study(study_name="a", storage=optuna_journal.open_journal(tmp_path / "journal"))
+        (before,) = study.get_trials(states=(TrialState.RUNNING,))
+        trial = optuna_journal.going_on(study, before)
+        assert (trial.number, trial.params) == (before.number, before.params)
+        trial.report(0.5, 2)
+        trial.set_user_attr("key", "k")
+        study.tell(trial, 0.75)
+        (after,) = study.trials
+        assert (after.state, after.value, after.user_attrs) == (TrialState.COMPLETE, 0.75, {"key": "k"})
+        assert after.intermediate_values == {1: 0.25, 2: 0.5} and after.params == before.params
+
+
+def test_a_journal_of_optuna_is_a_line_of_json_per_entry(tmp_path):
+    """So a line that a killed driver left half written can be dropped."""
+    with using("optuna", "the format of its journal"):
+        file = tmp_path / "journal"
+        optuna.create_study(study_name="a", storage=optuna_journal.open_journal(file)).ask().report(0.5, 1)
+        text = file.read_text()
+        assert text.endswith("\n") and all(isinstance(json.loads(line), dict) for line in text.splitlines())
+        file.write_text(text + text.splitlines()[-1][:20])
+        study = optuna.load_study(study_name="a", storage=optuna_journal.open_journal(file))
+        assert [t.intermediate_values for t in study.trials] == [{1: 0.5}] and file.read_text() == text
+
+
+# MLflow
+
+
+@pytest.mark.parametrize("name", [*mlflow_client.ENVIRONMENT, *mlflow_client.WRITER_ENVIRONMENT])
+def test_mlflow_has_the_environment_variable(monkeypatch, name):
+    value = (mlflow_client.ENVIRONMENT | mlflow_client.WRITER_ENVIRONMENT)[name]
+    with using("mlflow", f"the environment variable {name}"):
+        monkeypatch.setenv(name, value)
+        assert str(getattr(environment_variables, name).get()).lower() == value.lower()
+
+
+def test_a_server_of_mlflow_has_an_address_that_says_it_is_there():
+    with using("mlflow", "the address /health of its server"):
+        assert '"/health"' in sources("mlflow", "server")
+
+
+def test_a_database_of_mlflow_has_a_table_of_experiments():
+    with using("mlflow", "the name of its table of experiments"):
+        assert SqlExperiment.__tablename__ == "experiments"
+
+
+def test_a_run_inserted_into_a_database_of_mlflow_is_read_as_one_that_was_logged(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    with using("mlflow", "the tables of its runs"):
+        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+        experiment = client.create_experiment("e")
+        bulk = BulkClient(tmp_path, experiment)
+        run = bulk.create_run(experiment, 5, "name", {"tag": "t"}).info.run_id
+        bulk.log_batch(run, metrics=[Metric("m", 0.5, 7, 1), Metric("m", 0.25, 8, 2)], params=[Param("p", "q")])
+        bulk.set_terminated(run, "FINISHED", 9)
+        bulk.insert(tmp_path / "mlflow.db")
+        (read,) = client.search_runs([experiment], "tags.tag = 't' and metrics.m = 0.25")
+        assert (read.info.run_id, read.info.run_name, read.info.status) == (run, "name", "FINISHED")
+        assert (read.data.params, read.data.metrics) == ({"p": "q"}, {"m": 0.25})
+        assert [m.value for m in client.get_metric_history(run, "m")] == [0.5, 0.25]
+
+
+# torchvision
+
+
+def test_torchvision_needs_the_operators_that_are_declared_for_it():
+    with using("torchvision", "the operators that its import needs"):
+        source = inspect.getsource(torchvision_import.torchvision._meta_registrations)
+        assert set(re.findall(r"register_fake\(\"torchvision::(\w+)\"\)", source)) == set(torchvision_import._OPERATORS)
+        for name, schema in torchvision_import._OPERATORS.items():
+            declared = torch._C.parse_schema(f"torchvision::{schema}")
+            assert getattr(torch.ops.torchvision, name).default._schema == declared
+
+
+def test_torchvision_lists_the_files_of_gtsrb(tmp_path):
+    folder = tmp_path / "gtsrb/GTSRB/Training/00000"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "a.ppm")
+    with using("torchvision", "its list of GTSRB's files"):
+        images = torchvision_import.torchvision.datasets.GTSRB(tmp_path, split="train")
+        listed = [(Path(path), label) for path, label in torchvision_import.listed_files(images)]
+        assert listed == [(folder / "a.ppm", 0)]
+
+
+# pyautoattack
+
+
+def test_pyautoattack_has_the_attacks_and_settings_that_are_changed():
+    torch.manual_seed(0)
+    net, x, y = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), torch.rand(4, 1, 6, 6), torch.zeros(4, dtype=torch.long)
+    with using("pyautoattack", "its attacks or their settings"):
+        package = autoattack._package()
+        options = {"eps": 0.1, "norm": "Linf", "seed": 0, "device": "cpu", "version": "standard"}
+        ensemble = package.AutoAttack(net.eval(), **options)
+        targeted = ensemble.apgd_targeted
+        assert ensemble.fab.targeted is not None
+        assert targeted.n_target_classes == ensemble.fab.n_target_classes == autoattack.TARGETS
+        assert targeted.logger is ensemble.apgd.logger
+        assert all(callable(a.perturb) for a in (ensemble.apgd, targeted, ensemble.fab, ensemble.square))
+        targets = set()
+
+        def loss(logits, y):
+            targets.update(targeted.y_target.tolist())
+            return logits.gather(1, targeted.y_target[:, None]).squeeze(1) - logits.gather(1, y[:, None]).squeeze(1)
+
+        targeted.dlr_loss_targeted, targeted.n_target_classes = loss, 2
+        y = net(x).argmax(1)
+        targeted.perturb(x, y)
+        assert targets and targets <= {0, 1, 2}
+
+
+# captum
+
+
+def test_captum_warns_of_hooks_and_only_of_them():
+    net, x = nets.build("small", 1, 3).eval(), torch.rand(2, 1, 8, 8)
+    y = torch.tensor([0, 1])
+    with using("captum", "its warnings about hooks, or the signatures of its attributions"):
+        for name in ("Saliency", "InputXGradient", "DeepLift", "GuidedBackprop"):
+            assert saliency_maps.find(f"captum.{name}")(net, x, y).shape == x.shape  # warnings are errors here
+        with pytest.warns(UserWarning, match=r"^Setting (forward, )?backward hooks"):
+            saliency_maps._captum().GuidedBackprop(net).attribute(x.requires_grad_(), target=y)
