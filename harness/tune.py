@@ -112,13 +112,13 @@ def _locked_sweep(planned: Plan, workspace, uri: str, driver_files, args: Namesp
 
 def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
     """Open or resume the Optuna study of every cell, and start its MLflow run."""
-    from harness.config.domains import format_setting
+    from harness.config.setting_text import format_setting
     from harness.sweep import optuna_journal
     from harness.sweep.study import Study
 
     tracker.start_sweep(f"{planned.experiment} {planned.sweep}", _sweep_note(planned))
     for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
-        searched = {path: format_setting(path, domain) for path, domain in cell.search.items()}
+        searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(study, cell.name, _study_tags(planned, cell), searched)
     storage = optuna_journal.open_journal(workspace.out / "optuna.journal")
     return [
@@ -190,7 +190,7 @@ def _sweep_note(planned: Plan) -> str:
 def _study_tags(planned: Plan, cell) -> dict[str, str]:
     import json
 
-    from harness.config.domains import domain_as_json
+    from harness.config.search_domains import domain_as_json
 
     domains = {f"harness.space.{path}": json.dumps(domain_as_json(domain)) for path, domain in cell.search.items()}
     return {

@@ -6,7 +6,7 @@ weight of the triplet loss, the softplus' sharpness, the learning rate. The goal
 also measured, on 64 images.
 """
 
-from harness.config.domains import choice, times, within
+from harness.config.search_domains import choice, times, within
 from harness.config.space import Space
 from search_spaces._attribution import BASE
 

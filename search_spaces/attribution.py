@@ -5,7 +5,7 @@ clean accuracy 0.5, since the attributions of an untrained net are stable. Each 
 over seeds. Tuned: eps, the weight of the second loss term, the learning rate.
 """
 
-from harness.config.domains import times, within
+from harness.config.search_domains import times, within
 from harness.config.space import Space
 from search_spaces._attribution import BASE
 

@@ -4,7 +4,7 @@ Compared: with standard and PGD training. Tuned: eps, weight, learning rate. The
 also measured, on 64 images.
 """
 
-from harness.config.domains import times, within
+from harness.config.search_domains import times, within
 from harness.config.space import Space
 from search_spaces._attribution import BASE
 

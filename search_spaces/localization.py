@@ -6,7 +6,7 @@ the best thresholds and centre boxes are also measured. Tuned: ADL's drop rate a
 learning rate.
 """
 
-from harness.config.domains import times, uniform, within
+from harness.config.search_domains import times, uniform, within
 from harness.config.space import Space
 
 SPACE = Space(

@@ -3,7 +3,7 @@
 Tuned: the strength of the noise, the learning rate. Control: training on clean images.
 """
 
-from harness.config.domains import times, within
+from harness.config.search_domains import times, within
 from harness.config.space import Space
 
 SPACE = Space(

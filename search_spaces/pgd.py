@@ -4,7 +4,7 @@ Compared: steps, the mode during the attack, and the control that replaces half 
 learning rate.
 """
 
-from harness.config.domains import times, within
+from harness.config.search_domains import times, within
 from harness.config.space import Space
 
 SPACE = Space(

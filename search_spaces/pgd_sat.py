@@ -4,7 +4,7 @@ Compared: PGD, PGD with noise in place of half of its attacks, PGD-SAT with maps
 teacher. Tuned: the share of SAT batches and of random signs, eps, the learning rate.
 """
 
-from harness.config.domains import times, uniform, within
+from harness.config.search_domains import times, uniform, within
 from harness.config.space import Space
 
 SPACE = Space(

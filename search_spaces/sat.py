@@ -7,7 +7,7 @@ Cost: under four minutes on digits and two CPU cores. Result: SmoothGrad of a st
 accuracy over three seeds, against 48.2 ± 2.0 for uniform noise and 31.8 ± 7.1 for clean images.
 """
 
-from harness.config.domains import times, uniform, within
+from harness.config.search_domains import times, uniform, within
 from harness.config.space import Space, grid
 
 SALIENCY = ("guided_backprop", "smoothgrad", "guided_gradcam_pp", "integrated_gradients")

@@ -4,7 +4,7 @@ Compared: the schedule of the share of random signs. Tuned: alpha10 on the ablat
 budget covers a part of the 24 grid points; --trials 24 or more covers nearly all.
 """
 
-from harness.config.domains import choice, times
+from harness.config.search_domains import choice, times
 from harness.config.space import Space
 
 SPACE = Space(

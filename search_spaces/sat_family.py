@@ -4,7 +4,7 @@ Maps are boxes or masks where the data has them (shapes, Tiny-ImageNet), else Sm
 eps, the share of random signs, the learning rate.
 """
 
-from harness.config.domains import times, uniform, within
+from harness.config.search_domains import times, uniform, within
 from harness.config.space import Space
 
 SPACE = Space(

@@ -1,6 +1,6 @@
 """Does everything run? Two methods, two short trials each, one seed; half a minute on two cores."""
 
-from harness.config.domains import within
+from harness.config.search_domains import within
 from harness.config.space import Space
 
 SPACE = Space(

@@ -3,7 +3,7 @@
 Tuned: optimiser settings. The baseline of every other space at the same budget.
 """
 
-from harness.config.domains import choice, within
+from harness.config.search_domains import choice, within
 from harness.config.space import Space
 
 SPACE = Space(

@@ -4,7 +4,7 @@ Compared: TRADES and the control that replaces half of its attacks by noise. Tun
 Zhang et al. 2019), eps, learning rate.
 """
 
-from harness.config.domains import log, times, within
+from harness.config.search_domains import log, times, within
 from harness.config.space import Space
 
 SPACE = Space(

@@ -4,7 +4,7 @@ Compared: TRADES, TRADES with noise in place of half of its attacks, TRADES-SAT 
 adversarial teacher. Tuned: beta, the share of random signs, eps, the learning rate.
 """
 
-from harness.config.domains import log, times, uniform, within
+from harness.config.search_domains import log, times, uniform, within
 from harness.config.space import Space
 
 SPACE = Space(

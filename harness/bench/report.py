@@ -22,7 +22,7 @@ import optuna
 import torch
 
 from harness import tune
-from harness.config.domains import format_setting
+from harness.config.setting_text import format_setting
 from harness.config.trial import build
 from harness.data import datasets
 from harness.evaluation import gallery, suites
@@ -98,7 +98,7 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, studies = optuna.storages.InMemoryStorage(), []
     for order, (name, cell) in enumerate(planned.studies.items()):
-        searched = {path: format_setting(path, domain) for path, domain in cell.search.items()}
+        searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(name, cell.name, tune._study_tags(planned, cell, order), searched)
         studies.append(Study(name, planned.space, cell, trials, storage, 0))
     source = SweepJobs(studies, seeds, tracker.on_winners, tracker.is_complete)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.config.domains import Domain, Times, Within
+from harness.config.search_domains import Domain, Relative
 from harness.config.space import Cell, Space
 from harness.config.trial import Trial, build, has_setting
 from harness.errors import UserError, unknown_name
@@ -92,11 +92,11 @@ def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
     return ", ".join([base, *changes])
 
 
-def _check_published(name: str, path: str, trial: Trial, domain: Domain) -> None:
+def _check_published(name: str, path: str, trial: Trial, domain: Domain | Relative) -> None:
     """Raise `UserError` for a domain around the published value, where that is no positive number."""
     value = trial.flat()[path]
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-    if isinstance(domain, (Times, Within)) and not number:
+    if isinstance(domain, Relative) and not number:
         raise UserError(
             f"cell {name!r} cannot search {path} around its default {value!r}; fix it, such as --set {path}=0.1"
         )

@@ -13,7 +13,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.config.domains import Choice, Domain, Log, Uniform, format_setting
+from optuna.distributions import FloatDistribution
+
+from harness.config import search_domains
+from harness.config.search_domains import Domain, Relative
+from harness.config.setting_text import format_setting
 from harness.config.trial import Trial, build, check_settings_used, has_setting
 from harness.errors import UserError, one_line
 from harness.evaluation.scores import NOT_PERCENT
@@ -35,7 +39,7 @@ class Cell:
 
     name: str
     trial: Trial
-    search: dict[str, Uniform | Log | Choice]
+    search: dict[str, Domain]
     settings: dict[str, object]
     control: bool = False
     data: str = "digits"
@@ -62,7 +66,7 @@ class Space:
 
     base: dict[str, object]
     compare: dict[str, dict[str, object]]
-    search: dict[str, Domain]
+    search: dict[str, Domain | Relative]
     goal: str | tuple[str, ...] = "val/robust"
     floor: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
@@ -107,8 +111,7 @@ class Space:
             trial = build(settings)
             check_settings_used(trial, overrides)
             search = {p: d for p, d in self.search.items() if has_setting(trial, p) and p not in overrides}
-            search = {p: d.resolve(trial.flat()[p]) for p, d in search.items()}
-            _check_domains(name, trial, settings, search)
+            search = {p: _resolved(name, trial, settings, p, d) for p, d in search.items()}
             cells.append(Cell(name, trial, search, settings, name in self.controls, trial.data.name))
         for path in unused:  # a path that no cell has: `build` raises with the nearest name
             build({**self.base, **next(iter(reversed(self.compare.values()))), path: overrides[path]})
@@ -116,21 +119,25 @@ class Space:
 
     def digest(self, cell: Cell) -> str:
         """Hash of a study, eight hex digits: fixed settings, domains, goals and halving, without budgets."""
-        searched = {path: repr(domain) for path, domain in cell.search.items()}
+        searched = {path: search_domains.digest_text(domain) for path, domain in cell.search.items()}
         text = json.dumps([cell.trial.key, searched, self.goals, self.floor, self.halving], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _check_domains(name: str, trial: Trial, settings: Mapping[str, object], search: Mapping[str, Domain]) -> None:
-    """Raise `UserError` unless each domain gives valid trials and contains the published value."""
-    for path, domain in search.items():
-        for value in domain.examples():
-            try:
-                build({**settings, path: value})
-            except UserError as error:
-                raise UserError(f"cell {name!r} cannot search {path}: {one_line(error)}") from None
-        if not domain.contains(trial.flat()[path]):
-            inside = format_setting(path, domain)
-            raise UserError(
-                f"cell {name!r} searches {path} in {inside}; the published {trial.flat()[path]!r} is outside"
-            )
+def _resolved(
+    cell: str, trial: Trial, settings: Mapping[str, object], path: str, declared: Domain | Relative
+) -> Domain:
+    """The search domain of a cell. Raises `UserError` unless it gives valid trials and contains the published value."""
+    published = trial.flat()[path]
+    try:
+        domain = search_domains.resolve(declared, published)
+        for value in search_domains.examples(domain):
+            build({**settings, path: value})
+        if isinstance(domain, FloatDistribution) and type(published) is int:
+            raise UserError("it is a whole number, so search it by integer(low, high)")
+    except UserError as error:
+        raise UserError(f"cell {cell!r} cannot search {path}: {one_line(error)}") from None
+    if not search_domains.contains(domain, published):
+        inside = format_setting(trial, path, domain)
+        raise UserError(f"cell {cell!r} searches {path} in {inside}; the published {published!r} is outside")
+    return domain

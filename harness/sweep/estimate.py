@@ -37,16 +37,15 @@ def estimate_cost(planned: Plan, workspace) -> str:
 
 def dry_run(planned: Plan, workspace) -> str:
     """Text of --dry-run: cells, domains, number of trials, estimated cost."""
-    from harness.config.domains import format_setting
+    from harness.config.setting_text import format_setting
 
     lines = [f"{planned.space_name} on {planned.data}: {cli.summary(planned.space_name)}", ""]
     for cell in planned.studies.values():
         control = "  (control)" if cell.control else ""
         lines.append(f"{cell.name}{control}: {cell.trial.model}, {cell.trial.epochs} epochs")
         for path, value in cell.published().items():
-            lines.append(
-                f"    {path:<16} {format_setting(path, cell.search[path])}; published {format_setting(path, value)}"
-            )
+            inside, published = (format_setting(cell.trial, path, one) for one in (cell.search[path], value))
+            lines.append(f"    {path:<16} {inside}; published {published}")
     cells = len(planned.studies)
     least = "at least " if len(planned.space.goals) > 1 else ""  # every trial of a Pareto front is repeated
     lines += [

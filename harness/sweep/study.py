@@ -5,13 +5,13 @@ with the value and epoch of that rung; only trials of full length are COMPLETE a
 """
 
 import math
+from collections.abc import Mapping
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.config.domains import Choice, Log, Uniform
+from harness.config.search_domains import distributions, from_params, to_params
 from harness.config.space import Cell, Space
 from harness.config.trial import Trial
 from harness.errors import UserError
@@ -25,19 +25,12 @@ from harness.training.epoch_metrics import EpochMetrics
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def distribution(domain: Uniform | Log | Choice) -> BaseDistribution:
-    """Convert a domain to an Optuna distribution."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
-    return FloatDistribution(domain.low, domain.high, log=isinstance(domain, Log))
-
-
 class Study:
     """The Optuna study of one cell. budget: number of trials."""
 
     def __init__(self, name: str, space: Space, cell: Cell, budget: int, storage: BaseStorage, seed: int):
         self.name, self.cell, self.budget, self.goals, self.floor = name, cell, budget, space.goals, space.floor
-        self._domains = {path: distribution(d) for path, d in cell.search.items()}
+        self._distributions = distributions(cell.search)
         self._optuna = optuna.create_study(
             study_name=name,
             storage=storage,
@@ -48,8 +41,9 @@ class Study:
         self._running: dict[int, optuna.trial.Trial] = {}
         self._reported: dict[int, set[int]] = {}
         self._unfinished = self._interrupted()
-        if not any(t.state == TrialState.WAITING or t.params == cell.published() for t in self._optuna.trials):
-            self._optuna.enqueue_trial(cell.published())
+        published = to_params(cell.search, cell.published())
+        if not any(t.state == TrialState.WAITING or t.params == published for t in self._optuna.trials):
+            self._optuna.enqueue_trial(published)
         self._started = len(self._finished()) + len(self._unfinished)
         self._seed = seed
 
@@ -64,7 +58,7 @@ class Study:
         """Trials that an earlier run left RUNNING, to be resumed; incomplete proposals are marked FAIL."""
         trials = []
         for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if set(frozen.params) == set(self._domains):
+            if set(frozen.params) == set(self._distributions):
                 trials.append(going_on(self._optuna, frozen))
                 self._reported[frozen.number] = set(frozen.intermediate_values)
             else:
@@ -73,7 +67,10 @@ class Study:
 
     def _finished(self) -> list[FrozenTrial]:
         trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
-        return [t for t in trials if set(t.params) == set(self._domains)]
+        return [t for t in trials if set(t.params) == set(self._distributions)]
+
+    def _trial(self, params: Mapping[str, object]) -> Trial:
+        return self.cell.proposed(from_params(self.cell.search, params))
 
     def remaining(self) -> int:
         """Number of trials to resume or to propose."""
@@ -94,11 +91,11 @@ class Study:
             proposal = self._unfinished.pop(0)
         elif self._started < self.budget:
             self._optuna.sampler = self._sampler()
-            proposal = self._optuna.ask(self._domains)
+            proposal = self._optuna.ask(self._distributions)
             self._started += 1
         else:
             return None
-        trial = self.cell.proposed(proposal.params)
+        trial = self._trial(proposal.params)
         proposal.set_user_attr("key", trial.key)
         self._running[proposal.number] = proposal
         return Job(self.name, "search", proposal.number, trial)
@@ -133,5 +130,5 @@ class Study:
 
     def winners(self) -> list[Trial]:
         """The cell's winners, without duplicates; see `harness.sweep.winners`."""
-        proposed = [self.cell.proposed(t.params) for t in select_winners(self._finished())]
+        proposed = [self._trial(t.params) for t in select_winners(self._finished())]
         return list({trial.key: trial for trial in proposed}.values())

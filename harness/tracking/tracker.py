@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.config.domains import format_setting
+from harness.config.setting_text import format_setting
 from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.scores import Score
@@ -280,7 +280,7 @@ def _run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) 
     title = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"
     title += " (the published setting)" if job.role == "search" and job.number == 0 else ""
     values = {path: value for path, value in job.trial.flat().items() if path in searched}
-    settings = ", ".join(f"`{path}` {format_setting(path, value)}" for path, value in values.items())
+    settings = ", ".join(f"`{path}` {format_setting(job.trial, path, value)}" for path, value in values.items())
     lines = [f"{title} of **{cell}**{f': {settings}' if settings else ''}.", f"It is {outcome.state}"]
     lines[1] += f" after {outcome.epoch} epochs{f': {outcome.reason}' if outcome.reason else ''}."
     if outcome.result and outcome.result.checks:

@@ -3,18 +3,16 @@
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
 
+from harness.config.search_domains import Choices, Domain, Ordered
 from reports.analyse import counted_runs
 from reports.analyse.columns import is_missing
 from reports.analyse.curves import searched_trials, to_number
-from reports.analyse.domain_tags import Domain, domain
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+from reports.analyse.search_domain_tags import domain
 
 # Simulated searches in which one of three hyperparameters (four choices, a range, a log range) explains 80 % of the
 # variance within cells, linearly or with an interior peak: 30 trials of one to ten cells rank it first in 92 to 98 %;
@@ -86,9 +84,7 @@ def _ped_anova(finished: pd.DataFrame, paths: list[str], values: pd.Series) -> d
         optuna.logging.set_verbosity(verbosity)
 
 
-def _frozen(row: dict, paths: list[str], value: float) -> "FrozenTrial":
-    from optuna.trial import create_trial
-
+def _frozen(row: dict, paths: list[str], value: float) -> FrozenTrial:
     params: dict[str, float | str] = {}
     distributions: dict[str, BaseDistribution] = {}
     for path in paths:
@@ -98,21 +94,22 @@ def _frozen(row: dict, paths: list[str], value: float) -> "FrozenTrial":
     return create_trial(value=value, params=params, distributions=distributions)
 
 
-def _distribution(searched: Domain) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if searched.choices:
+def _distribution(searched: Domain) -> BaseDistribution:
+    if isinstance(searched, CategoricalDistribution):
         return CategoricalDistribution(tuple(dict.fromkeys(map(str, searched.choices))))
-    return FloatDistribution(searched.low, searched.high, log=searched.log)
+    return searched.index if isinstance(searched, Ordered) else searched
 
 
 def _within(searched: Domain, text: str) -> float | str | None:
     """A setting's text as a value of `_distribution`, None if it is outside the domain."""
     value = to_number(text)
-    if not searched.choices:
-        return None if math.isnan(value) else min(max(value, searched.low), searched.high)  # its text has nine digits
-    for choice in searched.choices:
+    if not isinstance(searched, Choices):
+        if math.isnan(value):
+            return None
+        inside = min(max(value, searched.low), searched.high)  # its text has nine digits
+        return int(inside) if isinstance(searched, IntDistribution) else inside
+    for index, choice in enumerate(searched.choices):
         number = isinstance(choice, int | float) and not isinstance(choice, bool)
         if math.isclose(choice, value, rel_tol=1e-6) if number else str(choice) == text:
-            return str(choice)
+            return index if isinstance(searched, Ordered) else str(choice)
     return None

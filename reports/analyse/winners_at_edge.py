@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.config.search_domains import Choices, Domain, FloatDistribution
 from reports.analyse import counted_runs
 from reports.analyse.curves import searched_trials, to_number
-from reports.analyse.domain_tags import Domain, domain
+from reports.analyse.search_domain_tags import domain
 
 MARGIN = 0.05  # fraction of a range's width that counts as its edge
 ORDERED = 3  # minimum number of numeric choices for the first and the last to be edges
@@ -64,7 +65,7 @@ def _side(searched: Domain, value: float) -> str:
     """At which end of the domain a value lies, `low` or `high`; "" for neither, or if the end cannot be moved."""
     if math.isnan(value):
         return ""
-    if searched.choices:
+    if isinstance(searched, Choices):
         if not all(isinstance(c, int | float) and not isinstance(c, bool) for c in searched.choices):
             return ""
         low, high = min(searched.choices), max(searched.choices)
@@ -80,7 +81,7 @@ def _side(searched: Domain, value: float) -> str:
         value = max(value, low) if searched.log else value  # text has nine digits; the logarithm needs a value > 0
         position = (scale(value) - scale(low)) / (scale(high) - scale(low))
         at_low, at_high = position <= MARGIN + 1e-9, position >= 1 - MARGIN - 1e-9
-        share = not searched.log and low >= 0 and high == 1
+        share = isinstance(searched, FloatDistribution) and not searched.log and low >= 0 and high == 1
     if at_low:
         return "" if low == 0 else "low"
     return "high" if at_high and not share else ""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports.analyse import counted_runs, domain_tags, rung_agreement
+from harness.config.search_domains import Domain, Range, examples
+from reports.analyse import counted_runs, rung_agreement, search_domain_tags
 from reports.analyse import importance as analyse_importance
 from reports.analyse.columns import control_of, finished, goals, is_missing, shown
 from reports.analyse.curves import curve, epoch_seconds
@@ -151,7 +152,7 @@ def hyperparameters(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Figur
         drawings = []
         for cell, rows in _cells(runs, leaderboard).items():
             trials = search[search["cell"] == cell]
-            domain = domain_tags.domain(next(iter(trials[f"space:{path}"].dropna()), None))
+            domain = search_domain_tags.domain(next(iter(trials[f"space:{path}"].dropna()), None))
             score_of = {"complete": goal, "pruned": last}
             known = trials.reindex(columns=["state", f"param:{path}", goal, last])
             points = [_point(path, run, score_of[run["state"]]) for run in known.to_dict("records")]
@@ -189,14 +190,14 @@ def _value(path: str, text: object) -> float | str | None:
     return value * 255 if number_format.in_255ths(path) else value
 
 
-def _axis(path: str, domain: domain_tags.Domain) -> dict[str, object]:
+def _axis(path: str, domain: Domain) -> dict[str, object]:
     """Axis options from a numeric domain; empty for other domains."""
     factor = 255 if number_format.in_255ths(path) else 1
-    numbers = [c for c in domain.choices if isinstance(c, int | float) and not isinstance(c, bool)]
-    if domain.choices and len(numbers) < len(domain.choices):
+    values = examples(domain)
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return {}
-    low, high = (min(numbers), max(numbers)) if numbers else (domain.low, domain.high)
-    return {"low": low * factor, "high": high * factor, "log": domain.log, "unit": "/255" if factor != 1 else ""}
+    log, unit = isinstance(domain, Range) and domain.log, "/255" if factor != 1 else ""
+    return {"low": min(values) * factor, "high": max(values) * factor, "log": log, "unit": unit}
 
 
 def importance(runs: pd.DataFrame) -> Figure:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from reports.analyse import domain_tags, winners_at_edge
+from harness.config.search_domains import Choices, Domain
+from reports.analyse import winners_at_edge
 from reports.analyse.columns import finished
 from reports.present import figures, number_format, reliability, tables
 from reports.present.figures import Figure, Spread
@@ -92,9 +93,9 @@ def edges(runs: pd.DataFrame) -> Table:
     return Table("edges", "Winners at the edge of the search domain", columns, rows, remark)
 
 
-def _domain_text(path: str, domain: domain_tags.Domain) -> str:
+def _domain_text(path: str, domain: Domain) -> str:
     """Format a search domain: `0.01 to 0.1, log`, `4/255, 8/255`."""
-    if domain.choices:
+    if isinstance(domain, Choices):
         return ", ".join(number_format.setting(path, repr(value)) for value in domain.choices)
     ends = f"{number_format.setting(path, repr(domain.low))} to {number_format.setting(path, repr(domain.high))}"
     return ends + (", log" if domain.log else "")

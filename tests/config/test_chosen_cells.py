@@ -4,7 +4,7 @@ import pytest
 
 from harness import cli
 from harness.config.chosen_cells import choose
-from harness.config.domains import times, within
+from harness.config.search_domains import times, within
 from harness.config.space import Space
 from harness.config.trial import build
 from harness.errors import UserError

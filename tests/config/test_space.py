@@ -3,7 +3,7 @@
 import pytest
 
 from harness import cli
-from harness.config.domains import Choice, choice, log, times, uniform, within
+from harness.config.search_domains import choice, contains, integer, log, resolve, times, uniform, within
 from harness.config.space import Space, grid
 from harness.errors import UserError
 
@@ -18,7 +18,7 @@ def test_contract(name, data):
     for cell in cells:
         assert cell.trial.data.name == data
         assert cell.proposed(cell.published()) == cell.trial
-        assert all(domain.contains(cell.published()[path]) for path, domain in cell.search.items())
+        assert all(contains(domain, cell.published()[path]) for path, domain in cell.search.items())
     assert cli.summary(name).endswith(("?", "?)", ".", ")"))
 
 
@@ -32,8 +32,8 @@ def test_controls_have_only_the_domains_that_they_have_a_path_for():
 
 def test_times_is_the_published_ablation_grid():
     cell = next(c for c in cli.space("sat_alpha").cells({"data": "cifar100"}))
-    assert cell.search["method.eps"].values == pytest.approx((2 / 255, 4 / 255, 8 / 255, 16 / 255))
-    assert cell.search["method.alpha10"] == Choice((0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    assert cell.search["method.eps"].choices == pytest.approx((2 / 255, 4 / 255, 8 / 255, 16 / 255))
+    assert cell.search["method.alpha10"] == choice(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def test_overrides_fix_a_path_in_every_cell_that_has_it():
@@ -68,6 +68,11 @@ def test_an_override_that_no_cell_has_is_a_mistake(overrides, words):
         ({"search": {"optim.lr": choice("fast")}}, ["optim.lr"]),
         ({"search": {"optim.lr": log(1, 2)}}, ["optim.lr", "outside"]),
         ({"search": {"epochs": choice(18, 2.5)}}, ["epochs"]),
+        ({"search": {"epochs": uniform(9, 36)}}, ["sat", "epochs", "integer(low, high)"]),
+        ({"search": {"epochs": integer(19, 36)}}, ["epochs", "19 to 36", "18 is outside"]),
+        ({"search": {"epochs": integer(0, 36)}}, ["epochs", "at least 1"]),
+        ({"search": {"method.schedule": within(3)}}, ["sat", "method.schedule", "'power'"]),
+        ({"search": {"measure.step": within(3)}}, ["sat", "measure.step", "logarithmic"]),
         ({"controls": ("nobody",)}, ["nobody"]),
         ({"compare": {"a": {"method": "stat"}}}, ["stat", "sat"]),
     ],
@@ -79,8 +84,8 @@ def test_a_wrong_space_does_not_come_into_being(change, words):
 
 
 def test_domains():
-    assert within(10).resolve(0.1) == log(0.01, 1.0)
-    assert times(0.5, 2).resolve(4).values == (2, 8)
+    assert resolve(within(10), 0.1) == log(0.01, 1.0)
+    assert resolve(times(0.5, 2), 4).choices == (2, 8)
     cells = grid("{a}-{b}", a=("x", (1, 2)), b=("y", (3,)))
     assert cells == {"1-3": {"x": 1, "y": 3}, "2-3": {"x": 2, "y": 3}}
 

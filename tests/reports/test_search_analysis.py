@@ -8,13 +8,20 @@ import optuna
 import pandas as pd
 import pytest
 import scipy.stats
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from harness.config.domains import choice, domain_as_json, log, uniform
+from harness.config.search_domains import choice, domain_as_json, integer, log, ordered, uniform
 from harness.errors import UserError
 from reports.analyse import curves as analyse_curves
-from reports.analyse import domain_tags, importance, other_selection_rules, rung_agreement, stats, winners_at_edge
+from reports.analyse import (
+    importance,
+    other_selection_rules,
+    rung_agreement,
+    search_domain_tags,
+    stats,
+    winners_at_edge,
+)
 from reports.analyse.curves import Gap
-from reports.analyse.domain_tags import Domain
 from reports.analyse.winners_at_edge import Edge
 
 EPS = domain_as_json(choice(0.25, 0.5, 1.0, 2.0))
@@ -70,11 +77,14 @@ def test_what_is_no_curve_is_refused(text):
 
 
 def test_domains_are_read_as_they_are_written():
-    assert domain_tags.domain(json.dumps(SHARE)) == Domain(0, 1)
-    assert domain_tags.domain(json.dumps(LR)) == Domain(0.01, 0.09, log=True)
-    assert domain_tags.domain(json.dumps(domain_as_json(choice("sign", True, 3)))) == Domain(choices=("sign", True, 3))
-    assert domain_tags.domain('{"choices": [[1, 2], [3]]}').choices == ((1, 2), (3,))
-    assert domain_tags.domain(None) is domain_tags.domain(math.nan) is domain_tags.domain("") is None
+    assert search_domain_tags.domain(json.dumps(SHARE)) == FloatDistribution(0, 1)
+    assert search_domain_tags.domain(json.dumps(LR)) == FloatDistribution(0.01, 0.09, log=True)
+    mixed = search_domain_tags.domain(json.dumps(domain_as_json(choice("sign", True, 3))))
+    assert mixed == CategoricalDistribution(("sign", True, 3))
+    assert search_domain_tags.domain('{"choices": [[1, 2], [3]]}').choices == ((1, 2), (3,))
+    assert (
+        search_domain_tags.domain(None) is search_domain_tags.domain(math.nan) is search_domain_tags.domain("") is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +92,7 @@ def test_domains_are_read_as_they_are_written():
 )
 def test_what_is_no_domain_is_refused(text):
     with pytest.raises(UserError, match="a domain"):
-        domain_tags.domain(text)
+        search_domain_tags.domain(text)
 
 
 # ---- edges
@@ -119,10 +129,15 @@ def test_what_is_no_domain_is_refused(text):
         ("sign", {"choices": ["sign", "median", "none"]}, ""),
         ("True", {"choices": [True, False]}, ""),
         ("1", {"choices": [1, 2, "none"]}, ""),
+        ("1", domain_as_json(integer(1, 9)), "low"),
+        ("2", domain_as_json(integer(1, 9)), ""),
+        ("9", domain_as_json(integer(1, 9, log=True)), "high"),
+        ("1", domain_as_json(integer(0, 1)), "high"),  # no share
+        ("0.5", domain_as_json(ordered(0.5, 1.0, 8.0)), "low"),
     ],
 )
 def test_the_rule_of_the_edge(value, space, side):
-    of = domain_tags.domain(json.dumps(space))
+    of = search_domain_tags.domain(json.dumps(space))
     expected = [Edge("pgd", "optim.lr", float(value), of, side)] if side else []
     assert winners_at_edge.edges(table(tuned(value, space))) == expected
 
@@ -197,6 +212,17 @@ def test_a_planted_hyperparameter_has_the_largest_share(path):
 def test_a_path_that_some_cells_search_can_be_the_important_one():
     runs = planted("method.alpha10", np.random.default_rng(0), cells=10, noise=0.1, only=range(5))
     assert importance.importance(runs).shares[0][0] == "method.alpha10"
+
+
+@pytest.mark.parametrize("domain", [ordered(0.25, 0.5, 1.0, 2.0), integer(1, 4), integer(1, 4, log=True)])
+def test_a_path_of_whole_numbers_or_of_an_order_can_be_the_important_one(domain):
+    runs = planted("method.eps", np.random.default_rng(0), cells=10, noise=0.1)
+    if domain != ordered(*EPS["choices"]):
+        whole = {f"{value:.9g}": str(1 + index) for index, value in enumerate(EPS["choices"])}
+        runs["param:method.eps"] = runs["param:method.eps"].map(whole)
+    runs["space:method.eps"] = json.dumps(domain_as_json(domain))
+    found = importance.importance(runs)
+    assert found.trials == 60 and found.shares[0][0] == "method.eps" and found.shares[0][1] > 0.5
 
 
 def test_one_cell_agrees_with_optuna_on_its_raw_goal():

@@ -1,10 +1,13 @@
 """The parts of a report: which there are, what the tables say, which runs may share a column."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from rows import PGD, STANDARD, attributed, child, family, seeds
 
+from harness.config.search_domains import domain_as_json, integer, log, ordered
 from harness.errors import UserError
 from reports.analyse import counted_runs
 from reports.analyse.leaderboard import build_leaderboard
@@ -157,6 +160,24 @@ def test_a_winner_at_the_edge_is_called_out():
     runs["space:method.eps"] = '{"choices": [0.1, 0.2, 0.3]}'
     table = sections.edges(runs)
     assert texts(table) == {"pgd": ["method.eps", "76.5/255", "high end", "25.5/255, 51/255, 76.5/255"]}
+
+
+@pytest.mark.parametrize(
+    ("domain", "path", "shown"),
+    [
+        (ordered(0.1, 0.2, 0.3), "method.eps", "25.5/255, 51/255, 76.5/255"),
+        (log(0.1, 0.3), "method.eps", "25.5/255 to 76.5/255, log"),
+        (integer(1, 3), "epochs", "1 to 3"),
+    ],
+)
+def test_every_kind_of_domain_is_shown_and_drawn(domain, path, shown):
+    values = ("0.1", "0.2", "0.3") if path == "method.eps" else ("1", "2", "3")
+    rows = [child("pgd", "search", i, **{"val/robust": 0.4 + i / 10, f"param:{path}": v}) for i, v in enumerate(values)]
+    rows += [row | {f"param:{path}": values[2]} for row in PGD]
+    runs = pd.DataFrame([row | {f"space:{path}": json.dumps(domain_as_json(domain))} for row in rows])
+    assert texts(sections.edges(runs))["pgd"][3] == shown
+    (figure,) = figures.hyperparameters(runs, build_leaderboard(runs))
+    assert figure.key == f"against-{path}" and len(figure.drawings) == 1
 
 
 # ---- which runs may stand side by side

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from harness.config.domains import choice, uniform, within
+from harness.config.search_domains import choice, uniform, within
 from harness.config.space import Space
 from harness.errors import UserError
 from harness.evaluation.scores import Score
