@@ -7,15 +7,20 @@ import hashlib
 import importlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import UserError, unknown_name
 from harness.storage.workspace import Workspace
 
+if TYPE_CHECKING:
+    from harness.config.space import Cell, Space
+
 SPACES = Path(__file__).parent.parent / "search_spaces"
 
 
-def parser(program: str, description: str, *, single: bool) -> argparse.ArgumentParser:
+def parser(program: str, description: str | None, *, single: bool) -> argparse.ArgumentParser:
     """The arguments of `harness.trial` (single) and `harness.tune`."""
     p = argparse.ArgumentParser(
         prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,16 +49,16 @@ def summary(space: str) -> str:
     return text.partition("\n")[0]
 
 
-def space(name: str):
+def space(name: str) -> "Space":
     """Import a space by name. Raises `UserError` with the nearest name."""
     if name not in spaces():
         raise unknown_name("space", name, spaces())
     return importlib.import_module(f"search_spaces.{name}").SPACE
 
 
-def overrides(arguments: argparse.Namespace) -> dict[str, object]:
+def overrides(arguments: argparse.Namespace) -> dict[str, str]:
     """Settings of `--data` and every `--set path=value`: dotted path -> value. Raises `UserError` for bad syntax."""
-    settings: dict[str, object] = {}
+    settings: dict[str, str] = {}
     for text in arguments.set:
         path, equals, value = text.partition("=")
         if not (path and equals):
@@ -68,12 +73,13 @@ def workspace(arguments: argparse.Namespace) -> Workspace:
     """The workspace of parsed arguments: absolute paths, created and writable."""
     chosen = local_workspace(arguments.out, device(arguments.device))
     root = arguments.data_root or os.environ.get("HARNESS_DATA", "data")
-    scratch = scratch_folder() if chosen.remote or "://" in root or getattr(arguments, "address", None) else None
     if "://" in root:
-        chosen = dataclasses.replace(chosen, data=scratch / f"data-{_uri_hash(root)}", remote_data=root.rstrip("/"))
+        data = scratch_folder() / f"data-{_uri_hash(root)}"
+        chosen = dataclasses.replace(chosen, data=data, remote_data=root.rstrip("/"))
     else:
         chosen = dataclasses.replace(chosen, data=Path(root).absolute())
-    return dataclasses.replace(chosen, scratch=scratch).writable()
+    shared = chosen.remote or chosen.remote_data or getattr(arguments, "address", None)
+    return dataclasses.replace(chosen, scratch=scratch_folder() if shared else None).writable()
 
 
 def local_workspace(out: str, device: str = "cpu") -> Workspace:
@@ -109,7 +115,7 @@ def device(requested: str | None) -> str:
     return requested
 
 
-def choose_cell(cells: list, name: str | None):
+def choose_cell(cells: Sequence["Cell"], name: str | None) -> "Cell":
     """The cell of that name, by default the first that is not a control. Raises `UserError` for an unknown name."""
     if name is None:
         return next((c for c in cells if not c.control), cells[0])

@@ -4,8 +4,10 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 NAMES = 24  # limit on the valid names listed in a message
+_Value = TypeVar("_Value")
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:([^\s/:@]*):\S*|[^\s/:@]+)@", re.IGNORECASE)
 _FIELD = re.compile(
     r"((?:(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|api_?key|access_?key|signature|odbc_connect)\w*|\bsig)"
@@ -22,15 +24,22 @@ class Diverged(ArithmeticError):
     """The training loss became NaN or infinite. The message names the epoch."""
 
 
-def unknown_name(kind: str, name: object, valid: Iterable[str]) -> UserError:
+def required(value: _Value | None, what: str) -> _Value:
+    """`value`, which cannot be None at this point. Raises `LookupError`, for a fault of the program, if it is."""
+    if value is None:
+        raise LookupError(f"there is no {what}")
+    return value
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """A `UserError` for an unknown name, with the nearest valid one."""
-    return UserError(f"{kind} {str(name)!r} is not known; {nearest(name, valid)}")
+    return UserError(f"{kind} {name!r} is not known; {nearest(name, valid)}")
 
 
-def nearest(name: object, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str]) -> str:
     """`did you mean 'x'?`, or a list of the valid names if none is similar."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(valid) - NAMES} more" if len(valid) > NAMES else ""

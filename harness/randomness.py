@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+SeedPart = int | float | str | tuple["SeedPart", ...]  # values whose repr is the same everywhere
 
-def derive_seed(*parts: object) -> int:
+
+def derive_seed(*parts: SeedPart) -> int:
     """A seed in [0, 2**63) from the repr of the parts, such as a seed, a purpose and an epoch."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 @contextlib.contextmanager
-def seeded(*parts: object, device: torch.device | str = "cpu") -> Iterator[None]:
+def seeded(*parts: SeedPart, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators with `derive_seed(*parts)`; their state is restored on exit.
 
     device: the accelerator in use. Only its generator and the CPU's are touched: asking for another one's state would
@@ -38,13 +40,13 @@ class PerImageRng:
     So neither batch size nor image order changes a score. seeds (B,) int64; results are on their device.
     """
 
-    def __init__(self, seeds: Tensor, stream: tuple[object, ...] = ()):
+    def __init__(self, seeds: Tensor, stream: tuple[SeedPart, ...] = ()):
         self.seeds, self._path, self.calls = seeds, stream, 0
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def stream(self, *parts: object) -> "PerImageRng":
+    def stream(self, *parts: SeedPart) -> "PerImageRng":
         """An independent stream for the same images, such as for a restart."""
         return PerImageRng(self.seeds, (*self._path, *parts))
 
@@ -69,7 +71,7 @@ class PerImageRng:
         """Poisson with mean `rate` (B, ...), of the same shape."""
         return self._filled(rate.cpu(), lambda row, rng: row.copy_(torch.poisson(row, generator=rng)))
 
-    def _filled(self, rows: Tensor, fill: Callable[[Tensor, torch.Generator], object]) -> Tensor:
+    def _filled(self, rows: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
         rows = rows.clone(memory_format=torch.contiguous_format)  # the order of the draws
         generator = torch.Generator()
         for i, seed in enumerate(self.seeds.tolist()):

@@ -11,7 +11,7 @@ gradients sets `second_order = True`.
 import dataclasses
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from harness.errors import unknown_name
 
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
     from harness.data.batches import Batch
 
+Setting = (
+    bool | int | float | str | tuple[int | float | str, ...] | None
+)  # the value of a hyperparameter, or other setting
+
 
 @runtime_checkable
 class Method(Protocol):
-    """Interface between a training method and the training loop."""
+    """Interface between a training method, a dataclass, and the training loop."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def loss(self, model: "nn.Module", batch: "Batch") -> "dict[str, Tensor]": ...
 
@@ -33,16 +39,17 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def make(name: str, **fields: object) -> Method:
+def make(name: str, **fields: Setting) -> Method:
     """Build the method of module `name`; `fields` override its published values. Raises `UserError` if unknown."""
     if name not in names():
         raise unknown_name("method", name, names())
     module = importlib.import_module(f"{__name__}.{name}")
-    (cls,) = (
+    classes: list[type[Method]] = [
         c
         for c in vars(module).values()
-        if dataclasses.is_dataclass(c) and isinstance(c, type) and c.__module__ == module.__name__
-    )
+        if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
+    ]
+    (cls,) = classes
     return cls(**fields)
 
 

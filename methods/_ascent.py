@@ -14,10 +14,14 @@ from harness.models import freezing
 class Ascending(Protocol):
     """A method with an objective for its perturbed image."""
 
-    eps: float
-    step: float
-    steps: int
-    crafting: Literal["train", "eval"]
+    @property
+    def eps(self) -> float: ...
+    @property
+    def step(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def crafting(self) -> Literal["train", "eval"]: ...
 
     def objective(self, model: nn.Module, batch: Batch) -> Callable[[Tensor], Tensor]: ...
 

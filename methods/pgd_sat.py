@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.errors import required
 from harness.setting_types import Share
 from methods.noise import uniform_noise
 from methods.pgd import PGD
@@ -34,4 +35,4 @@ class PGDSAT(PGD):
         if float(torch.rand(())) >= self.flip:
             return super().perturb(model, batch)
         x = uniform_noise(batch.x, self.eps) if self.start else batch.x
-        return saliency_step(x, batch.s, self.eps, self.share(batch))
+        return saliency_step(x, required(batch.s, "map"), self.eps, self.share(batch))

@@ -6,13 +6,14 @@ adversarial training by x - eps * m, where m is random signs at first and, incre
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.batches import Batch
+from harness.errors import required
 from harness.setting_types import Share, Strength
 
 Schedule = Literal["power", "constant", "linear", "cosine", "step"]
@@ -49,6 +50,17 @@ def saliency_step(x: Tensor, s: Tensor, eps: float, share: float) -> Tensor:
     return (x - eps * mixed_signs(s, x, share)).clamp_(0, 1)
 
 
+class MixesSigns(Protocol):
+    """A method whose share of random signs falls as training goes on."""
+
+    @property
+    def alpha10(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def per(self) -> Literal["epoch", "iteration"]: ...
+
+
 @dataclass(frozen=True)
 class SAT:
     """Cross-entropy on x - eps * m only.
@@ -65,11 +77,11 @@ class SAT:
     schedule: Schedule = "power"
     per: Literal["epoch", "iteration"] = "epoch"
 
-    def share(self, batch: Batch) -> float:
+    def share(self: MixesSigns, batch: Batch) -> float:
         """The share of random signs in this batch."""
         epoch = batch.epoch if self.per == "iteration" else math.floor(batch.epoch)
         return random_share(self.schedule, self.alpha10, epoch)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        z = saliency_step(batch.x, batch.s, self.eps, self.share(batch))
+        z = saliency_step(batch.x, required(batch.s, "map"), self.eps, self.share(batch))
         return {"ce": F.cross_entropy(model(z), batch.y)}

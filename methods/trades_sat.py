@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.batches import Batch
+from harness.errors import required
 from harness.setting_types import Share
 from methods.sat import SAT, Schedule, saliency_step
 from methods.trades import TRADES
@@ -30,4 +31,4 @@ class TRADESSAT(TRADES):
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         if float(torch.rand(())) >= self.flip:
             return super().perturb(model, batch)
-        return saliency_step(batch.x, batch.s, self.eps, self.share(batch))
+        return saliency_step(batch.x, required(batch.s, "map"), self.eps, self.share(batch))

@@ -14,7 +14,7 @@ def parse_value(path: str, value: object, kind: object) -> object:
         return parse_value(path, value, get_args(kind)[0])
     if origin is Literal:
         if value not in get_args(kind):
-            raise unknown_name(f"{path}:", value, [str(v) for v in get_args(kind)])
+            raise unknown_name(f"{path}:", str(value), [str(v) for v in get_args(kind)])
         return value
     if origin in (Union, types.UnionType):
         empty = value is None or (isinstance(value, str) and value.lower() == "none")
