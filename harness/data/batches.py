@@ -55,13 +55,13 @@ class Batches:
 
     def epoch(self, epoch: int, epochs: int) -> Iterator[Batch]:
         """The batches of one epoch. A last batch of one image is skipped: batch statistics need two."""
-        device = self.x.device
+        device, (height, width) = self.x.device, self.x.shape[-2:]
         order = torch.randperm(len(self.x), device=device)
         maps = self.maps[int(torch.randint(len(self.maps), ()))] if self.maps else None
         for i, index in enumerate(order.split(self.batch)):
             if len(index) < 2:
                 continue
-            crops = draw(self.augment, len(index), *self.x.shape[-2:], device, self.crop)
+            crops = draw(self.augment, len(index), height, width, device, self.crop)
             x = apply(self.augment, crops, self.x[index]).float().div_(255)
             y = self.y[index]
             if maps is None:

@@ -6,6 +6,7 @@
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Split:
         """The first n images, or all if n is 0."""
         return self._map_columns(lambda t: t[:n]) if n else self
 
-    def at(self, index: Tensor) -> "Split":
+    def at(self, index: Tensor | slice) -> "Split":
         """The images at these indices."""
         return self._map_columns(lambda t: t[index])
 
@@ -61,9 +62,9 @@ class Split:
     def to(self, device: str | torch.device) -> "Split":
         return self._map_columns(lambda t: t.to(device))
 
-    def _map_columns(self, change) -> "Split":
-        columns = {c: getattr(self, c) for c in _COLUMNS}
-        return Split(**{c: t if t is None else change(t) for c, t in columns.items()})
+    def _map_columns(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        boxes, masks = (None if t is None else change(t) for t in (self.boxes, self.masks))
+        return Split(change(self.x), change(self.y), boxes, masks)
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,10 @@ def load(source: DataSource, workspace: Workspace) -> Data:
             quarantine(folder)
             meta = None
         if meta is None:
-            _decode(reader, source, folder)
-            meta = read_json(folder / "meta.json")
+            meta = _decode(reader, source, folder)
     splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
     if source.crop:
-        _check_crop(source, splits["train"].x.shape[-2:])
+        _check_crop(source, *splits["train"].x.shape[-2:])
         splits |= {name: splits[name].cropped(source.crop) for name in ("val", "test")}
     return Data(**splits, classes=tuple(meta["classes"]), checksums=meta["checksums"])
 
@@ -119,13 +119,13 @@ def test_order(n: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(n)
 
 
-def _check_crop(source: DataSource, size: tuple[int, int]) -> None:
-    if source.crop > min(size):
-        raise UserError(f"data.crop {source.crop} is larger than the images of {source.name!r} ({size[1]}x{size[0]})")
+def _check_crop(source: DataSource, height: int, width: int) -> None:
+    if source.crop > min(height, width):
+        raise UserError(f"data.crop {source.crop} is larger than the images of {source.name!r} ({width}x{height})")
 
 
-def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> None:
-    """Read, check, split and store under `folder`, atomically: it appears complete or not at all."""
+def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> dict:
+    """Read, check, split and store under `folder`, atomically: it appears complete or not at all. Returns its meta."""
     raw = reader.read(source.size)
     _check(source.name, raw)
     raw = _match_channels(raw)
@@ -151,6 +151,7 @@ def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> None:
             write_json(temporary_folder / "meta.json", meta)
             shutil.rmtree(folder, ignore_errors=True)  # an incomplete older version
             temporary_folder.rename(folder)
+            return meta
     except OSError as error:
         where = str(folder.parent)
         raise UserError(f"cannot store data {source.name!r} under {where!r}: {error.strerror}") from None
@@ -181,9 +182,11 @@ def _check(name: str, raw: readers.Raw) -> None:
 def _match_channels(raw: readers.Raw) -> readers.Raw:
     """Repeat the channel of a greyscale part to three if the other part is in colour."""
     channels = max(raw.train.x.shape[1], raw.test.x.shape[1])
-    parts = {"train": raw.train, "test": raw.test}
-    grey = {n: p for n, p in parts.items() if p.x.shape[1] < channels}
-    return replace(raw, **{n: replace(p, x=p.x.repeat(channels, axis=1)) for n, p in grey.items()})
+    train, test = (
+        replace(part, x=part.x.repeat(channels, axis=1)) if part.x.shape[1] < channels else part
+        for part in (raw.train, raw.test)
+    )
+    return replace(raw, train=train, test=test)
 
 
 def checksum(x: np.ndarray, y: np.ndarray) -> str:

@@ -214,7 +214,9 @@ class DriverFiles:
 
     def pull(self, names: Iterable[str]) -> None:
         """Download files; a local file that starts with the remote content is ahead of it and stays."""
-        for name in names if self._store else ():
+        if self._store is None:
+            return
+        for name in names:
             remote, local = self._store.read(name), self._folder / name
             if remote is not None and not (local.exists() and local.read_bytes().startswith(remote)):
                 local.parent.mkdir(parents=True, exist_ok=True)
@@ -222,9 +224,10 @@ class DriverFiles:
 
     def push(self) -> None:
         """Upload changed files."""
+        if self._store is None:
+            return
         with self._lock:
-            names = self._names() if self._store else ()
-            contents = {n: (self._folder / n).read_bytes() for n in names if (self._folder / n).is_file()}
+            contents = {n: (self._folder / n).read_bytes() for n in self._names() if (self._folder / n).is_file()}
             for name, content in reversed(contents.items()):
                 if self._pushed.get(name) != content:
                     self._store.write(name, content)

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
 from harness.errors import UserError
 from harness.storage import files
 from harness.storage.weights import load_weights, save_weights
 from harness.training.epoch_metrics import EpochMetrics
 
 
-def save_checkpoint(path: Path, model, optimizer, average, rows: list[EpochMetrics]) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: Optimizer, average: AveragedModel | None, rows: list[EpochMetrics]
+) -> None:
     """Write a checkpoint atomically. rows: the metrics of all epochs so far."""
     state = {
         "model": model.state_dict(),
@@ -19,7 +25,9 @@ def save_checkpoint(path: Path, model, optimizer, average, rows: list[EpochMetri
     save_weights(path, state)
 
 
-def load_checkpoint(path: Path, model, optimizer, average) -> list[EpochMetrics]:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: Optimizer, average: AveragedModel | None
+) -> list[EpochMetrics]:
     """Load a checkpoint into model, optimiser and average. Returns the metrics of all epochs so far.
 
     Without a file they are empty; also for a corrupt file, which is quarantined. Raises `UserError` for a checkpoint of

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import methods
@@ -58,7 +59,16 @@ def fit(
     return result, rows
 
 
-def _epoch(model, method, batches: Batches, optim: Optim, optimizer, average, epoch: int, epochs: int) -> EpochMetrics:
+def _epoch(
+    model: nn.Module,
+    method: methods.Method,
+    batches: Batches,
+    optim: Optim,
+    optimizer: Optimizer,
+    average: AveragedModel | None,
+    epoch: int,
+    epochs: int,
+) -> EpochMetrics:
     """Train one epoch. Returns the mean of each loss term over the images, as `train/NAME`."""
     device = batches.x.device
     bf16 = uses_bf16(optim, device)

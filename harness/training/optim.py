@@ -21,7 +21,7 @@ def lr_factor(schedule: str, progress: float) -> float:
 
 def optimiser(optim: Optim, model: nn.Module) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW (Adam where weight decay is 0)."""
-    common = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
+    weights, lr, decay, momentum = model.parameters(), optim.lr, optim.weight_decay, optim.momentum
     if optim.name == "adam":
-        return torch.optim.AdamW(model.parameters(), **common)
-    return torch.optim.SGD(model.parameters(), momentum=optim.momentum, nesterov=optim.momentum > 0, **common)
+        return torch.optim.AdamW(weights, lr=lr, weight_decay=decay, fused=True)
+    return torch.optim.SGD(weights, lr=lr, weight_decay=decay, momentum=momentum, nesterov=momentum > 0, fused=True)

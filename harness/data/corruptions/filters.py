@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -55,7 +56,8 @@ def scale(x: Tensor) -> float:
 
 def base_size(x: Tensor) -> tuple[int, int]:
     """Height and width at which overlays are drawn: a shorter side of 32, or the image's own if smaller."""
-    return tuple(round(n / scale(x)) for n in x.shape[-2:])
+    height, width = (round(n / scale(x)) for n in x.shape[-2:])
+    return height, width
 
 
 def upsampled(layer: Tensor, x: Tensor) -> Tensor:
@@ -125,13 +127,14 @@ def disk(radius: float, alias: float) -> Tensor:
     span, soft = (1, 1) if radius <= 8 else (2, 2)
     reach = math.floor(radius) + span
     position = np.arange(-reach, reach + 1)
-    inside = np.float32(position[:, None] ** 2 + position[None] ** 2 <= radius**2)
+    inside = (position[:, None] ** 2 + position[None] ** 2 <= radius**2).astype(np.float32)
     weights = np.exp(-0.5 / alias**2 * np.arange(-soft, soft + 1) ** 2)
-    weights = np.float32(weights / weights.sum())
+    weights = (weights / weights.sum()).astype(np.float32)
     kernel = inside / inside.sum()
     for axis in (0, 1):
-        kernel = sum(np.roll(kernel, k, axis) * weights[k + soft] for k in range(-soft, soft + 1))
-    return torch.from_numpy(np.float64(kernel))
+        shifted = (np.roll(kernel, k, axis) * weights[k + soft] for k in range(-soft, soft + 1))
+        kernel = functools.reduce(operator.add, shifted)
+    return torch.from_numpy(kernel.astype(np.float64))
 
 
 def motion_blurred(x: Tensor, radius: float, sigma: float, angle: Tensor) -> Tensor:
@@ -140,12 +143,12 @@ def motion_blurred(x: Tensor, radius: float, sigma: float, angle: Tensor) -> Ten
     Positions on the line are whole pixels, and the border is repeated outside, as in ImageMagick.
     """
     weights = torch.exp(-0.5 / sigma**2 * torch.arange(2 * math.ceil(radius) + 1, dtype=torch.float64) ** 2)
-    weights = (weights / weights.sum()).tolist()
+    levels = (weights / weights.sum()).tolist()
     height, width = x.shape[-2:]
     row, column = grid(height, width, x.device)
     radians = angle.double().mul(math.pi / 180).view(-1, 1, 1)
     out = torch.zeros_like(x)
-    for k, weight in enumerate(weights):
+    for k, weight in enumerate(levels):
         if weight < 1e-6:  # below 8-bit resolution
             break
         dy, dx = ((k * part - 0.5).ceil().long() for part in (radians.sin(), radians.cos()))

@@ -84,7 +84,7 @@ def find(data: str, root: Path) -> Folder | None:
         return None
     paths = [Path(root, name) for name in (FOLDERS[data], FOLDERS[data].lower())]
     path = next((path for path in paths if path.is_dir()), None)
-    return path and Folder(path, _labels(path).shape[1])
+    return Folder(path, _labels(path).shape[1]) if path else None
 
 
 def _labels(path: Path) -> np.ndarray:

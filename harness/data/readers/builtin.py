@@ -1,6 +1,8 @@
 """Data sets without files: scikit-learn's digits, and synthetic shapes."""
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 
@@ -15,8 +17,8 @@ def digits(size: int) -> Raw:
     images, y = load_digits(return_X_y=True)
     x = resized(np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8), size)
     test = np.arange(len(y)) % 5 == 4
-    parts = [Part(x[selected], y[selected].astype(np.int64)) for selected in (~test, test)]
-    return Raw(*parts, classes=tuple("0123456789"))
+    train_part, test_part = (Part(x[selected], y[selected].astype(np.int64)) for selected in (~test, test))
+    return Raw(train_part, test_part, classes=tuple("0123456789"))
 
 
 def shapes(size: int, seed: int = 0) -> Raw:
@@ -34,7 +36,7 @@ def shapes(size: int, seed: int = 0) -> Raw:
     texture = _noise(rng, len(y), side, cell=4, level=48) + _noise(rng, len(y), side, cell=1, level=16)
     x = (np.where(masks[:, None], bright, dark) + texture).clip(0, 255).astype(np.uint8)
     everything = Part(x, y, boxes_around(masks), masks.astype(np.uint8))
-    return Raw(everything.take(np.s_[:train]), everything.take(np.s_[train:]), classes=tuple(SHAPES))
+    return Raw(everything.take(slice(train)), everything.take(slice(train, None)), classes=tuple(SHAPES))
 
 
 def _objects(rng: np.random.Generator, y: np.ndarray, side: int) -> np.ndarray:
@@ -60,8 +62,8 @@ def _noise(rng: np.random.Generator, n: int, side: int, cell: int, level: int) -
     noise = rng.integers(-level, level + 1, (n, 3, cells, cells), dtype=np.int32)
     noise = noise.repeat(cell, 2).repeat(cell, 3)
     # Linear interpolation as a box filter as wide as a cell; in integers, so exact.
-    noise = sum(noise[:, :, i : i + side] for i in range(cell))
-    return sum(noise[..., i : i + side] for i in range(cell)) // cell**2
+    noise = reduce(operator.add, (noise[:, :, i : i + side] for i in range(cell)))
+    return reduce(operator.add, (noise[..., i : i + side] for i in range(cell))) // cell**2
 
 
 def _minimum(u: np.ndarray, v: np.ndarray) -> np.ndarray:

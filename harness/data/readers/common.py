@@ -29,7 +29,7 @@ class Part:
         """The columns that are not None."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
-    def take(self, index: np.ndarray) -> "Part":
+    def take(self, index: np.ndarray | slice) -> "Part":
         return Part(**{name: array[index] for name, array in self.columns().items()})
 
 
@@ -54,7 +54,7 @@ def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:
     """Fingerprint: the reader's `version`, and a digest of file names below `folder`, sizes and modification times."""
     digest = hashlib.sha256()
     start = len(os.fspath(folder))
-    for path in sorted(map(os.fspath, files)):
+    for path in sorted(os.fspath(file) for file in files):
         try:
             status = os.stat(path)
         except OSError as error:

@@ -66,13 +66,15 @@ def read_17(folder: Path, size: int) -> Raw:
     Their choice of 72 depended on the file order of their disk. Here the classes are shuffled in turn by one NumPy
     generator of seed 0. An image without a trimap has a mask that is unknown throughout.
     """
-    rng, (train, test) = np.random.default_rng(0), ([], [])
+    rng = np.random.default_rng(0)
+    train: list[Listed] = []
+    test: list[Listed] = []
     for y in range(len(KINDS)):
         numbers = y * _PER_CLASS + 1 + rng.permutation(_PER_CLASS)
         for part, indices in ((train, numbers[:_TRAIN]), (test, numbers[_TRAIN:])):
             names = [f"image_{i:04}" for i in sorted(indices)]
             part += [(folder / "jpg" / f"{name}.jpg", y, folder / "trimaps" / f"{name}.png") for name in names]
-    return Raw(*(_part(listed, size, trimap_mask) for listed in (train, test)), classes=KINDS)
+    return Raw(_part(train, size, trimap_mask), _part(test, size, trimap_mask), KINDS)
 
 
 def read_102(folder: Path, size: int) -> Raw:
@@ -85,8 +87,12 @@ def read_102(folder: Path, size: int) -> Raw:
     if unknown:
         raise UserError(f"{str(sets)!r} names image {unknown[0]}, but {len(y)} images have a label")
     jpg, segmim = folder / "jpg", folder / "segmim"
-    listed = [[(jpg / f"image_{i:05}.jpg", y[i - 1], segmim / f"segmim_{i:05}.jpg") for i in p] for p in (train, test)]
-    return Raw(*(_part(images, size, nonblue_mask) for images in listed), classes=_names(int(y.max()) + 1))
+
+    def part(numbers: list[int]) -> Part:
+        listed = [(jpg / f"image_{i:05}.jpg", y[i - 1], segmim / f"segmim_{i:05}.jpg") for i in numbers]
+        return _part(listed, size, nonblue_mask)
+
+    return Raw(part(train), part(test), _names(int(y.max()) + 1))
 
 
 def trimap_mask(x: np.ndarray) -> np.ndarray:

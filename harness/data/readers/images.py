@@ -23,7 +23,7 @@ _LARGE = 4096  # bytes per encoded image above which decoding in threads pays of
 
 def nonblack_mask(x: np.ndarray) -> np.ndarray:
     """Mask (H, W) uint8 from an image (C, H, W): 0 where black, else 1."""
-    return (x > 0).any(0).astype(np.uint8)
+    return np.any(x > 0, axis=0).astype(np.uint8)
 
 
 class Encoded(NamedTuple):
@@ -64,13 +64,14 @@ def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
 
 
 def _decode(encoded: Encoded, size: int) -> Sample:
-    where, data, y, box, mask, to_mask = encoded
+    where, data, y, box, encoded_mask, to_mask = encoded
+    mask = None
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             x = pixels(image, size)
             box = box and scaled(box, *image.size, size)
-        if mask is not None:
-            with Image.open(io.BytesIO(mask), formats=FORMATS) as image:
+        if encoded_mask is not None:
+            with Image.open(io.BytesIO(encoded_mask), formats=FORMATS) as image:
                 mask = to_mask(pixels(image, size, Image.Resampling.NEAREST))
             if mask.shape != x.shape[1:]:
                 raise ValueError("its mask has another size")
@@ -110,7 +111,7 @@ def scaled(box: Box, width: int, height: int, size: int) -> Box:
 
 def boxes_around(masks: np.ndarray) -> np.ndarray:
     """Bounding boxes (N, 4) int16 of non-empty masks (N, H, W)."""
-    sides = masks.any(1), masks.any(2)  # columns and rows with mask pixels
+    sides = np.any(masks, axis=1), np.any(masks, axis=2)  # columns and rows with mask pixels
     first = [side.argmax(1) for side in sides]
     last = [side.shape[1] - 1 - side[:, ::-1].argmax(1) for side in sides]
     return np.stack(first + last, 1).astype(np.int16)

@@ -65,22 +65,23 @@ def _shards(folder: Path) -> dict[str, list[Path]]:
 
 
 def _read(train: list[Path], test: list[Path], size: int) -> Raw:
-    parts, classes = zip(*(_part(paths, size) for paths in (train, test)), strict=True)
-    named = {names for names in classes if names}
+    (train_part, train_names), (test_part, test_names) = _part(train, size), _part(test, size)
+    named = {names for names in (train_names, test_names) if names}
     if len(named) > 1:
-        counts = " and ".join(str(len(names)) for names in classes)
+        counts = " and ".join(str(len(names)) for names in (train_names, test_names) if names)
         raise UserError(f"{str(train[0].parent)!r}: train and test have different classes ({counts} of them)")
     if named:
-        return Raw(*parts, classes=named.pop())
-    count, rows = int(parts[0].y.max()) + 1, len(parts[0].y)
+        return Raw(train_part, test_part, named.pop())
+    count, rows = int(train_part.y.max()) + 1, len(train_part.y)
     if count > rows:
         raise UserError(f"{str(train[0].parent)!r} has labels up to {count - 1}, but {rows} training images")
-    return Raw(*parts, classes=tuple(map(str, range(count))))
+    return Raw(train_part, test_part, tuple(map(str, range(count))))
 
 
 def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
     """One part, and its class names if the files have them."""
-    rows, columns = 0, None
+    rows = 0
+    columns: Columns | None = None
     for path in paths:
         with _opened(path) as file:
             rows += file.metadata.num_rows
@@ -88,7 +89,7 @@ def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
         if columns not in (None, found_columns):
             raise UserError(f"{str(path)!r} has other columns or classes than {paths[0].name!r}")
         columns = found_columns
-    if not rows:
+    if columns is None or not rows:
         raise UserError(f"{str(paths[0])!r} has no rows")
     encoded = (row for path in paths for row in _rows(path, columns))
     return stack(decoded(encoded, size), rows), columns.classes
@@ -183,9 +184,9 @@ def _values(batch: pa.RecordBatch, name: str | None) -> list:
     return column.to_pylist()
 
 
-def _box(box: object, where: str) -> Box:
-    numbers = isinstance(box, list) and all(isinstance(c, int | float) and abs(c) < 2**31 for c in box)
-    if not numbers or len(box) != 4:
+def _box(box: list[float | None] | None, where: str) -> Box:
+    corners = [c for c in box or () if c is not None and abs(c) < 2**31]
+    if box is None or not len(corners) == len(box) == 4:
         raise UserError(f"{where} has no box of four numbers x1, y1, x2, y2 but {box!r}")
-    x1, y1, x2, y2 = (int(np.floor(c)) for c in box)
+    x1, y1, x2, y2 = (int(np.floor(c)) for c in corners)
     return x1, y1, x2, y2

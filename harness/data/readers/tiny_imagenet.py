@@ -42,8 +42,8 @@ def _read(folder: Path, size: int) -> Raw:
     train = [image for y, class_folder in enumerate(folders) for image in _class(class_folder, y)]
     labels = {wnid: y for y, wnid in enumerate(wnids)}
     test = [_annotated(folder, line, labels) for line in lines(folder / _VAL, 2)]
-    parts = [_part(images, folder, size) for images in (train, test)]
-    return Raw(*parts, classes=tuple(words.get(wnid, wnid) for wnid in wnids))
+    classes = tuple(words.get(wnid, wnid) for wnid in wnids)
+    return Raw(_part(train, folder, size), _part(test, folder, size), classes)
 
 
 Listed = tuple[Path, int, Box | None]  # an image, its label, its box

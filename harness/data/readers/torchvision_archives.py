@@ -1,16 +1,19 @@
 """Read CIFAR-10, CIFAR-100, SVHN and GTSRB by torchvision, from files already downloaded."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
-from harness.data.readers.common import Raw, Reader, contents, stamp
+from harness.data.readers.common import Part, Raw, Reader, contents, stamp
 from harness.data.readers.images import Encoded, Sample, decoded, pixels, stack
 from harness.errors import UserError, one_line
+
+Arguments = Mapping[str, bool | str]  # by which torchvision selects a part
 
 
 class Archive(NamedTuple):
@@ -18,8 +21,16 @@ class Archive(NamedTuple):
 
     kind: str
     marks: tuple[str, ...]
-    parts: tuple[dict[str, object], dict[str, object]]
+    parts: tuple[Arguments, Arguments]
     classes: int
+
+
+class Images(Protocol):
+    """A data set of torchvision: images with labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
 
 
 _TRAIN = {"train": True}, {"train": False}
@@ -51,7 +62,7 @@ def download_command(name: str, folder: Path) -> str:
     return f'python -c "from harness.models.torchvision_import import torchvision; d = torchvision.datasets; {calls}"'
 
 
-def _as_arguments(arguments: dict[str, object]) -> str:
+def _as_arguments(arguments: Arguments) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
@@ -66,10 +77,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path, size: int) -> Raw:
-    from harness.models.torchvision_import import torchvision
+    from harness.models.torchvision_import import listed_files, torchvision
 
     kind, _, part_arguments, classes = SETS[folder.name]
-    parts, names = [], [str(k) for k in range(classes)]
+    parts: list[Part] = []
+    names = [str(k) for k in range(classes)]
     for arguments in part_arguments:
         try:
             with warnings.catch_warnings():
@@ -83,16 +95,17 @@ def _read(folder: Path, size: int) -> Raw:
                 f"download the files again by: {download_command(folder.name, folder)}"
             ) from None
         where = f"{kind}({_as_arguments(arguments)}) in {str(folder)!r}"
-        samples = _listed(images, where, size, folder) if kind == "GTSRB" else _samples(images, where, size)
+        listed = kind == "GTSRB"
+        samples = _listed(listed_files(images), where, size, folder) if listed else _samples(images, where, size)
         parts.append(stack(samples, len(images)))
         names = getattr(images, "classes", names)
     # GTSRB's labels are the positions of its sorted folders: a missing one shifts all later labels.
     if (present := len(np.unique(parts[0].y))) != classes:
         raise UserError(f"{str(folder)!r} holds {present} of the {classes} classes of {kind}; it is incomplete")
-    return Raw(*parts, classes=tuple(names))
+    return Raw(parts[0], parts[1], tuple(names))
 
 
-def _samples(images, where: str, size: int) -> Iterator[Sample]:
+def _samples(images: Images, where: str, size: int) -> Iterator[Sample]:
     for i in range(len(images)):
         try:
             image, y = images[i]
@@ -102,11 +115,8 @@ def _samples(images, where: str, size: int) -> Iterator[Sample]:
         yield Sample(f"image {i} of {where}", x, int(y))
 
 
-def _listed(images, where: str, size: int, folder: Path) -> Iterator[Sample]:
+def _listed(listed: list[tuple[str, int]], where: str, size: int, folder: Path) -> Iterator[Sample]:
     """GTSRB's images, read here because torchvision opens any path that its list names."""
-    from harness.models.torchvision_import import listed_files
-
-    listed = listed_files(images)
     outside = next((path for path, _ in listed if folder not in Path(path).parents or ".." in Path(path).parts), None)
     if outside:
         raise UserError(f"{where} lists {outside!r}, which is not in that folder")
