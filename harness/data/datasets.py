@@ -39,6 +39,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
     def head(self, n: int) -> "Split":
         """The first n images, or all if n is 0."""
         return self._map_columns(lambda t: t[:n]) if n else self

@@ -23,6 +23,7 @@ from harness.evaluation.measurements import (
     Combined,
     EvaluationContext,
     Measurement,
+    Metric,
     Published,
     ScoreValues,
     Suite,
@@ -44,7 +45,7 @@ def check(measure: Measure, attribution: Attribution, data: Data, name: str) -> 
         raise UserError(f"suite 'localization' needs boxes or masks, which data {name!r} does not have")
     if measure.attacks_attributions:
         attribution_protocols.check(attribution, len(data.classes), *data.val.x.shape[-2:])
-    suite(EvaluationContext(measure, attribution, tuple(data.val.x.shape[1:])))
+    suite(EvaluationContext(measure, attribution, data.val.shape))
 
 
 def published(measure: Measure, name: str, split: Split, root: Path) -> Published | None:
@@ -192,7 +193,7 @@ class _Evaluation:
             results.append(Score.of(f"{self.name}/{score}", per_example, dict(item.protocol), dict(counts)))
         return results
 
-    def _run_in_batches(self, key: str, metric, split: Split, seeds: Tensor) -> ScoreValues:
+    def _run_in_batches(self, key: str, metric: Metric, split: Split, seeds: Tensor) -> ScoreValues:
         """Run a metric on all images in batches: one tensor (n, ...) per score. seeds: of the images (n,)."""
         draws = PerImageRng(seeds, (self.seed, key))
         parts, first, size = [], 0, chunk_size(split.x)

@@ -26,7 +26,7 @@ from harness.explain.similarity import importance, kendall, topk_intersection
 from harness.models import freezing
 from harness.models.nets import Net
 from harness.randomness import PerImageRng, full_float32, seeded
-from harness.storage.files import write
+from harness.storage import npz
 
 POINTS = 50  # intervals of integrated gradients in shown maps
 ATTRIBUTION_IMAGES = 4  # images whose attributions are attacked: second derivatives are expensive
@@ -43,8 +43,7 @@ def store_gallery(
     file: Path, model: nn.Module, data: Data, measure: Measure, attribution: Attribution, *, device: str = "cpu"
 ) -> None:
     """Write the arrays of `gallery` to an .npz file. Deterministic: the same net and data give the same file."""
-    arrays = gallery(model, data, measure, attribution, device=device)
-    write(file, lambda temporary: np.savez_compressed(temporary, **arrays))
+    npz.write(file, gallery(model, data, measure, attribution, device=device))
 
 
 def gallery(
@@ -121,10 +120,10 @@ def _integrated(model: nn.Module, z: Tensor, y: Tensor) -> Tensor:
 def _attacked(model: nn.Module, split: Split, measure: Measure, seed: int) -> Arrays:
     eps = sorted(measure.eps)[len(measure.eps) // 2]
     draws = PerImageRng(image_seeds(split), (seed, pgd_name(measure, eps))).stream(0)
-    ball = {"eps": eps, "step": step_of(measure, eps), "steps": measure.steps}
-    z = pgd.pgd(model, to_batch(split).x, split.y, **ball, draws=draws)
+    step, steps = step_of(measure, eps), measure.steps
+    z = pgd.pgd(model, to_batch(split).x, split.y, eps=eps, step=step, steps=steps, draws=draws)
     explained = _explained(model, z, split.y, _integrated(model, z, split.y))
-    return {"eps": np.float64(eps), "attacked": _picture(z), **{f"attacked_{n}": a for n, a in explained.items()}}
+    return {"eps": np.array(eps), "attacked": _picture(z), **{f"attacked_{n}": a for n, a in explained.items()}}
 
 
 def _moved(model: nn.Module, split: Split, before: Tensor, settings: Attribution, seed: int) -> Arrays:
@@ -148,7 +147,7 @@ def _moved(model: nn.Module, split: Split, before: Tensor, settings: Attribution
     after = _integrated(model, z, y)
     similarity = {"in": topk_intersection(before, after, k), "k": kendall(before, after)}
     return {
-        "moved_eps": np.float64(settings.eps),
+        "moved_eps": np.array(settings.eps),
         "moved": _picture(z),
         "moved_predicted": _numbers(_predicted(model, z)),
         "moved_integrated": _map(after[:, None])[..., 0],

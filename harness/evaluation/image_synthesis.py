@@ -7,7 +7,7 @@ net that is not robust look like noise.
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,13 +73,18 @@ def generate(model: nn.Module, seeds: Tensor, y: Tensor, settings: AscentSetting
 
     The net is in evaluation mode during the call. Returns the last iterate.
     """
-    images = []
+    images, eps, step, steps = [], settings.eps, settings.step, settings.steps
     with frozen(model):
         for part, label in zip(seeds.split(CHUNK), y.split(CHUNK), strict=True):
-            loss = cross_entropy(model, label)
-            ball = {"eps": settings.eps, "step": settings.step, "steps": settings.steps, "norm": "l2"}
-            images.append(ascend(lambda z, loss=loss: -loss(z), part, start="none", **ball))
+            likelihood = _likelihood(model, label)
+            images.append(ascend(likelihood, part, eps=eps, step=step, steps=steps, start="none", norm="l2"))
     return torch.cat(images)
+
+
+def _likelihood(model: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
+    """Log-probability of the class per image."""
+    loss = cross_entropy(model, y)
+    return lambda z: -loss(z)
 
 
 def samples(
@@ -96,7 +101,7 @@ def samples(
     settings: by default `default_settings`. An image depends only on its class, its number and `seed`. The model and
     the training images must be on one device. Raises `UserError` for a class without images.
     """
-    settings = settings or default_settings(*train.x.shape[1:])
+    settings = settings or default_settings(*train.shape)
     seeds = torch.cat([class_seeds(train, c, per_class, seed=seed, shrink=settings.shrink) for c in classes])
     y = torch.tensor(list(classes), device=seeds.device).repeat_interleave(per_class)
     return generate(model, seeds, y, settings).unflatten(0, (len(classes), per_class))

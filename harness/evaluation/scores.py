@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from harness.errors import UserError
+from harness.errors import UserError, required
 from harness.storage import npz
-from harness.storage.files import quarantine, write
+from harness.storage.files import quarantine
 from harness.storage.sealed_json import read_json, write_json
 
 NOT_PERCENT = ("_left", "_right", "_slack", "_l2")  # name suffixes of scores in other units than per cent
@@ -34,7 +34,9 @@ class Score:
     version: int = 1
 
     @classmethod
-    def of(cls, name: str, values: Tensor, protocol: dict[str, object], counts: dict[str, int] | None = None):
+    def of(
+        cls, name: str, values: Tensor, protocol: dict[str, object], counts: dict[str, int] | None = None
+    ) -> "Score":
         """Score of per-image values (N,); NaN is not counted."""
         counted = values[~values.isnan()].double()
         stderr = float(counted.std() / len(counted) ** 0.5) if len(counted) > 1 else float("nan")
@@ -60,7 +62,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 def save_images(path: Path, scores: Iterable[Score]) -> None:
     """Write the per-image values of all scores to an .npz file, keyed by score name."""
-    write(path, lambda temporary: np.savez_compressed(temporary, **per_image(scores)))
+    npz.write(path, per_image(scores))
 
 
 def load_images(path: Path, scores: Iterable[Score]) -> list[Score]:
@@ -98,8 +100,7 @@ class Ledger:
         """Store the scores of one measurement."""
         if self.folder is None:
             return
-        images = {s.name: s.per_example for s in scores}
-        write(self.folder / f"{key}.npz", lambda temporary: np.savez_compressed(temporary, **images))
+        npz.write(self.folder / f"{key}.npz", {s.name: required(s.per_example, "value per image") for s in scores})
         write_json(self.folder / f"{key}.json", {"scores": [s.record() for s in scores]})
 
     def clear(self) -> None:

@@ -1,11 +1,13 @@
-"""Safe reading of untrusted .npz files: no pickles, and a limit on the unpacked size."""
+"""Arrays in .npz files, written atomically and read safely: no pickles, and a limit on the unpacked size."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from harness.errors import UserError
+from harness.storage import files
 
 MAX_BYTES = 2**28  # limit on the arrays of one file; per-image scores and galleries take a few million bytes
 
@@ -34,6 +36,11 @@ def read(file: Path, only: str = "") -> dict[str, np.ndarray]:
     ):  # numpy returns members that are no arrays as bytes
         raise UserError(f"{str(file)!r} is damaged: it does not hold arrays")
     return arrays
+
+
+def write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays by name, atomically. Raises `UserError` if the file cannot be written."""
+    files.write(file, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))
 
 
 def unpacked_size(file: Path) -> int:

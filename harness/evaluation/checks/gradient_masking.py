@@ -70,7 +70,9 @@ def black_box(evidence: Evidence) -> Check:
     scores, results = evidence.scores, []
     for square in (n for n in attack_names(scores) if n.attack in BLACK_BOX):
         white, targeted = correct_under_gradients(scores, square.norm, square.strength)
-        a, b = both_counted(white, scores[square.text]) if white is not None else ((), ())
+        if white is None:
+            continue
+        a, b = both_counted(white, scores[square.text])
         if len(a):
             alone = int((a > b).sum())
             p = sign_test(alone, int((a < b).sum())) if square.attack == "square" else 1.0
@@ -80,9 +82,9 @@ def black_box(evidence: Evidence) -> Check:
             results.append((passed, -alone / len(a), p, mean_counted(a), mean_counted(b), square.text))
     if not results:
         return not_asked("black_box", "Square and an attack by gradient were not measured at one eps")
-    passed, alone, p, white, black, name = min(results)
-    numbers = {"white_box": white, "black_box": black, "alone": abs(alone), "p": p}
-    facts = f"{black:.1%} right under {name}, {white:.1%} under gradients, {abs(alone):.1%} broken by {name} alone"
+    passed, share, p, before, after, name = min(results)
+    numbers = {"white_box": before, "black_box": after, "alone": abs(share), "p": p}
+    facts = f"{after:.1%} right under {name}, {before:.1%} under gradients, {abs(share):.1%} broken by {name} alone"
     return make_check("black_box", passed, numbers, facts, MASKED)
 
 

@@ -19,7 +19,7 @@ from harness.evaluation.settings import Measure
 from harness.evaluation.suites import pgd_name, step_of
 from harness.models import freezing
 from harness.randomness import PerImageRng, full_float32
-from harness.storage.files import write
+from harness.storage import npz
 
 CHECKED_IMAGES = 256  # at most
 STORED_PIXELS = 64 * 32 * 32  # of the stored adversarial examples: 64 images of 32 x 32
@@ -72,13 +72,13 @@ def _store_examples(
     eps = max(measure.eps)
     x = to_batch(sample).x
     draws = PerImageRng(image_seeds(sample), (seed, pgd_name(measure, eps))).stream(0)
-    ball = {"eps": eps, "step": step_of(measure, eps), "steps": measure.steps}
-    z = pgd.pgd_until_broken(model, x, sample.y, **ball, draws=draws)
+    step, steps = step_of(measure, eps), measure.steps
+    z = pgd.pgd_until_broken(model, x, sample.y, eps=eps, step=step, steps=steps, draws=draws)
     clean = _correct(model, x, sample.y)
     correct = claimed[: len(sample)] if measure.restarts == 1 else clean & _correct(model, z, sample.y)
     z = torch.where(clean.view(-1, 1, 1, 1), z, x)  # misclassified clean images were not attacked
     columns = {"x": sample.x, "y": sample.y, "z": z.contiguous(), "right": torch.as_tensor(correct) > 0.5}
-    write(file, lambda temporary: np.savez_compressed(temporary, **{k: v.cpu().numpy() for k, v in columns.items()}))
+    npz.write(file, {name: column.cpu().numpy() for name, column in columns.items()})
 
 
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

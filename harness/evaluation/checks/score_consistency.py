@@ -66,11 +66,11 @@ def one_step(evidence: Evidence) -> Check:
     scores = evidence.scores
     mean = {name: mean_counted(values) for name, values in scores.items() if not np.isnan(values).all()}
     steps = [(a, b) for a, b in permutations(attack_names(mean), 2) if (a.attack, b.attack) == ("fgsm", "pgd")]
-    steps = [(a.text, b.text) for a, b in steps if a.matches(b.norm, b.strength)]
-    if not steps or "clean" not in mean:
+    named = [(a.text, b.text) for a, b in steps if a.matches(b.norm, b.strength)]
+    if not named or "clean" not in mean:
         return not_asked("one_step", "clean accuracy, FGSM and PGD at one eps were not all measured")
     clean = mean["clean"]
-    results = [(mean[a] <= clean * 2 / 3 or mean[b] >= mean[a] / 2, mean[b] - mean[a], a, b) for a, b in steps]
+    results = [(mean[a] <= clean * 2 / 3 or mean[b] >= mean[a] / 2, mean[b] - mean[a], a, b) for a, b in named]
     passed, _, a, b = min(results)
     numbers = {"clean": clean, "fgsm": mean[a], "pgd": mean[b]}
     facts = f"{mean[a]:.1%} right under {a}, {mean[b]:.1%} under {b}, {clean:.1%} clean"
