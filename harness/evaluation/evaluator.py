@@ -75,7 +75,7 @@ def context_of(
     return EvaluationContext(
         measure,
         attribution or Attribution(),
-        tuple(split.x.shape[1:]),
+        split.shape,
         boxes=split.boxes is not None,
         masks=split.masks is not None,
         features=features,
