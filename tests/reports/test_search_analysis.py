@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import rows as made
 import scipy.stats
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -30,24 +31,8 @@ LR = domain_as_json(log(0.01, 0.09))
 
 
 def child(cell, role, number, state="complete", **more):
-    """A row as `reports.read.runs.read` gives it."""
-    return {
-        "run_id": f"{cell}-{role}-{number}",
-        "cell": cell,
-        "order": len(cell),
-        "control": False,
-        "goal": "val/robust",
-        "winners": None,
-        "role": role,
-        "state": state,
-        "number": number,
-        "key": f"{cell}{role}{number}",
-        "winner": None,
-        "reason": "",
-        "started": pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(minutes=number),
-        "protocol": "2",
-        **more,
-    }
+    """A row of a cell that is no control and comes the later, the longer its name."""
+    return made.child(cell, role, number, state, **{"order": len(cell), "control": False, **more})
 
 
 def table(*rows):
