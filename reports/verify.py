@@ -82,8 +82,8 @@ def compare(record: Record, now: Result, *, bitwise: bool) -> list[Compared]:
     """Compare every score of the record that can be reproduced with that of `now`, in the record's order.
 
     bitwise: only bitwise equal scores agree, per-image values included. Otherwise a score agrees within `tolerance`, if
-    its protocol is the same: nets trained on other hardware diverge like those of other seeds, so neither bits nor
-    images can be compared. Scores that contradict themselves in the record never agree."""
+    its protocol and version are the same: nets trained on other hardware diverge like those of other seeds, so neither
+    bits nor images can be compared. Scores that contradict themselves in the record never agree."""
     then_scores, now_scores = (
         {s.name: s for s in r.scores if s.name.partition("/")[0] in parts_of(record)} for r in (record.result, now)
     )
@@ -98,8 +98,10 @@ def compare(record: Record, now: Result, *, bitwise: bool) -> list[Compared]:
         same = _text(then.record()) == _text(again.record()) and not (images and images[0])
         limit = 0.0 if bitwise else tolerance(then, again, record.spread.get(name, 0.0))
         close = abs(then.mean - again.mean) <= limit or (math.isnan(then.mean) and math.isnan(again.mean))
-        same_protocol = _text(then.protocol) == _text(again.protocol)
-        note = disagreements.get(name, "" if same_protocol else "it was measured differently, by protocol or files")
+        same_protocol = _text([then.protocol, then.version]) == _text([again.protocol, again.version])
+        note = disagreements.get(
+            name, "" if same_protocol else "it was measured differently, by protocol, version or files"
+        )
         agrees = (same if bitwise else close and same_protocol) and name not in disagreements
         rows.append(Compared(name, then.mean, again.mean, limit, images, same, agrees, note))
     return rows

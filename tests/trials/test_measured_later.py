@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness import tune
 from harness.evaluation import evaluator, suites, versions
 from harness.evaluation.measurements import Combined, Measurement, pgd
 from harness.sweep.job_types import Job, Outcome
@@ -126,6 +127,27 @@ def test_without_weights_a_trial_stays_as_it_is(workspace, monkeypatch, tested, 
     with pytest.warns(UserWarning, match="which cannot be measured: cannot read"):
         assert trial_run.run(trial, workspace, test=True) == before
     assert work == []
+
+
+def test_a_seed_run_that_lacks_a_score_is_a_job_again(workspace, monkeypatch, tested, work):
+    trial, before = tested
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    tracker.start_study("study", "cell", {}, {})
+    one, other = (Job("study", "seed", number, trial, trial.key) for number in (1, 2))
+    tracker.on_end(one, Outcome("complete", trial.epochs, before))
+    is_done = tune._is_done(tracker, workspace)
+    assert is_done(one) and not is_done(other)
+    gains(monkeypatch)
+    assert not is_done(one)
+    tracker.on_end(one, Outcome("failed", 0, reason="killed"))
+    assert not is_done(one)
+    tracker.on_end(one, Outcome("complete", trial.epochs, trial_run.run(trial, workspace, test=True)))
+    assert is_done(one) and work == [("test", "pgd3-16")]
+    monkeypatch.setitem(versions.VERSIONS, "attack", 2)
+    assert not is_done(one)
+    (workspace.trial(trial.key) / "weights.pt").unlink()
+    with pytest.warns(UserWarning, match="which cannot be measured"):
+        assert is_done(one)
 
 
 def test_the_log_of_a_sweep_gets_what_is_new_once(workspace, monkeypatch, tested):
