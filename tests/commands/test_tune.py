@@ -117,7 +117,7 @@ def test_a_method_joins_the_report_of_the_space(tmp_path, fresh):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
     more = run(tmp_path, *words, "--cell", "sat", "--set", "method=noise")
     assert more.returncode == 0, more.stderr
-    assert "cell sat is the base of noise: method = noise instead of sat\n" in more.stdout
+    assert "cell sat is the base of noise: method = noise instead of sat; it has no maps.saliency\n" in more.stdout
     assert {row["cell"] for row in leaderboard(tmp_path)} == {"standard", "sat", "noise"}
     after = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
     assert before.items() < after.items() and len(after) == len(before) + 2
