@@ -6,7 +6,7 @@ The ascent of `harness.attacks.pgd` runs on a smooth surrogate, the net with sof
 gradients. Of all iterates that the original net still classifies as y, the result is the one whose map is least similar
 to the clean map. The caller freezes the model (`harness.models.freezing.frozen`); nothing here changes it.
 
-    explain     (net, z, y) -> attribution (B, C or 1, H, W), differentiable if z requires gradients    EXPLAIN
+    explain     (net, z, y) -> attribution (B, C or 1, H, W), differentiable if z requires gradients   `Map`
     objective   importance of x (B, H, W) -> a function of the importance of z -> (B,), maximised
     criterion   (importance of x, importance of z) -> similarity (B,), minimised                           metrics
 """
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from harness.attacks.pgd import Start, ascend
 from harness.explain import input_gradients
 from harness.explain import similarity as explain_similarity
-from harness.explain.differentiable_maps import Explain, chunk_size
+from harness.explain.base import Map
+from harness.explain.input_gradients import chunk_size
 from harness.models.relus import softened
 from harness.randomness import PerImageRng
 
@@ -71,7 +72,7 @@ def attack(
     x: Tensor,
     y: Tensor,
     *,
-    explain: Explain,
+    explain: Map,
     objective: Objective,
     criteria: Mapping[str, Criterion],
     eps: float,
@@ -91,7 +92,7 @@ def attack(
     if len(x):
         input_gradients.check_curvature(softened(model, beta), x, y)
     parts = []
-    per_chunk = max(1, chunk_size(x) // explain.images)
+    per_chunk = max(1, chunk_size(x) // explain.passes)
     for start_index in range(0, max(1, len(x)), per_chunk):
         chunk = slice(start_index, start_index + per_chunk)
         chunk_draws = draws.select(chunk) if draws else None

@@ -11,7 +11,7 @@ import methods
 from harness.attacks import pgd
 from harness.config.trial import Trial, build
 from harness.data.batches import Batch
-from harness.explain import saliency_maps
+from harness.explain.maps import MAPS
 from harness.models import nets
 from harness.randomness import seeded
 from harness.training import training_maps
@@ -88,7 +88,7 @@ def map_seconds(
         x = torch.rand(images, *shape, device=device)
         y = torch.randint(CLASSES, (images,), device=device)
         net = nets.build(run.model, shape[0], CLASSES).to(device).eval()
-    times: dict[str, list[float]] = {name: [] for name in saliency_maps.SALIENCY}
+    times: dict[str, list[float]] = {name: [] for name in MAPS}
     for _ in range(rounds):
         for name in times:
             began = time.perf_counter()

@@ -29,10 +29,11 @@ from harness.attacks.pgd import Start, ascend, pgd
 from harness.data.batches import Batch
 from harness.errors import UserError, unknown_name
 from harness.evaluation.settings import Attribution
-from harness.explain import differentiable_maps
+from harness.explain import maps
 from harness.explain import similarity as explain_similarity
-from harness.explain.differentiable_maps import EXPLAIN, Explain, IntegratedGradients
-from harness.explain.input_gradients import true_logit
+from harness.explain.base import Map
+from harness.explain.input_gradients import chunk_size, true_logit
+from harness.explain.integrated_gradients import IntegratedGradients
 from harness.models.relus import softened
 
 Metrics = Callable[[nn.Module, Batch], dict[str, Tensor]]  # score name -> one number per image (B,)
@@ -48,8 +49,8 @@ class Protocol:
     see_last: whether the last iterate is a candidate. drop: whether images without a kept prediction become NaN.
     """
 
-    attacked: Explain
-    scored: Explain
+    attacked: Map
+    scored: Map
     objectives: tuple[Objective, ...]
     criteria: Mapping[str, Criterion]
     start: Start
@@ -98,12 +99,12 @@ def rar(settings: Attribution) -> Protocol:
 
 
 def strong(settings: Attribution, explain: str = "integrated_gradients", control: bool = False) -> Protocol:
-    """Protocol `strong`, for an attribution method of `EXPLAIN`. control: random signs, for as many steps."""
+    """Protocol `strong`, for a map of `harness.explain.maps.attackable`. control: random signs, for as many steps."""
     integrated = explain == "integrated_gradients"
     attack = (attribution.top_k(settings.k), attribution.mass_centre)
     return Protocol(
-        attacked=IntegratedGradients(settings.points) if integrated else EXPLAIN[explain](),
-        scored=IntegratedGradients(SCORING_POINTS, "trapezoid") if integrated else EXPLAIN[explain](),
+        attacked=IntegratedGradients(settings.points) if integrated else maps.MAPS[explain](),
+        scored=IntegratedGradients(SCORING_POINTS, "trapezoid") if integrated else maps.MAPS[explain](),
         objectives=(attribution.random_signs,) * len(attack) if control else attack,
         criteria={"in": partial(explain_similarity.topk_intersection, k=settings.k), "k": explain_similarity.kendall},
         start="uniform",
@@ -168,8 +169,8 @@ def protocol_metric(name: str, protocol: Protocol, settings: Attribution) -> Met
     return metric
 
 
-def _importance(explain: Explain, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    together = differentiable_maps.chunk_size(x)
+def _importance(explain: Map, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    together = chunk_size(x)
     parts = zip(x.split(together), y.split(together), strict=True)
     return torch.cat([explain_similarity.importance(explain(model, *part)) for part in parts])
 
@@ -187,7 +188,7 @@ def bound(settings: Attribution) -> Metrics:
     """
 
     def metric(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        explain, surrogate = differentiable_maps.Gradient(), softened(model, settings.beta)
+        explain, surrogate = maps.Gradient(), softened(model, settings.beta)
         start = explain(surrogate, batch.x, batch.y)
 
         def change(z: Tensor) -> Tensor:
@@ -241,8 +242,8 @@ def check(settings: Attribution, classes: int, height: int, width: int) -> None:
     if classes < 2:
         raise UserError(f"attributions are of one class against others; the data has {classes}")
     for name in settings.maps:
-        if name not in EXPLAIN:
-            raise unknown_name("attribution.maps:", name, EXPLAIN)
+        if name not in maps.attackable():
+            raise unknown_name("attribution.maps:", name, maps.attackable())
 
 
 def attack_passes(suite: str, settings: Attribution) -> int:

@@ -20,8 +20,9 @@ from harness.evaluation import image_synthesis
 from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.settings import Attribution, Measure
 from harness.evaluation.suites import pgd_name, step_of
-from harness.explain import localization, saliency_maps
-from harness.explain.differentiable_maps import IntegratedGradients
+from harness.explain import localization
+from harness.explain.integrated_gradients import IntegratedGradients
+from harness.explain.maps import Gradient, trapezoids
 from harness.explain.similarity import importance, kendall, topk_intersection
 from harness.models import freezing
 from harness.models.nets import Net
@@ -98,7 +99,7 @@ def _first_per_class(split: Split, classes: int) -> Split:
 
 def _explained(model: nn.Module, z: Tensor, y: Tensor, integrated: Tensor) -> Arrays:
     """Predictions, gradient and integrated gradients of images z; integrated (n, H, W)."""
-    g = saliency_maps.gradient(model, z, y)
+    g = Gradient().detached(model, z, y)
     rms = g.square().mean((1, 2, 3), keepdim=True).sqrt()
     return {
         "predicted": _numbers(_predicted(model, z)),
@@ -113,8 +114,7 @@ def _predicted(model: nn.Module, z: Tensor) -> Tensor:
 
 
 def _integrated(model: nn.Module, z: Tensor, y: Tensor) -> Tensor:
-    maps = saliency_maps.integrated_gradients(model, z, y, points=POINTS, chunk=chunk_size(z))
-    return importance(maps)
+    return importance(trapezoids(POINTS, chunk_size(z)).detached(model, z, y))
 
 
 def _attacked(model: nn.Module, split: Split, measure: Measure, seed: int) -> Arrays:

@@ -1,8 +1,7 @@
 """Input gradients that can be differentiated again (double backward).
 
-The maps of `harness.explain.saliency_maps` are detached. Attributional robustness training and attacks on attributions
-need
-the gradient with its graph, of a net with curvature: for ReLU nets, of `harness.models.relus.softened`.
+Attributional robustness training and attacks on attributions need the gradient with its graph, of a net with curvature:
+for ReLU nets, of `harness.models.relus.softened`. `harness.explain.maps` are made of these.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,16 @@ from torch.nn import functional as F
 from harness.errors import UserError
 
 Scalar = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) -> one number per image (B,)
+
+
+# Pixels per autograd graph, interpolated images included: bounds memory to some 200 bytes per pixel and channel of the
+# widest layer. Small on a CPU, for its caches: 80 images of 32 x 32.
+PIXELS = {"cpu": 80 * 1024, "cuda": 2000 * 1024}
+
+
+def chunk_size(x: Tensor) -> int:
+    """How many images of x's size to put into one autograd graph on x's device."""
+    return max(1, PIXELS.get(x.device.type, PIXELS["cuda"]) // (x.shape[-2] * x.shape[-1]))
 
 
 def true_logit(logits: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import UserError
-from harness.explain import input_gradients, saliency_maps
+from harness.explain import input_gradients
+from harness.explain.maps import CAM, minmax
 from harness.models.freezing import frozen
 
 THRESHOLDS = tuple(i / 20 for i in range(20))  # fractions of a map's maximum
@@ -40,11 +41,11 @@ def grad_map(model: nn.Module, x: Tensor, *, sigma: float = 3.0) -> Tensor:
         g = input_gradients.of(lambda z: log_odds_against_prediction(model(z)), x.detach())
     # Singh et al. also standardise, which the next rescaling cancels, and rescale over the batch, so that a map depends
     # on the other images. Here every step is per image.
-    heat = _rescaled(_clipped_to_quantiles(g.abs().mean(1), 0.02, 0.98))
+    heat = minmax(_clipped_to_quantiles(g.abs().mean(1), 0.02, 0.98))
     heat = F.avg_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0]
     height, width = heat.shape[1:]
     rows, columns = (_gaussian(n, sigma * min(height, width) / 224).to(heat) for n in (height, width))
-    return _rescaled(rows @ heat @ columns.T)
+    return minmax(rows @ heat @ columns.T)
 
 
 def log_odds_against_prediction(logits: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def cam_map(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
     Upsampled bilinearly; Singh et al. (2020) use bicubic. Raises `UserError` for a model that is not a `Net`.
     """
-    return _rescaled(saliency_maps.cam(model, x, y)[:, 0])
+    return minmax(CAM().detached(model, x, y)[:, 0])
 
 
 def _clipped_to_quantiles(maps: Tensor, low: float, high: float) -> Tensor:
@@ -77,14 +78,6 @@ def _clipped_to_quantiles(maps: Tensor, low: float, high: float) -> Tensor:
         above = ordered[:, min(int(position) + 1, flat.shape[1] - 1)]
         bounds.append((below + (position - int(position)) * (above - below))[:, None])
     return flat.clamp(*bounds).view_as(maps)
-
-
-def _rescaled(maps: Tensor) -> Tensor:
-    """Rescale each map to [0, 1]; a constant map becomes 0."""
-    flat = maps.flatten(1)
-    minimum = flat.amin(1, keepdim=True)
-    span = flat.amax(1, keepdim=True) - minimum
-    return ((flat - minimum) / torch.where(span > 0, span, 1)).view_as(maps)
 
 
 def _gaussian(n: int, sigma: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError, unknown_name
-from harness.explain.saliency_maps import minmax
+from harness.explain.maps import minmax
 
 
 def binarise(

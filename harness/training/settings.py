@@ -32,7 +32,7 @@ class Optim:
 class Maps:
     """The map s that saliency-based methods train on; see `harness.training.training_maps`.
 
-    saliency: a method of `harness.explain.saliency_maps`, or `box`, `mask`, `random`. teacher: the training method of
+    saliency: a method of `harness.explain.maps`, or `box`, `mask`, `random`. teacher: the training method of
     the teacher net. Two of either, joined by "+": one is chosen at random, with equal probability, each epoch. target:
     the class explained.
     binarise: to {-1, 1} by `sign` (`median` for unsigned maps), by the `median` or the `quantile` of each map;

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.data.batches import MAP_UNIT
 from harness.data.datasets import Split
-from harness.explain import saliency_maps
+from harness.explain.maps import explained_class, for_training
 from harness.randomness import full_float32, seeded
 from harness.training import binarise_maps
 from harness.training.settings import Maps
@@ -30,9 +30,10 @@ def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tens
 
     In maps of signs, a 0 is replaced by a random sign.
     """
+    saliency = for_training(name)
     with full_float32():
-        s = saliency_maps.find(name)(net, x, saliency_maps.explained(net, x, y, maps.target))
-    s = binarise_maps.binarise(s, maps.binarise, signed=saliency_maps.signed(name), quantile=maps.quantile)
+        s = saliency.detached(net, x, explained_class(net, x, y, maps.target))
+    s = binarise_maps.binarise(s, maps.binarise, signed=saliency.signed, quantile=maps.quantile)
     if maps.binarise in ("minmax", "none"):
         return s
     return torch.where(s == 0, torch.where(torch.rand_like(s) < 0.5, -1.0, 1.0), s)

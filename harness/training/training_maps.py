@@ -14,7 +14,7 @@ import methods
 from harness.data.batches import MAP_UNIT
 from harness.data.datasets import Data, Split
 from harness.errors import UserError, unknown_name
-from harness.explain import saliency_maps
+from harness.explain.maps import for_training
 from harness.randomness import seeded
 from harness.storage.workspace import Workspace
 from harness.training.map_cache import cached_maps
@@ -42,7 +42,7 @@ def map_sources(maps: Maps) -> list[tuple[str, str]]:
     count = max(len(names), len(teachers))
     for name in names:
         if name not in FROM_DATA:
-            saliency_maps.find(name)
+            for_training(name)
     for teacher in teachers:
         if teacher not in methods.names() or methods.reads_maps(methods.make(teacher)):
             raise unknown_name(

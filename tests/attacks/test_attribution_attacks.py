@@ -8,6 +8,7 @@ from functools import partial
 import captum.attr
 import pytest
 import torch
+from map_contract import quick
 from oracles import Fragile
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +16,11 @@ from torch.nn import functional as F
 from harness.attacks import attribution
 from harness.attacks.attribution import attack
 from harness.errors import UserError
-from harness.explain import differentiable_maps, saliency_maps
+from harness.explain import input_gradients
 from harness.explain import similarity as explain_similarity
-from harness.explain.differentiable_maps import EXPLAIN, GradCAMPlusPlus, Gradient, IntegratedGradients, SmoothGrad
 from harness.explain.input_gradients import gradient
+from harness.explain.integrated_gradients import IntegratedGradients
+from harness.explain.maps import GradCAMPlusPlus, Gradient, SmoothGrad, attackable, trapezoids
 from harness.models import nets
 from harness.models.freezing import frozen
 from harness.models.relus import softened
@@ -32,12 +34,10 @@ OBJECTIVES = {
     "random_signs": attribution.random_signs,
 }
 MAPS = {
-    "gradient": Gradient(),
+    **{name: quick(kind(), points=4, n=4) for name, kind in attackable().items()},
     **{f"integrated, {rule}": IntegratedGradients(4, rule) for rule in RULES},
     "integrated, fixed factor": IntegratedGradients(4, through_factor=False),
     "integrated, loss": IntegratedGradients(4, of="loss"),
-    "smoothgrad": SmoothGrad(4),
-    "gradcam_pp": GradCAMPlusPlus(),
 }
 
 
@@ -250,16 +250,15 @@ def test_the_gradient_is_that_of_captum(net, images):
     torch.testing.assert_close(Gradient()(net, x, y), expected)
 
 
-def test_maps_are_those_of_the_module_of_saliencies(net, images, monkeypatch):
+def test_maps_to_attack_are_those_to_train_on_up_to_their_constants(net, images, monkeypatch):
     x, y = images
-    torch.testing.assert_close(GradCAMPlusPlus()(net, x, y), saliency_maps.gradcam_pp(net, x, y))
     ours = IntegratedGradients(100, "trapezoid")(net, x, y)
-    torch.testing.assert_close(ours, saliency_maps.integrated_gradients(net, x, y))
+    torch.testing.assert_close(ours, trapezoids(100, 128).detached(net, x, y))
     explain = SmoothGrad(5, 0.3)
     draws = iter(torch.randn(5, 1, 2, 6, 6, generator=torch.Generator().manual_seed(0)).double())
     ours = explain(net, x, y)
     monkeypatch.setattr(torch, "randn_like", lambda x: next(draws).expand_as(x))
-    torch.testing.assert_close(ours, saliency_maps.smoothgrad(net, x, y, n=5, sigma=0.3))
+    torch.testing.assert_close(ours, SmoothGrad(5, 0.3, "fresh").detached(net, x, y))
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -327,7 +326,7 @@ def test_attacks_taken_a_few_images_at_a_time_find_the_same(net, images, monkeyp
     x, y = images
     found = []
     for pixels in (36, 36 * 12, 10**6):  # one image whose places come in turn; three images; all of them
-        monkeypatch.setitem(differentiable_maps.PIXELS, "cpu", pixels)
+        monkeypatch.setitem(input_gradients.PIXELS, "cpu", pixels)
         found.append(run(net, x, y, explain=IntegratedGradients(4), start="none"))
     for some in found[:2]:
         for criterion in CRITERIA:
@@ -359,8 +358,8 @@ class Seen:
     at: list = dataclasses.field(default_factory=list)
 
     @property
-    def images(self):
-        return self.explain.images
+    def passes(self):
+        return self.explain.passes
 
     def __call__(self, net, z, y):
         self.at.append(z.detach().clone())
@@ -455,10 +454,10 @@ def test_an_image_whose_prediction_every_step_changes_is_not_kept(fragile):
 # The attack: what it can do
 
 
-@pytest.mark.parametrize("name", EXPLAIN)
+@pytest.mark.parametrize("name", attackable())
 def test_random_signs_are_weaker_than_the_attack(name, learnt):
     net, x, y = learnt
-    explain = IntegratedGradients(5) if name == "integrated_gradients" else EXPLAIN[name]()
+    explain = IntegratedGradients(5) if name == "integrated_gradients" else attackable()[name]()
     mean = {}
     for objective in ("top_k", "random_signs"):
         found = run(net, x, y, explain=explain, objective=OBJECTIVES[objective], eps=0.06, step=0.01, steps=10)

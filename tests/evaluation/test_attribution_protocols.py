@@ -30,8 +30,9 @@ from harness.evaluation.attribution_protocols import (
     strong,
 )
 from harness.evaluation.settings import Attribution, Measure
-from harness.explain import differentiable_maps
+from harness.explain import input_gradients
 from harness.explain import similarity as explain_similarity
+from harness.explain.maps import attackable
 from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.randomness import PerImageRng
@@ -42,7 +43,7 @@ ALL = {
     "rar": rar,
     "strong": strong,
     "random": lambda settings: strong(settings, control=True),
-    **{f"strong-{name}": lambda settings, name=name: strong(settings, name) for name in differentiable_maps.EXPLAIN},
+    **{f"strong-{name}": lambda settings, name=name: strong(settings, name) for name in attackable()},
 }
 
 
@@ -116,14 +117,14 @@ def test_the_published_protocols_are_the_defaults():
     assert len(p.objectives) == 2 and set(p.criteria) == {"in", "k"}
 
 
-@pytest.mark.parametrize("name", differentiable_maps.EXPLAIN)
+@pytest.mark.parametrize("name", attackable())
 def test_the_control_differs_from_the_attack_in_its_steps_only(name):
     attack, control = strong(BRIEF, name), strong(BRIEF, name, control=True)
     assert control.objectives == (attacks_attribution.random_signs,) * 2
     assert {**control.description(), "objectives": 0} == {**attack.description(), "objectives": 0}
     assert attack.description()["objectives"] == ["top_k", "mass_centre"]
     if name != "integrated_gradients":
-        assert attack.attacked == attack.scored == differentiable_maps.EXPLAIN[name]()
+        assert attack.attacked == attack.scored == attackable()[name]()
 
 
 def test_art_chooses_by_the_order_within_the_clean_top(right):
@@ -261,7 +262,7 @@ def test_an_image_that_no_step_keeps_is_dropped_by_art_and_counts_as_unmoved_els
 def test_without_room_every_measure_is_exactly_1(name, right, quick, monkeypatch):
     net, batch = right
     for pixels in (64 * 5, 80 * 1024):
-        monkeypatch.setitem(differentiable_maps.PIXELS, "cpu", pixels)
+        monkeypatch.setitem(input_gradients.PIXELS, "cpu", pixels)
         found = values(name, net, batch, replace(BRIEF, eps=0.0))
         assert list(found) == list(similarities(10)) and all((v == 1).all() for v in found.values())
 
@@ -334,7 +335,7 @@ def test_scored_is_the_true_net_at_what_the_attack_found(name, right, quick):
 @pytest.mark.parametrize("pixels", [64 * 3 * 5, 80 * 1024])  # batches of five images, or all at once
 def test_more_restarts_never_find_less_image_by_image(pixels, control, right, quick, monkeypatch):
     net, batch = right
-    monkeypatch.setitem(differentiable_maps.PIXELS, "cpu", pixels)
+    monkeypatch.setitem(input_gradients.PIXELS, "cpu", pixels)
     found = [values(strong(replace(BRIEF, restarts=r), control=control), net, batch) for r in (1, 2, 3)]
     for few, many in itertools.pairwise(found):
         assert all((many[m] <= few[m]).all() for m in few)
@@ -376,7 +377,7 @@ def test_neither_the_batch_nor_the_generator_moves_what_an_image_gets(right, qui
 
 
 @pytest.mark.sample("gradient", "gradcam_pp")
-@pytest.mark.parametrize("explain", differentiable_maps.EXPLAIN)
+@pytest.mark.parametrize("explain", attackable())
 def test_the_attack_is_stronger_than_its_control(explain, right, quick):
     net, batch = right
     settings = replace(BRIEF, steps=20, points=5)
@@ -532,7 +533,7 @@ def test_what_cannot_be_measured_is_refused_before_it_is_trained(settings, messa
     with pytest.raises(UserError) as error:
         attribution_protocols.check(Attribution(**{"k": 10, **settings}), 10, 8, 8)
     assert str(error.value) == message
-    attribution_protocols.check(Attribution(k=64, maps=tuple(differentiable_maps.EXPLAIN)), 2, 8, 8)
+    attribution_protocols.check(Attribution(k=64, maps=tuple(attackable())), 2, 8, 8)
 
 
 def test_one_class_has_no_other_to_be_attributed_against():
@@ -587,8 +588,9 @@ def tens(digits, quick):
 def test_every_measure_of_every_map_is_a_score(tens):
     net, split, _ = tens
     both = Measure(suites=("attribution", "attribution-legacy"))
-    found = scores(net, split.head(6), both, replace(BRIEF, maps=tuple(differentiable_maps.EXPLAIN), steps=1))
-    maps = ["", "-gradient", "-smoothgrad", "-gradcam_pp"]
+    found = scores(net, split.head(6), both, replace(BRIEF, maps=tuple(attackable()), steps=1))
+    maps = ["", *(f"-{name}" for name in attackable() if name != "integrated_gradients")]
+    assert {"-gradient", "-smoothgrad", "-gradcam_pp"} <= set(maps)
     names = {f"val/{who}{m}-{measure}" for who in ("strong", "random") for m in maps for measure in MEASURES}
     names |= {f"val/{who}-{measure}" for who in ("art", "rar") for measure in MEASURES}
     names |= {f"val/bound_{side}" for side in ("left", "right", "slack")}
@@ -639,7 +641,7 @@ def test_where_nothing_is_classified_correctly_there_is_no_number(tens):
     net, split, correct = tens
     index = (~correct).nonzero().squeeze(1)
     both = Measure(suites=("attribution", "attribution-legacy"))
-    found = scores(net, split.at(index), both, replace(BRIEF, maps=tuple(differentiable_maps.EXPLAIN)))
+    found = scores(net, split.at(index), both, replace(BRIEF, maps=tuple(attackable())))
     assert len(found) > 80
     for score in found.values():
         assert np.isnan(score.mean) and np.isnan(score.stderr) and score.n == 0

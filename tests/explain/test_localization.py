@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import UserError
-from harness.explain import localization, saliency_maps
+from harness.explain import localization
 from harness.explain.localization import HIT, SHARES, THRESHOLDS
+from harness.explain.maps import CAM, minmax
 from harness.models import nets
 from harness.models.freezing import frozen
 
@@ -170,7 +171,7 @@ def test_grad_map_at_224_smooths_by_three_pixels():
     spot = np.zeros((224, 224))
     spot[100:102, 100:102] = 1
     assert (heat == 0).all()  # four pixels of fifty thousand lie beyond the 98th percentile
-    heat = localization._rescaled(torch.from_numpy(spot)[None])
+    heat = minmax(torch.from_numpy(spot)[None])
     rows = localization._gaussian(224, 3.0)
     np.testing.assert_allclose((rows @ heat[0] @ rows.T).numpy(), ndimage.gaussian_filter(spot, 3), atol=1e-12)
 
@@ -237,9 +238,9 @@ def test_cam_map_finds_what_speaks_for_the_label():
     x = planted(boxes, 10)[:, None]
     x[boxes.eq(torch.tensor([0, 0, 9, 9])).all(1)] = 0.5
     label = torch.zeros(5, dtype=torch.int64)
-    torch.testing.assert_close(localization.cam_map(net, x, label), localization._rescaled(x[:, 0]))
-    torch.testing.assert_close(localization.cam_map(net, x, 1 - label), localization._rescaled(-x[:, 0]))
-    assert (saliency_maps.cam(net, x, label)[:, 0] == x[:, 0]).all()
+    torch.testing.assert_close(localization.cam_map(net, x, label), minmax(x[:, 0]))
+    torch.testing.assert_close(localization.cam_map(net, x, 1 - label), minmax(-x[:, 0]))
+    assert (CAM().detached(net, x, label)[:, 0] == x[:, 0]).all()
 
 
 def test_cam_map_needs_a_net_with_a_head():
@@ -386,7 +387,7 @@ def test_a_map_equal_to_the_mask_scores_one():
 def test_mask_scores_by_their_rules():
     heat, masks = torch.rand(9, 10, 10), torch.randint(2, (9, 10, 10), dtype=torch.uint8)
     masks[4] = 255
-    measured = localization.mask_overlaps(localization._rescaled(heat), masks)
+    measured = localization.mask_overlaps(minmax(heat), masks)
     scores = localization.mask_scores(measured, chosen=0.55)
     rules = ("", "-oracle", "-transferred", "-otsu")
     assert set(scores) == {name + rule for name in ("iou", "dice", "pixel") for rule in rules}

@@ -3,86 +3,49 @@
 import copy
 import sys
 import warnings
+from dataclasses import dataclass
+from typing import ClassVar
 
+import map_contract
 import pytest
 import torch
+from map_contract import CONTRACT, detector, example, explain, linear_model, twins
 from torch import nn
 from torch.nn import functional as F
 
 from harness.errors import UserError
-from harness.explain import saliency_maps
-from harness.explain.saliency_maps import SALIENCY, find
-from harness.models import nets as models_nets
+from harness.explain.base import Map
+from harness.explain.captum_maps import GuidedBackpropModules
+from harness.explain.maps import (
+    CAM,
+    MAPS,
+    GradCAM,
+    GradCAMPlusPlus,
+    Gradient,
+    GuidedBackprop,
+    GuidedGradCAMPlusPlus,
+    SmoothGrad,
+    attackable,
+    explained_class,
+    for_training,
+    trapezoids,
+)
 from harness.models.freezing import frozen
 from harness.training.binarise_maps import binarise
 
 captum = pytest.importorskip("captum.attr")
 
 BY_CAPTUM = ("captum.DeepLift", "captum.InputXGradient", "captum.Saliency", "captum.GuidedBackprop")
-NAMES = (*SALIENCY, *BY_CAPTUM)
-NEEDS_NET = ("cam", "gradcam", "gradcam_pp", "guided_gradcam_pp")
-QUICK = {"integrated_gradients": {"points": 3}, "smoothgrad": {"n": 2}}
-NETS = {
-    "small on grey": ("small", 1, (8, 12)),
-    "grey": ("resnet10", 1, (8, 8)),
-    "rgb": ("resnet10", 3, (32, 32)),
-}
-
-
-def explain(name, net, x, y, **settings):
-    return find(name)(net, x, y, **{**QUICK.get(name, {}), **settings})
-
-
-def lived_in(net, seed=0):
-    """The net with the statistics and biases of one that has been trained, in evaluation mode."""
-    torch.manual_seed(seed)
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2)
-            m.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias, 0, 0.2)
-    nn.init.normal_(net.head.bias)
-    return net.normalised_by(torch.tensor(0.3), torch.tensor(0.5)).eval()
+NAMES = (*MAPS, *BY_CAPTUM)
+OF_FEATURES = [name for name in MAPS if MAPS[name].of_features]
+OF_WEIGHTS = ("gradient", "guided_backprop", "guided_backprop_modules", "smoothgrad", "captum.GuidedBackprop")
+OF_WEIGHTS_AND_IMAGE = ("integrated_gradients", "captum.DeepLift", "captum.InputXGradient")
 
 
 @pytest.fixture(scope="module")
 def nets():
     """name -> (net, x, y), two images each, in float32; the activation maps of y have both signs."""
-    made = {}
-    for name, (architecture, channels, size) in NETS.items():
-        torch.manual_seed(0)
-        net = lived_in(models_nets.build(architecture, channels, 10))
-        x = torch.rand(2, channels, *size)
-        with torch.no_grad():
-            logits = net(x) - net.head.bias
-        made[name] = net, x, logits.where(logits > 0, torch.inf).argmin(1)
-    return made
-
-
-class Chain(nn.Module):
-    """Convolutions, each followed by one of `relus`: functions or modules, which may share their weights."""
-
-    def __init__(self, layers, relus):
-        super().__init__()
-        self.layers = layers
-        self.relus = nn.ModuleList(relus) if isinstance(relus[0], nn.Module) else relus
-
-    def forward(self, x):
-        for layer, relu in zip(self.layers, self.relus, strict=True):
-            x = relu(layer(x))
-        return x
-
-
-def twins(*relus, seed=0):
-    """Nets on 2x6x6 images in float64 with the same weights, each with its own kind of ReLU."""
-    torch.manual_seed(seed)
-    layers = nn.ModuleList([nn.Conv2d(2, 5, 3, padding=1), nn.Conv2d(5, 6, 3, padding=1), nn.Conv2d(6, 6, 1)])
-    made = [models_nets.Net(Chain(layers, r), 6, 4, 2).double() for r in relus]
-    for net in made:
-        net.head = made[0].head
-    nn.init.normal_(made[0].head.bias)
-    return made
+    return {on: example(on) for on in map_contract.NETS}
 
 
 def modules():
@@ -96,135 +59,78 @@ def tiny():
     return net, torch.rand(3, 2, 6, 6, dtype=torch.float64), torch.tensor([1, 0, 3])
 
 
-class Linear(nn.Module):
-    """Logits linear in the pixels of 2x3x3 images."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(18, 4)
-
-    def forward(self, x):
-        return self.head(x.flatten(1))
-
-
 @pytest.fixture
 def linear():
     """The model, images, classes, and each class's weights as an image."""
-    torch.manual_seed(1)
-    model, x = Linear().double(), torch.rand(5, 2, 3, 3, dtype=torch.float64)
-    y = torch.tensor([0, 1, 2, 3, 0])
-    return model, x, y, model.head.weight.detach()[y].view_as(x)
+    return linear_model()
 
 
 # The contract, over every name
 
 
-@pytest.mark.parametrize("on", NETS)
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
 @pytest.mark.parametrize("name", NAMES)
-def test_map_has_the_images_size_and_is_finite_and_detached(nets, name, on):
-    net, x, y = nets[on]
-    with torch.no_grad():  # as a trainer may call it
-        s = explain(name, net, x, y)
-    channels = 1 if name in ("cam", "gradcam", "gradcam_pp") else x.shape[1]
-    assert s.shape == (2, channels, *x.shape[2:])
-    assert s.dtype == x.dtype and s.isfinite().all()
-    assert not s.requires_grad and not x.requires_grad and x.grad is None
-    if channels > 1 or net.maps(x).shape[-1] > 1:
-        assert s.flatten(1).std(1).min() > 0
+def test_a_map_keeps_what_it_promises(name, promise):
+    promise(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_float64_is_kept_and_agrees_with_float32(nets, name):
-    net, x, y = nets["grey"]
-    if name == "smoothgrad":  # the generator draws other numbers in float64
-        settings = {"sigma": 0.0}
-    else:
-        settings = {}
-    exact = explain(name, copy.deepcopy(net).double(), x.double(), y, **settings)
-    assert exact.dtype == torch.float64
-    rough = explain(name, net, x, y, **settings)
-    differs = (rough - exact).abs() > 1e-3 * exact.abs().amax((1, 2, 3), keepdim=True)
-    assert differs.double().mean() < 0.02  # a ReLU at its kink may fall on the other side
+@dataclass(frozen=True)
+class Times(Map):
+    """Gradient times image, made wrong in one way."""
+
+    differentiable = True
+    flaw: ClassVar[str] = ""
+
+    def __call__(self, net, x, y):
+        if self.flaw == "train":
+            net.train()
+        if self.flaw == "batch":
+            return Gradient()(net, x, y) * x.mean(0)
+        if self.flaw == "noise":
+            x = x + 1e-3 * torch.randn_like(x)
+        if self.flaw == "features":
+            return Gradient()(net, x, y) * net.maps(x).mean()
+        if self.flaw == "detached":
+            return Gradient()(net, x.detach(), y) * x.detach()
+        return Gradient()(net, x, y) * x
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_model_is_left_as_it_was(nets, name):
-    net, x, y = copy.deepcopy(nets["small on grey"][0]), *nets["small on grey"][1:]
-    before = explain(name, net, x, y) if name != "smoothgrad" else None
-    net.train()
-    net.head.eval()
-    net.head.bias.requires_grad_(False)
+@dataclass(frozen=True)
+class Size(Times):
+    """Unsigned: the map over all channels."""
 
-    def everything():
-        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        return (
-            [(m.training, sorted(vars(m)), [len(getattr(m, h)) for h in hooks]) for m in net.modules()],
-            [(p.requires_grad, p.grad) for p in net.parameters()],
-        )
+    signed = per_channel = False
 
-    state, buffers = everything(), copy.deepcopy(net.state_dict())
-    kept = x.clone()
-    s = explain(name, net, x, y)
-    assert everything() == state
-    assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
-    assert torch.equal(x, kept)
-    if before is not None:  # explained in evaluation mode, whatever the mode
-        torch.testing.assert_close(s, before)
-
-    with pytest.raises(Exception, match=r"index|bounds"):
-        explain(name, net, x, torch.full_like(y, 99))
-    assert everything() == state
-    assert torch.equal(F.relu(torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0]))
+    def __call__(self, net, x, y):
+        return super().__call__(net, x, y).abs().sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_same_map(nets, name):
-    net, x, y = nets["small on grey"]
-    maps = []
-    for seed in (5, 5):
-        torch.manual_seed(seed)
-        maps.append(explain(name, net, x, y))
-    assert torch.equal(*maps)
+@pytest.mark.parametrize("kind", [Times, Size])
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_a_new_map_needs_nothing_but_its_entry(kind, promise, monkeypatch):
+    monkeypatch.setitem(MAPS, "made_up", kind)
+    promise("made_up")
+    assert for_training("made_up") == attackable()["made_up"]() == kind()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_map_of_an_image_does_not_depend_on_the_others(nets, name):
-    net, x, y = nets["small on grey"]
-    others = torch.cat([x[:1], 1 - x[1:]]), torch.stack([y[0], (y[1] + 1) % 10])
-    maps = []
-    for batch, label in ((x, y), others):
-        torch.manual_seed(0)  # the noise is drawn for the whole batch
-        maps.append(explain(name, net, batch, label)[:1])
-    torch.testing.assert_close(*maps, rtol=1e-4, atol=1e-6)
-    if name != "smoothgrad":
-        torch.testing.assert_close(explain(name, net, x[:1], y[:1]), maps[0], rtol=1e-4, atol=1e-6)
-
-
-def detector():
-    """A net whose class 1 is a bright square and class 0 its opposite; images; where their squares lie."""
-    conv = nn.Conv2d(1, 1, 3, padding=1)
-    nn.init.ones_(conv.weight)
-    nn.init.constant_(conv.bias, -6)
-    net = models_nets.Net(Chain(nn.ModuleList([conv]), [F.relu]), 1, 2, 1)
-    net.head.weight.data = torch.tensor([[-1.0], [1.0]])
-    torch.manual_seed(0)
-    x, inside = 0.1 * torch.rand(4, 1, 12, 12), torch.zeros(4, 1, 12, 12, dtype=torch.bool)
-    for i, (top, left) in enumerate(((1, 1), (6, 2), (3, 6), (6, 6))):
-        inside[i, 0, top : top + 5, left : left + 5] = True
-    x[inside] = 1
-    return net, x, inside
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_planted_square_is_found(name):
-    net, x, inside = detector()
-    s = explain(name, net, x, torch.ones(4, dtype=torch.long))
-    peak = s.flatten(1).argmax(1, keepdim=True)
-    assert inside.flatten(1).gather(1, peak).all()
-    for image, there in zip(s, inside, strict=True):
-        assert image[there].mean() > image[~there].mean()
-    m = binarise(s, "quantile", quantile=1 - 25 / 144)
-    assert ((m > 0) & inside).sum() / ((m > 0) | inside).sum() > 0.4
+@pytest.mark.parametrize(
+    ("wrong", "promise", "advice"),
+    [
+        ({"per_channel": False}, map_contract.it_has_the_size_of_the_image_and_is_finite_and_detached, "return"),
+        ({"flaw": "train"}, map_contract.it_leaves_the_model_as_it_was, "changes the weights"),
+        ({"flaw": "noise"}, map_contract.it_is_the_same_for_the_same_seed, "declare `random`"),
+        ({"random": True}, map_contract.it_is_the_same_for_the_same_seed, "declare `random`"),
+        ({"flaw": "batch"}, map_contract.it_does_not_depend_on_other_images, "depends on the other images"),
+        ({"signed": False}, map_contract.its_sign_is_as_declared, "declares `signed = False`, but has negative"),
+        ({"complete": True}, map_contract.it_sums_to_the_logit_if_it_says_so, "declares `complete`, but"),
+        ({"of_features": True}, map_contract.it_needs_a_net_if_it_says_so, "declares `of_features`, but"),
+        ({"flaw": "detached"}, map_contract.its_derivative_is_right_if_it_is_differentiable, "do not detach x"),
+    ],
+)
+def test_a_promise_that_is_broken_is_said(wrong, promise, advice, monkeypatch):
+    monkeypatch.setitem(MAPS, "made_up", type("Wrong", (Times,), wrong))
+    with pytest.raises(AssertionError, match=f"^made_up: .*{advice}"):
+        promise("made_up")
 
 
 @pytest.mark.parametrize("name", ["gradient", "integrated_gradients", "cam"])
@@ -234,39 +140,26 @@ def test_what_speaks_for_one_class_speaks_against_its_opposite(name):
     assert torch.equal(explain(name, net, x, y), -explain(name, net, x, 1 - y))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_signed_says_whether_there_are_negative_values(nets, name):
-    net, x, y = nets["small on grey"]
-    assert (explain(name, net, x, y).min() < 0) == saliency_maps.signed(name)
-
-
 # Linear models: the map is known
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in NEEDS_NET])
+@pytest.mark.parametrize("name", [*OF_WEIGHTS, *OF_WEIGHTS_AND_IMAGE, "captum.Saliency"])
 def test_linear_model(linear, name):
     model, x, y, weight = linear
     s = explain(name, model, x, y)
-    if name in ("integrated_gradients", "captum.DeepLift", "captum.InputXGradient"):
+    if name in OF_WEIGHTS_AND_IMAGE:
         expected = x * weight
     else:
         expected = weight.abs() if name == "captum.Saliency" else weight
     torch.testing.assert_close(s, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in NEEDS_NET and saliency_maps.signed(n)])
+@pytest.mark.parametrize("name", [*OF_WEIGHTS, *OF_WEIGHTS_AND_IMAGE])
 def test_step_against_the_map_weakens_the_class_as_much_as_possible(linear, name):
     model, x, y, weight = linear
     s = explain(name, model, x, y)
     fallen = (model(x) - model(x - 0.01 * s.sign())).gather(1, y[:, None])[:, 0]
     torch.testing.assert_close(fallen, 0.01 * weight.abs().sum((1, 2, 3)))
-
-
-@pytest.mark.parametrize("name", NEEDS_NET)
-def test_class_activation_maps_need_a_net(linear, name):
-    model, x, y, _ = linear
-    with pytest.raises(UserError, match="Linear"):
-        explain(name, model, x, y)
 
 
 # Gradients
@@ -275,7 +168,7 @@ def test_class_activation_maps_need_a_net(linear, name):
 def test_gradient_is_captums(tiny):
     net, x, y = tiny
     expected = captum.Saliency(net).attribute(x.clone().requires_grad_(), target=y, abs=False)
-    torch.testing.assert_close(saliency_maps.gradient(net, x, y), expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(Gradient().detached(net, x, y), expected, rtol=1e-12, atol=1e-14)
 
 
 def captums_guided_backprop(net, x, y):
@@ -290,13 +183,15 @@ def test_guided_backprop_is_captums_on_modules_and_the_same_on_functions():
     x, y = torch.rand(3, 2, 6, 6, dtype=torch.float64), torch.tensor([1, 0, 3])
     expected = captums_guided_backprop(modular, x, y)
     for net in (functional, modular, reused, in_place):
-        torch.testing.assert_close(saliency_maps.guided_backprop(net, x, y), expected, rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(find("captum.GuidedBackprop")(net, x, y), expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(GuidedBackprop().detached(net, x, y), expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            for_training("captum.GuidedBackprop").detached(net, x, y), expected, rtol=1e-12, atol=1e-14
+        )
 
-    plain = saliency_maps.gradient(functional, x, y)
+    plain = Gradient().detached(functional, x, y)
     assert not torch.allclose(plain, expected)
-    assert torch.equal(saliency_maps.guided_backprop_modules(functional, x, y), plain)
-    assert torch.equal(saliency_maps.guided_backprop_modules(modular, x, y), expected)
+    assert torch.equal(GuidedBackpropModules().detached(functional, x, y), plain)
+    assert torch.equal(GuidedBackpropModules().detached(modular, x, y), expected)
 
 
 def test_guided_backprop_by_hand():
@@ -314,18 +209,18 @@ def test_guided_backprop_by_hand():
 
     x, y = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([0])
     plain, guided = torch.tensor([-1.0, 1.5]).view_as(x), torch.tensor([1.0, 1.0]).view_as(x)
-    assert torch.equal(saliency_maps.gradient(Layers(F.relu), x, y), plain)
-    assert torch.equal(saliency_maps.guided_backprop(Layers(F.relu), x, y), guided)
-    assert torch.equal(saliency_maps.guided_backprop(Layers(nn.ReLU()), x, y), guided)
-    assert torch.equal(saliency_maps.guided_backprop_modules(Layers(F.relu), x, y), plain)
-    assert torch.equal(saliency_maps.guided_backprop_modules(Layers(nn.ReLU()), x, y), guided)
+    assert torch.equal(Gradient().detached(Layers(F.relu), x, y), plain)
+    assert torch.equal(GuidedBackprop().detached(Layers(F.relu), x, y), guided)
+    assert torch.equal(GuidedBackprop().detached(Layers(nn.ReLU()), x, y), guided)
+    assert torch.equal(GuidedBackpropModules().detached(Layers(F.relu), x, y), plain)
+    assert torch.equal(GuidedBackpropModules().detached(Layers(nn.ReLU()), x, y), guided)
 
 
 def test_warnings_other_than_captums_hooks_are_heard(tiny):
     net, x, y = tiny
     net.head.register_forward_hook(lambda *_: warnings.warn("Setting the table", stacklevel=1))
     with pytest.warns(UserWarning, match="the table"):
-        saliency_maps.guided_backprop_modules(net, x, y)
+        GuidedBackpropModules().detached(net, x, y)
 
 
 # SmoothGrad
@@ -341,7 +236,7 @@ class Cubes(nn.Module):
 def test_smoothgrad_adds_noise_in_proportion_to_each_images_range():
     torch.manual_seed(0)
     x = torch.rand(2, 1, 8, 8, dtype=torch.float64) * torch.tensor([1.0, 0.4]).view(2, 1, 1, 1)
-    s = saliency_maps.smoothgrad(Cubes(), x, torch.zeros(2, dtype=torch.long), n=1500)
+    s = SmoothGrad(1500, noise="fresh").detached(Cubes(), x, torch.zeros(2, dtype=torch.long))
     ranges = x.amax((1, 2, 3)) - x.amin((1, 2, 3))
     excess = (s - 3 * x**2).mean((1, 2, 3)) / (3 * (0.15 * ranges) ** 2)
     torch.testing.assert_close(excess, torch.ones_like(excess), rtol=0, atol=0.12)  # about 4 standard errors
@@ -352,20 +247,20 @@ def test_smoothgrad_is_captums_noise_tunnel(tiny):
     x, y, n = x[:1], y[:1], 200
     sigma = 0.15 * (x.max() - x.min()).item()
     torch.manual_seed(0)
-    ours = saliency_maps.smoothgrad(net, x, y, n=n)
+    ours = SmoothGrad(n, noise="fresh").detached(net, x, y)
     theirs = captum.NoiseTunnel(captum.Saliency(net)).attribute(
         x.clone().requires_grad_(), nt_type="smoothgrad", nt_samples=n, stdevs=sigma, target=y, abs=False
     )
-    copies = torch.stack([saliency_maps.smoothgrad(net, x, y, n=1) for _ in range(50)])
+    copies = torch.stack([SmoothGrad(1, noise="fresh").detached(net, x, y) for _ in range(50)])
     error = copies.std(0) * (2 / n) ** 0.5
     assert ((ours - theirs).abs() <= 5 * error + 1e-12).all()
-    assert not torch.allclose(ours, saliency_maps.gradient(net, x, y), rtol=1e-3)
+    assert not torch.allclose(ours, Gradient().detached(net, x, y), rtol=1e-3)
 
 
 def test_smoothgrad_of_a_constant_image_is_the_gradient(tiny):
     net, x, y = tiny
     flat = torch.full_like(x, 0.5)
-    torch.testing.assert_close(saliency_maps.smoothgrad(net, flat, y), saliency_maps.gradient(net, flat, y))
+    torch.testing.assert_close(for_training("smoothgrad").detached(net, flat, y), Gradient().detached(net, flat, y))
 
 
 # Integrated gradients
@@ -374,7 +269,7 @@ def test_smoothgrad_of_a_constant_image_is_the_gradient(tiny):
 def test_integrated_gradients_are_captums(tiny):
     """captum counts nodes, we count intervals; its weights sum to (nodes - 1) / nodes, ours to 1."""
     net, x, y = tiny
-    ours = saliency_maps.integrated_gradients(net, x, y, points=20)
+    ours = trapezoids(20, 128).detached(net, x, y)
     theirs = captum.IntegratedGradients(net).attribute(x, target=y, n_steps=21, method="riemann_trapezoid")
     torch.testing.assert_close(ours, theirs * 21 / 20, rtol=1e-7, atol=1e-10)  # its weights are float32
 
@@ -385,7 +280,7 @@ def test_integrated_gradients_sum_to_the_difference_of_the_logits(tiny):
         rise = (net(x) - net(torch.zeros_like(x))).gather(1, y[:, None])[:, 0]
     errors = []
     for points in (10, 100, 1000):
-        s = saliency_maps.integrated_gradients(net, x, y, points=points)
+        s = trapezoids(points, 128).detached(net, x, y)
         errors.append((s.sum((1, 2, 3)) - rise).abs().max() / rise.abs().max())
     assert errors[1] < 0.01 and errors[2] < 0.001 and errors[2] < errors[0]
 
@@ -395,9 +290,9 @@ def test_integrated_gradients_are_computed_a_chunk_at_a_time(tiny, chunk):
     net, x, y = tiny
     passed = []
     net.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
-    s = saliency_maps.integrated_gradients(net, x, y, points=5, chunk=chunk)
+    s = trapezoids(5, chunk).detached(net, x, y)
     assert max(passed) <= chunk and sum(passed) == 6 * len(x)
-    whole = saliency_maps.integrated_gradients(net, x, y, points=5)
+    whole = trapezoids(5, 128).detached(net, x, y)
     torch.testing.assert_close(s, whole, rtol=1e-12, atol=1e-14)
 
 
@@ -414,18 +309,18 @@ def test_gradcam_is_captums(nets, on):
     net, x = copy.deepcopy(net).double(), x.double()
     small = captum.LayerGradCam(net, net.features).attribute(x, target=y, relu_attributions=True)
     assert small.shape[-1] < x.shape[-1]
-    torch.testing.assert_close(saliency_maps.gradcam(net, x, y), enlarged(small, x), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(GradCAM().detached(net, x, y), enlarged(small, x), rtol=1e-10, atol=1e-14)
 
 
 def test_cam_averages_to_the_logit_and_gradcam_is_its_positive_part(tiny):
     net, x, y = tiny
-    cam = saliency_maps.cam(net, x, y)
+    cam = CAM().detached(net, x, y)
     logit = (net(x) - net.head.bias).gather(1, y[:, None])[:, 0]
     torch.testing.assert_close(cam.mean((1, 2, 3)), logit.detach())
-    torch.testing.assert_close(saliency_maps.gradcam(net, x, y), cam.relu() / 36)
+    torch.testing.assert_close(GradCAM().detached(net, x, y), cam.relu() / 36)
 
 
-@pytest.mark.parametrize("name", ["cam", "gradcam", "gradcam_pp"])
+@pytest.mark.parametrize("name", [name for name in OF_FEATURES if not MAPS[name].per_channel])
 def test_class_activation_map_of_a_single_place_is_exactly_constant(nets, name):
     net, x, y = nets["grey"]
     assert net.maps(x).shape[-2:] == (1, 1)
@@ -447,7 +342,7 @@ def released_gradcam_pp(net, x, y):
 def test_gradcam_pp_is_the_released_formula_without_its_factor(nets):
     net, x, y = nets["rgb"]
     net, x = copy.deepcopy(net).double(), x.double()
-    ours, (released, raised) = saliency_maps.gradcam_pp(net, x, y), released_gradcam_pp(net, x, y)
+    ours, (released, raised) = GradCAMPlusPlus().detached(net, x, y), released_gradcam_pp(net, x, y)
     torch.testing.assert_close(ours * raised, released, rtol=1e-10, atol=1e-14)
     assert torch.equal(binarise(ours, "median"), binarise(released, "median"))
     torch.testing.assert_close(binarise(ours, "minmax"), binarise(released, "minmax"), rtol=1e-8, atol=1e-10)
@@ -457,32 +352,32 @@ def test_gradcam_pp_of_a_large_logit_is_finite_where_the_released_formula_is_not
     net, x, y = copy.deepcopy(nets["rgb"][0]), *nets["rgb"][1:]
     net.head.bias.data += 200
     assert not released_gradcam_pp(net, x, y)[0].isfinite().all()
-    assert torch.equal(saliency_maps.gradcam_pp(net, x, y), saliency_maps.gradcam_pp(nets["rgb"][0], x, y))
+    assert torch.equal(GradCAMPlusPlus().detached(net, x, y), GradCAMPlusPlus().detached(nets["rgb"][0], x, y))
 
 
 def test_guided_gradcam_pp_is_the_map_where_guided_backprop_is_positive(tiny):
     net, x, y = tiny
     x = x.clone()
     x[0] = 0
-    s = saliency_maps.guided_gradcam_pp(net, x, y)
-    g = saliency_maps.guided_backprop(net, x, y)
-    m = binarise(saliency_maps.gradcam_pp(net, x, y), "minmax").expand_as(g)
+    s = GuidedGradCAMPlusPlus().detached(net, x, y)
+    g = GuidedBackprop().detached(net, x, y)
+    m = binarise(GradCAMPlusPlus().detached(net, x, y), "minmax").expand_as(g)
     torch.testing.assert_close(s[g > 0], m[g > 0])
     assert (s[g < 0] == -1).all()
     torch.testing.assert_close(s[g == 0], (m[g == 0] - 1) / 2)
 
 
-@pytest.mark.parametrize("name", NEEDS_NET)
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_empty_class_activation_map_has_no_nan(tiny, name):
     net, x, y = tiny
     net.features.layers[-1].weight.data.zero_()
     net.features.layers[-1].bias.data.fill_(-1)
     s = explain(name, net, x, y)
     assert s.isfinite().all()
-    if name != "guided_gradcam_pp":
+    if name in ("cam", "gradcam", "gradcam_pp"):
         assert (s == 0).all()
         for how in ("sign", "median", "quantile", "minmax"):
-            assert (binarise(s, how, signed=saliency_maps.signed(name)) == 0).all()
+            assert (binarise(s, how, signed=for_training(name).signed) == 0).all()
 
 
 # captum's own
@@ -494,9 +389,9 @@ def test_deeplift_obeys_its_rule_on_functions_and_on_a_module_used_twice():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = captum.DeepLift(modular).attribute(x.clone().requires_grad_(), target=y)
-    assert not torch.allclose(expected, find("captum.InputXGradient")(modular, x, y))
+    assert not torch.allclose(expected, for_training("captum.InputXGradient").detached(modular, x, y))
     for net in (functional, modular, reused):
-        ours = find("captum.DeepLift")(net, x, y)
+        ours = for_training("captum.DeepLift").detached(net, x, y)
         torch.testing.assert_close(ours, expected.detach(), rtol=1e-10, atol=1e-12)
 
 
@@ -513,7 +408,7 @@ def test_deeplift_obeys_its_rule_on_functions_and_on_a_module_used_twice():
 )
 def test_unknown_names(name, message):
     with pytest.raises(UserError, match=message):
-        find(name)
+        for_training(name)
 
 
 def test_only_captums_names_need_captum(monkeypatch, tiny):
@@ -521,8 +416,8 @@ def test_only_captums_names_need_captum(monkeypatch, tiny):
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UserError, match="package captum"):
-        find("captum.DeepLift")
-    for name in SALIENCY:
+        for_training("captum.DeepLift")
+    for name in MAPS:
         if name == "guided_backprop_modules":
             with pytest.raises(UserError, match="package captum"):
                 explain(name, net, x, y)
@@ -537,10 +432,10 @@ def test_explained_class(tiny):
     net, x, y = tiny
     with frozen(net):
         predicted = net(x).argmax(1)
-    assert torch.equal(saliency_maps.explained(net, x, y, "label"), y)
-    assert torch.equal(saliency_maps.explained(net, x, y, "predicted"), predicted)
+    assert torch.equal(explained_class(net, x, y, "label"), y)
+    assert torch.equal(explained_class(net, x, y, "predicted"), predicted)
     with pytest.raises(UserError, match="did you mean 'predicted'"):
-        saliency_maps.explained(net, x, y, "prediction")
+        explained_class(net, x, y, "prediction")
 
 
 def test_sign_keeps_zero_and_is_the_median_of_maps_without_sign():
@@ -596,16 +491,3 @@ def test_binarise_refuses_what_it_does_not_know():
         binarise(torch.rand(1, 1, 2, 2), "medan")
     with pytest.raises(UserError, match=r"\[0, 1\], not 1.5"):
         binarise(torch.rand(1, 1, 2, 2), "quantile", quantile=1.5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_map_can_be_binarised(nets, name):
-    net, x, y = nets["small on grey"]
-    s = explain(name, net, x, y)
-    for how in ("sign", "median", "quantile", "minmax"):
-        m = binarise(s, how, signed=saliency_maps.signed(name))
-        assert m.shape == s.shape and m.dtype == s.dtype
-        if how == "minmax":
-            assert m.min() == 0 and m.max() == 1
-        else:
-            assert {-1.0, 1.0} <= set(m.unique().tolist()) <= {-1.0, 0.0, 1.0}

@@ -26,8 +26,7 @@ from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.data.corruptions.registry import CORRUPTIONS
 from harness.evaluation import suites
 from harness.evaluation.checks.registry import CHECKS
-from harness.explain import saliency_maps
-from harness.explain.differentiable_maps import EXPLAIN
+from harness.explain.maps import MAPS, attackable
 from harness.models import nets
 from harness.sweep import plan
 from harness.training import settings
@@ -233,7 +232,7 @@ def test_every_block_of_text_holds_errors_or_files(where, code):
     [
         ("methods", methods.names()),
         ("methods", nets.MODELS),
-        ("methods", saliency_maps.SALIENCY),
+        ("methods", MAPS),
         ("methods", cli.spaces()),
         ("methods", get_args(Schedule)),
         ("methods", get_args(get_type_hints(settings.Maps)["binarise"])),
@@ -242,7 +241,7 @@ def test_every_block_of_text_holds_errors_or_files(where, code):
         ("measuring", suites.SUITES),
         ("measuring", CHECKS),
         ("measuring", CORRUPTIONS),
-        ("attribution", EXPLAIN),
+        ("attribution", attackable()),
     ],
     ids=lambda v: v if isinstance(v, str) else next(iter(v)),
 )
@@ -256,7 +255,7 @@ def test_every_name_is_listed(page, names):
     ("page", "heading", "names"),
     [
         ("docs/methods.md", "Training methods", methods.names()),
-        ("docs/methods.md", "Saliency maps", {*saliency_maps.SALIENCY, "captum.X"}),
+        ("docs/methods.md", "Saliency maps", {*MAPS, "captum.X"}),
         ("docs/methods.md", "Search spaces", cli.spaces()),
         ("docs/measuring.md", "Suites", suites.SUITES),
     ],

@@ -12,7 +12,8 @@ import methods
 from harness.config.trial import build, has_setting
 from harness.evaluation import suites
 from harness.evaluation.measurements import EvaluationContext
-from harness.explain import localization, saliency_maps
+from harness.explain import localization
+from harness.explain.maps import MAPS
 from harness.models import nets
 from reports.analyse import published
 from reports.present import number_format, papers
@@ -147,7 +148,7 @@ def test_settings_and_names_are_those_of_the_harness():
     assert set(figures["method"]) <= set(methods.names())
     assert set(figures["teacher"]) - {"", "sparse"} <= set(methods.names())  # sparse: nowhere defined
     named = {name for text in figures["saliency"] for name in text.split("|")}
-    assert named - {"", "box", "mask"} <= set(saliency_maps.SALIENCY)
+    assert named - {"", "box", "mask"} <= set(MAPS)
     for _, figure in figures.iterrows():
         trial = build({"method": figure["method"], "measure.suites": "paper-art"})
         for setting in figure["settings"].split():

@@ -11,7 +11,7 @@ from harness.data import datasets
 from harness.data.batches import MAP_UNIT
 from harness.data.datasets import Split
 from harness.errors import UserError
-from harness.explain import saliency_maps
+from harness.explain.maps import Gradient
 from harness.training import training_maps
 from harness.training.teacher_maps import Teacher
 from harness.trials import run as trial_run
@@ -37,7 +37,7 @@ def test_maps_are_those_of_the_teacher_image_by_image(shared_workspace, quick):
     prepared, data = prepare(run, shared_workspace)
     teacher, _ = trial_run.trained_model(teachers.teacher_trial(run, "standard"), shared_workspace)
     x = data.train.x.float() / 255
-    expected = saliency_maps.gradient(teacher, x, data.train.y).sign()
+    expected = Gradient().detached(teacher, x, data.train.y).sign()
     (column,) = prepared.maps
     assert column.dtype == torch.int8 and column.shape == data.train.x.shape
     says = expected != 0
@@ -127,7 +127,7 @@ def test_live_maps_explain_the_batch_they_are_given(shared_workspace, quick):
     prepared, data = prepare(run, shared_workspace)
     teacher, _ = trial_run.trained_model(teachers.teacher_trial(run, "standard"), shared_workspace)
     x, y = data.val.x[:5].float() / 255, data.val.y[:5]
-    expected = saliency_maps.gradient(teacher, x, y).sign()
+    expected = Gradient().detached(teacher, x, y).sign()
     says = expected != 0
     assert torch.equal(prepared.maps[0](x, y)[says], expected[says])
 

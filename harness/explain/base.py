@@ -1,0 +1,32 @@
+"""What every attribution map declares of itself, and how it is called."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from harness.models.freezing import frozen
+
+
+class Map:
+    """An attribution map: `map(net, x, y)` explains class y of images x. A frozen dataclass; its fields are constants.
+
+    x (B, C, H, W) in [0, 1], y (B,) -> (B, C, H, W), or (B, 1, H, W) unless `per_channel`. Positive values are evidence
+    *for* class y, so that `x - eps * sign(map)` lowers it. If x requires gradients and the map is `differentiable`, the
+    result has a graph. The caller chooses the net's mode; `detached` is the map of the evaluated net.
+    """
+
+    signed: ClassVar[bool] = True  # has values of both signs; else 0 is the least, not a boundary between evidences
+    per_channel: ClassVar[bool] = True  # one map per channel of the image
+    of_features: ClassVar[bool] = False  # needs the feature maps and the head of a `Net`; `UserError` for other models
+    differentiable: ClassVar[bool] = False  # can be attacked: has a useful derivative on softplus surrogates
+    complete: ClassVar[bool] = False  # sums to logit(x) - logit(black), up to quadrature
+    random: ClassVar[bool] = False  # draws from the global generator, for the batch as a whole
+    passes: ClassVar[int] = 1  # cost: images passed through the net, forward and backward, per map
+
+    def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def detached(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The map without a graph, of the net in evaluation mode; the net's modes and flags are restored."""
+        with frozen(net):
+            return self(net, x.detach(), y).detach()
