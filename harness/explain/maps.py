@@ -65,7 +65,8 @@ class SmoothGrad(Map):
         flat = x.detach().flatten(1)
         scale = self.sigma * (flat.amax(1) - flat.amin(1)).view(-1, 1, 1, 1)
         if self.noise == "fresh":
-            return sum(Gradient()(net, x + scale * torch.randn_like(x), y) for _ in range(self.n)) / self.n
+            gradients = (Gradient()(net, x + scale * torch.randn_like(x), y) for _ in range(self.n))
+            return sum(gradients, torch.zeros_like(x)) / self.n  # in the memory format of x
         draws = torch.randn(self.n, 1, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
         noisy = (x + scale * draws).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return Gradient()(net, noisy, y.repeat(self.n)).unflatten(0, (self.n, len(x))).mean(0)
