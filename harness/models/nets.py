@@ -3,7 +3,7 @@
 Each is features -> global average pooling -> linear, with input normalisation inside; inputs are in [0, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,16 @@ from harness.errors import UserError, unknown_name
 
 
 class Net(nn.Module):
-    """Classifier: features (B, C, H, W) -> (B, D, h, w), mean over (h, w), linear head (B, D) -> (B, classes)."""
+    """Classifier: features (B, C, H, W) -> (B, D, h, w), mean over (h, w), linear head (B, D) -> (B, classes).
 
-    def __init__(self, features: nn.Module, width: int, classes: int, channels: int):
+    stages: the modules within `features` whose outputs end its stages, but for the last, in forward order. Methods that
+    act on stages need them; see `stages`.
+    """
+
+    def __init__(self, features: nn.Module, width: int, classes: int, channels: int, stages: Sequence[nn.Module] = ()):
         super().__init__()
         self.features = features
+        self.inner_stages = tuple(stages)  # in a tuple, so that their weights are listed once
         self.head = nn.Linear(width, classes)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.zeros(channels))
@@ -132,19 +137,32 @@ class WideResNet(nn.Module):
 
 def small(channels: int, classes: int) -> Net:
     """Small CNN for tests and digits."""
-    return Net(Small(channels), 64, classes, channels)
+    features = Small(channels)
+    return Net(features, 64, classes, channels, stages=features.ends[:-1])
+
+
+def _first_of_later_stages(blocks: nn.Sequential) -> list[nn.Module]:
+    return [block for block in blocks if block.conv1.stride == (2, 2)]
 
 
 def resnet(*blocks: int) -> Callable[[int, int], Net]:
     """Builder (channels, classes) -> Net of a CIFAR ResNet with these blocks per stage."""
-    return lambda channels, classes: Net(ResNet(channels, blocks), 64 << (len(blocks) - 1), classes, channels)
+
+    def build(channels: int, classes: int) -> Net:
+        features = ResNet(channels, blocks)
+        # The output of the last block is that of the features.
+        inner = [block for block in _first_of_later_stages(features.blocks) if block is not features.blocks[-1]]
+        return Net(features, 64 << (len(blocks) - 1), classes, channels, stages=inner)
+
+    return build
 
 
 def wide_resnet(depth: int, widen: int, dropout: float) -> Callable[[int, int], Net]:
     """Builder (channels, classes) -> Net of a wide ResNet."""
 
     def build(channels: int, classes: int) -> Net:
-        return Net(WideResNet(channels, depth, widen, dropout), 64 * widen, classes, channels)
+        features = WideResNet(channels, depth, widen, dropout)
+        return Net(features, 64 * widen, classes, channels, stages=_first_of_later_stages(features.blocks))
 
     return build
 
@@ -158,7 +176,8 @@ def resnet50(channels: int, classes: int) -> Net:
         net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
     net.layer4[0].conv2.stride = net.layer4[0].downsample[0].stride = (1, 1)
     parts = (net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4)
-    return Net(nn.Sequential(*parts), 2048, classes, channels)
+    inner = (net.layer2[0], net.layer3[0], net.layer4[0])
+    return Net(nn.Sequential(*parts), 2048, classes, channels, stages=inner)
 
 
 def vgg_gap(channels: int, classes: int) -> Net:
@@ -168,7 +187,8 @@ def vgg_gap(channels: int, classes: int) -> Net:
     body = list(torchvision.models.vgg16().features[:-1])
     if channels != 3:
         body[0] = nn.Conv2d(channels, 64, 3, padding=1)
-    return Net(nn.Sequential(*body, nn.Conv2d(512, 1024, 3, padding=1), nn.ReLU()), 1024, classes, channels)
+    features = nn.Sequential(*body, nn.Conv2d(512, 1024, 3, padding=1), nn.ReLU())
+    return Net(features, 1024, classes, channels, stages=[m for m in body if isinstance(m, nn.MaxPool2d)])
 
 
 MODELS: dict[str, Callable[[int, int], Net]] = {
@@ -196,19 +216,12 @@ def build(name: str, channels: int, classes: int) -> Net:
 def stages(model: nn.Module) -> list[nn.Module]:
     """The modules whose outputs end the stages of a net, in forward order; the last is `model.features`.
 
-    The others are the first block of every stage but the first (VGG: every pooling; `small`: every layer).
-    Raises `UserError` for a model that is not a `Net`.
+    Raises `UserError` for a model that is not a `Net`, and for one that declares no stages.
     """
     if not isinstance(model, Net):
         raise UserError(f"only a Net of harness.models has stages, not {type(model).__name__}")
-    features = model.features
-    if isinstance(features, Small):
-        ends = list(features.ends[:-1])
-    elif isinstance(features, (ResNet, WideResNet)):
-        ends = [b for b in features.blocks if b.conv1.stride == (2, 2)]
-        if isinstance(features, ResNet) and ends[-1] is features.blocks[-1]:
-            ends.pop()  # its output equals that of the features
-    else:
-        groups = [m[0] for m in features if isinstance(m, nn.Sequential)]
-        ends = groups[1:] or [m for m in features if isinstance(m, nn.MaxPool2d)]
-    return [*ends, features]
+    if not model.inner_stages:
+        raise UserError(
+            f"this Net of {type(model.features).__name__} declares no stages: build it as Net(..., stages=...)"
+        )
+    return [*model.inner_stages, model.features]

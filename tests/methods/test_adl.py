@@ -25,7 +25,7 @@ def tiny():
     """Two stages, of which the second is all the features: a convolution, ReLU, and as much again."""
     one = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     two = [nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()]
-    return nets.Net(nn.Sequential(*one, *two), 6, 5, 1)
+    return nets.Net(nn.Sequential(*one, *two), 6, 5, 1, stages=one[-1:])
 
 
 def hooks(net):
@@ -123,6 +123,8 @@ def test_stages_that_a_net_does_not_have(batch):
         adl.ADL().loss(tiny(), batch)
     with pytest.raises(UserError, match="Linear"):
         adl.ADL().loss(nn.Linear(2, 2), batch)
+    with pytest.raises(UserError, match="this Net of Sequential declares no stages: build it as Net"):
+        adl.ADL().loss(nets.Net(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), 4, 5, 1), batch)
 
 
 # Where the stages of a net lie
@@ -149,8 +151,11 @@ def test_stages_end_with_the_features(name):
         for mark in marks:
             mark.remove()
     assert nets.stages(net)[-1] is net.features and found[-1].shape == features.shape
-    assert [out.shape[-1] for out in found] == SIDES[name]
-    assert len({id(out) for out in found}) == len(found)  # none is gated twice
+    sides = [out.shape[-1] for out in found]
+    assert sides == SIDES.get(name, sides)
+    assert sides == sorted(sides, reverse=True), f"{name}: declare stages in forward order: their sides are {sides}"
+    again = f"{name}: two stages end with the same output; `features` is a stage without being declared"
+    assert len({id(out) for out in found}) == len(found), again  # none is gated twice
 
 
 def test_the_published_places_of_resnet50():

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.errors import UserError
 from harness.models import nets as models_nets
 from harness.models.nets import MODELS, build
 from harness.models.relus import rectified_by, softened
 
-SIZES = {"resnet50": 32, "vgg_gap": 16}  # the least that their poolings leave something of
+SIDES = {"resnet50": 32, "vgg_gap": 16}  # the least that their poolings leave something of
 LIGHT = ("small", "resnet10", "wrn40_2")
+# Published numbers of ReLU calls; those of a new net are counted.
 RELUS = {
     "small": 3,
     "resnet10": 9,
@@ -30,6 +32,16 @@ RELUS = {
 
 def count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
+
+
+class ReLUCalls(TorchDispatchMode):
+    """Counts the ReLUs that reach the backend, whatever they are called by."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += func.overloadpacket in (torch.ops.aten.relu, torch.ops.aten.relu_)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -49,30 +61,31 @@ def test_published_number_of_parameters(name, channels, classes, parameters):
         assert count(MODELS[name](channels, classes)) == parameters
 
 
-def test_every_model_is_counted():
-    assert set(RELUS) == set(MODELS)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_contract(name):
-    """Shapes, the head behind a global average, every ReLU found, normalisation inside."""
+def contract(name):
+    """Shapes, the head behind a global average, every ReLU found, normalisation inside, stages declared."""
     torch.manual_seed(0)
     net = build(name, 1, 7)
-    x = torch.rand(2, 1, SIZES.get(name, 8), SIZES.get(name, 8))
-    if name in LIGHT:
+    side = SIDES.get(name, 8 if name in RELUS else 32)
+    x = torch.rand(2, 1, side, side)
+    if name in LIGHT or name not in RELUS:
         assert net(x).shape == (2, 7)  # in training mode
     net.eval()
     with torch.no_grad():
         out = net(x)
-        assert out.shape == (2, 7) and out.dtype == x.dtype and out.isfinite().all()
+        assert out.shape == (2, 7) and out.dtype == x.dtype and out.isfinite().all(), f"{name}: bad logits"
         features = net.maps(x)
-        assert features.shape[:2] == (2, net.head.in_features) and features.dim() == 4
-        assert (features >= 0).all()
+        shape = tuple(features.shape)
+        assert shape[:2] == (2, net.head.in_features) and len(shape) == 4, (
+            f"{name}: features are {shape}, not (B, D, h, w)"
+        )
+        assert (features >= 0).all(), f"{name}: end the features with a ReLU; Grad-CAM++ takes them as non-negative"
         torch.testing.assert_close(net.head(features.mean((2, 3))), out)
         found = []
         with rectified_by(lambda t: found.append(1) or t.clamp_min(0)):
             torch.testing.assert_close(net(x), out)
-        assert len(found) == RELUS[name]
+        with ReLUCalls() as relus:
+            net(x)
+        assert len(found) == RELUS.get(name, relus.calls) == relus.calls, f"{name}: has ReLUs that cannot be replaced"
         mean, std = torch.tensor([0.4]), torch.tensor([0.2])
         assert net.normalised_by(mean, std) is net
         inside = net(x)
@@ -82,6 +95,35 @@ def test_contract(name):
     assert all(p.requires_grad for p in net.parameters())
     assert (net.head.bias == 0).all()
     assert {"mean", "std"} <= net.state_dict().keys()
+    assert net.inner_stages, f"{name}: pass the ends of its stages to Net(..., stages=...)"
+    assert {*net.inner_stages} <= {*net.features.modules()}, f"{name}: stages must be modules within its features"
+    twin = copy.deepcopy(net)
+    assert {*twin.inner_stages} <= {*twin.features.modules()} - {*net.modules()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contract(name):
+    contract(name)
+
+
+def made_up(channels: int, classes: int, **stages) -> models_nets.Net:
+    first = nn.Sequential(models_nets.conv(channels, 6), nn.BatchNorm2d(6), nn.ReLU())
+    features = nn.Sequential(first, models_nets.conv(6, 8, stride=2), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+    return models_nets.Net(features, 8, classes, channels, **({"stages": [first]} | stages))
+
+
+def test_a_new_net_needs_nothing_but_its_entry(monkeypatch):
+    monkeypatch.setitem(MODELS, "made_up", made_up)
+    contract("made_up")
+
+
+@pytest.mark.parametrize(
+    ("stages", "advice"), [([], "pass the ends of its stages"), ([nn.ReLU()], "must be modules within its features")]
+)
+def test_a_net_whose_stages_are_wrong_is_said(stages, advice, monkeypatch):
+    monkeypatch.setitem(MODELS, "made_up", lambda channels, classes: made_up(channels, classes, stages=stages))
+    with pytest.raises(AssertionError, match=f"^made_up: .*{advice}"):
+        contract("made_up")
 
 
 @pytest.mark.parametrize("name", LIGHT)
