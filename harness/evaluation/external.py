@@ -74,8 +74,8 @@ def fingerprint(net: nn.Module, data: Data, device: str = "cpu") -> str:
 
 def _build(model: str, data: Data) -> nn.Module:
     if ":" not in model:
-        if model not in nets.MODELS:
-            error = unknown_name("model", model, nets.MODELS)
+        if model not in nets.NETS:
+            error = unknown_name("model", model, nets.NETS)
             raise UserError(f"{error} (a net of your own is named as package.module:callable)")
         return nets.build(model, data.channels, len(data.classes))
     module_name, _, name = model.partition(":")

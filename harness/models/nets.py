@@ -191,7 +191,7 @@ def vgg_gap(channels: int, classes: int) -> Net:
     return Net(features, 1024, classes, channels, stages=[m for m in body if isinstance(m, nn.MaxPool2d)])
 
 
-MODELS: dict[str, Callable[[int, int], Net]] = {
+NETS: dict[str, Callable[[int, int], Net]] = {
     "small": small,
     "resnet10": resnet(1, 1, 1, 1),
     "resnet18": resnet(2, 2, 2, 2),
@@ -208,9 +208,9 @@ def build(name: str, channels: int, classes: int) -> Net:
 
     Raises `UserError` for an unknown name.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    return MODELS[name](channels, classes).to(memory_format=torch.channels_last)
+    if name not in NETS:
+        raise unknown_name("model", name, NETS)
+    return NETS[name](channels, classes).to(memory_format=torch.channels_last)
 
 
 def stages(model: nn.Module) -> list[nn.Module]:

@@ -85,8 +85,8 @@ def check_data(planned: Plan, workspace) -> None:
     from harness.training import training_maps
 
     for cell in planned.studies.values():
-        if cell.trial.model not in nets.MODELS:
-            raise unknown_name("model", cell.trial.model, nets.MODELS)
+        if cell.trial.model not in nets.NETS:
+            raise unknown_name("model", cell.trial.model, nets.NETS)
         data = datasets.load(cell.trial.data, workspace)
         if methods.reads_maps(cell.trial.method):
             training_maps.check(cell.trial.maps, data, cell.data)

@@ -20,7 +20,7 @@ from harness.errors import UserError, unknown_name
 from harness.evaluation import evaluator, external
 from harness.evaluation.measurements import Measurement, accuracy
 from harness.evaluation.scores import Score, per_image
-from harness.models.nets import MODELS
+from harness.models.nets import NETS
 from harness.storage import npz
 from harness.storage.sealed_json import CHECKSUM_KEY
 from harness.storage.workspace import Workspace
@@ -119,8 +119,8 @@ def stored(folder: Path, source: str) -> Result:
         trial = build(settings)
     except UserError as error:
         raise UserError(f"the settings {source} are of another version of this harness: {error}") from None
-    if trial.model not in MODELS:  # `module:name` would import code
-        raise UserError(f"{unknown_name('model', trial.model, MODELS)}, in the settings {source}")
+    if trial.model not in NETS:  # `module:name` would import code
+        raise UserError(f"{unknown_name('model', trial.model, NETS)}, in the settings {source}")
     images = _images(folder / "val.npz", source) | _images(folder / "test.npz", source)
     scores = [dataclasses.replace(score, per_example=images.get(score.name)) for score in result.scores]
     return dataclasses.replace(result, trial=trial, scores=scores)

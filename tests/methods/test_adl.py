@@ -141,10 +141,10 @@ SIDES = {
 }
 
 
-@pytest.mark.parametrize("name", nets.MODELS)
+@pytest.mark.parametrize("name", nets.NETS)
 def test_stages_end_with_the_features(name):
     with torch.device("meta"):
-        net, x = nets.MODELS[name](3, 5), torch.rand(2, 3, 32, 32)
+        net, x = nets.NETS[name](3, 5), torch.rand(2, 3, 32, 32)
         found = []
         marks = [m.register_forward_hook(lambda m, i, out: found.append(out)) for m in nets.stages(net)]
         features = net.maps(x)
@@ -160,7 +160,7 @@ def test_stages_end_with_the_features(name):
 
 def test_the_published_places_of_resnet50():
     with torch.device("meta"):
-        net = nets.MODELS["resnet50"](3, 5)
+        net = nets.NETS["resnet50"](3, 5)
     third, fourth = net.features[-2], net.features[-1]
     assert nets.stages(net)[-3:] == [third[0], fourth[0], net.features]
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.errors import UserError
 from harness.models import nets as models_nets
-from harness.models.nets import MODELS, build
+from harness.models.nets import NETS, build
 from harness.models.relus import rectified_by, softened
 
 SIDES = {"resnet50": 32, "vgg_gap": 16}  # the least that their poolings leave something of
@@ -58,7 +58,7 @@ class ReLUCalls(TorchDispatchMode):
 )
 def test_published_number_of_parameters(name, channels, classes, parameters):
     with torch.device("meta"):
-        assert count(MODELS[name](channels, classes)) == parameters
+        assert count(NETS[name](channels, classes)) == parameters
 
 
 def contract(name):
@@ -101,7 +101,7 @@ def contract(name):
     assert {*twin.inner_stages} <= {*twin.features.modules()} - {*net.modules()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETS)
 def test_contract(name):
     contract(name)
 
@@ -113,7 +113,7 @@ def made_up(channels: int, classes: int, **stages) -> models_nets.Net:
 
 
 def test_a_new_net_needs_nothing_but_its_entry(monkeypatch):
-    monkeypatch.setitem(MODELS, "made_up", made_up)
+    monkeypatch.setitem(NETS, "made_up", made_up)
     contract("made_up")
 
 
@@ -121,7 +121,7 @@ def test_a_new_net_needs_nothing_but_its_entry(monkeypatch):
     ("stages", "advice"), [([], "pass the ends of its stages"), ([nn.ReLU()], "must be modules within its features")]
 )
 def test_a_net_whose_stages_are_wrong_is_said(stages, advice, monkeypatch):
-    monkeypatch.setitem(MODELS, "made_up", lambda channels, classes: made_up(channels, classes, stages=stages))
+    monkeypatch.setitem(NETS, "made_up", lambda channels, classes: made_up(channels, classes, stages=stages))
     with pytest.raises(AssertionError, match=f"^made_up: .*{advice}"):
         contract("made_up")
 

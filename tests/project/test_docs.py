@@ -121,7 +121,7 @@ def test_every_command_is_a_valid_one(command, monkeypatch):
         if args.space:
             assert cli.choose_cell(cli.space(args.space).cells({"data": args.data} if args.data else {}), args.cell)
         if args.model and ":" not in args.model:
-            assert args.model in nets.MODELS
+            assert args.model in nets.NETS
     elif module == "harness.trial":
         args = cli.parser(module, "", single=True).parse_args(words)
         cells = cli.space(args.space).cells(cli.overrides(args))
@@ -231,7 +231,7 @@ def test_every_block_of_text_holds_errors_or_files(where, code):
     ("page", "names"),
     [
         ("methods", methods.names()),
-        ("methods", nets.MODELS),
+        ("methods", nets.NETS),
         ("methods", MAPS),
         ("methods", cli.spaces()),
         ("methods", get_args(Schedule)),

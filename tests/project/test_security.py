@@ -617,7 +617,7 @@ def test_settings_name_what_there_is_and_nothing_else(workspace, path, name):
     with refused("'data.name'" if path == "data.name" else repr(name).strip("'") if "." in path else path):
         trial = build({"method": "sat", path: name} if path != "method" else {path: name})
         datasets.load(trial.data, workspace)
-        if trial.model not in nets.MODELS:
+        if trial.model not in nets.NETS:
             nets.build(trial.model, 1, 10)
         training_maps.map_sources(trial.maps)
 

@@ -154,7 +154,7 @@ def test_settings_and_names_are_those_of_the_harness():
         for setting in figure["settings"].split():
             path, _, value = setting.partition("=")
             assert has_setting(trial, path), setting
-            assert path != "model" or value in {*nets.MODELS, "resnet50_se"}
+            assert path != "model" or value in {*nets.NETS, "resnet50_se"}
 
 
 def test_a_figure_has_one_place():
