@@ -10,9 +10,11 @@ from scipy import ndimage
 from harness.data.corruptions import filters
 from harness.data.corruptions import textures as corruptions_textures
 from harness.data.corruptions.published_files import Change, change
-from harness.data.corruptions.registry import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt
+from harness.data.corruptions.registry import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, Corruption, corrupt
 from harness.data.readers.builtin import shapes
 from harness.errors import UserError
+from harness.evaluation import suites
+from harness.evaluation.settings import Attribution, Measure
 from harness.randomness import PerImageRng
 
 # What the published generator makes of the first 128 test images of `shapes` as loaded (mean and root mean square of
@@ -65,7 +67,7 @@ def shape_images():
     return x[np.random.default_rng(0).permutation(len(x))[:128]]  # as `datasets.load` orders them
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", REFERENCE)
 def test_changes_as_much_as_the_published_generator(name, shape_images):
     x = torch.from_numpy(shape_images).float() / 255
     for severity, (mean, rms) in zip(SEVERITIES, REFERENCE[name], strict=True):
@@ -76,8 +78,9 @@ def test_changes_as_much_as_the_published_generator(name, shape_images):
 
 
 def test_the_groups_are_fifteen_four_and_fifteen():
-    assert len(CORRUPTIONS) == 19 and len(STANDARD) == len(ART) == 15 and len(EXTRA) == 4
-    assert set(STANDARD) | set(EXTRA) == set(CORRUPTIONS) and not set(STANDARD) & set(EXTRA)
+    assert len(REFERENCE) == 19 and len(STANDARD) == len(ART) == 15 and len(EXTRA) == 4
+    assert set(STANDARD) | set(EXTRA) == set(REFERENCE) and not set(STANDARD) & set(EXTRA)
+    assert EXTRA == ("speckle_noise", "gaussian_blur", "spatter", "saturate")
     assert set(STANDARD) - set(ART) == {"frost"} and set(ART) - set(STANDARD) == {"speckle_noise"}
 
 
@@ -92,46 +95,102 @@ def test_unknown_names_severities_and_shapes():
         corrupt("fog", torch.zeros(2, 2, 8, 8), 1, draws(2))
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-@pytest.mark.parametrize(
-    ("channels", "height", "width"), [(1, 8, 8), (3, 28, 28), (3, 64, 64), (1, 32, 32), (3, 40, 48), (3, 8, 120)]
-)
-def test_any_size_gives_levels_of_8_bits_and_leaves_the_input(name, channels, height, width):
-    x = photos(2, channels, height, width)
-    before = x.clone()
-    for severity in (1, 5):
-        z = corrupt(name, x, severity, draws(2))
-        assert z.shape == x.shape and z.dtype == torch.float32
-        assert z.min() >= 0 and z.max() <= 1
-        torch.testing.assert_close(z, (z * 255).round() / 255, rtol=0, atol=0)
-    assert torch.equal(x, before)
+# The contract, over every name
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_large_images(name):
+def it_gives_levels_of_8_bits_at_any_size_and_leaves_the_input(name):
+    for channels, height, width in ((1, 8, 8), (3, 28, 28), (3, 64, 64), (1, 32, 32), (3, 40, 48), (3, 8, 120)):
+        x = photos(2, channels, height, width)
+        before = x.clone()
+        for severity in (1, 5):
+            z = corrupt(name, x, severity, draws(2))
+            assert z.shape == x.shape and z.dtype == torch.float32, f"{name}: turns {x.shape} into {z.dtype} {z.shape}"
+            assert z.min() >= 0 and z.max() <= 1, f"{name}: leaves [0, 1]"
+            says = f"{name}: end with `filters.truncated`, as values must be on 8-bit levels"
+            torch.testing.assert_close(z, (z * 255).round() / 255, rtol=0, atol=0, msg=says)
+        assert torch.equal(x, before), f"{name}: changes its input"
+
+
+def it_changes_large_images(name):
     x = photos(1, 3, 224, 224)
     z = corrupt(name, x, 3, draws(1))
-    assert z.shape == x.shape and not torch.equal(z, x)
+    assert z.shape == x.shape and not torch.equal(z, x), f"{name}: changes nothing"
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_an_image_gets_the_same_in_any_batch_order_and_memory_format(name):
+def it_gives_an_image_the_same_in_any_batch_order_and_memory_format(name):
     x, seeds = photos(5), torch.arange(5)
     whole = corrupt(name, x, 4, PerImageRng(seeds))
     order = torch.tensor([3, 0, 4])
-    assert torch.equal(corrupt(name, x[order], 4, PerImageRng(seeds[order])), whole[order])
-    assert torch.equal(corrupt(name, x.to(memory_format=torch.channels_last), 4, PerImageRng(seeds)), whole)
+    says = f"{name}: depends on the batch; draw from `draws`, and reduce over an image at a time"
+    assert torch.equal(corrupt(name, x[order], 4, PerImageRng(seeds[order])), whole[order]), says
+    last = x.to(memory_format=torch.channels_last)
+    assert torch.equal(corrupt(name, last, 4, PerImageRng(seeds)), whole), f"{name}: depends on the memory format"
 
 
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - set(SHARE) | {"frost", "spatter"}))
-def test_what_is_random_differs_between_seeds_and_not_between_calls(name):
+def it_is_random_if_it_says_so_and_the_same_for_the_same_seeds(name):
     x = photos(1).repeat(2, 1, 1, 1)
     z = corrupt(name, x, 5, draws(2))
-    assert not torch.equal(z[0], z[1])
-    assert torch.equal(z, corrupt(name, x, 5, draws(2)))
+    differs, random = not torch.equal(z[0], z[1]), CORRUPTIONS[name].random
+    assert torch.equal(z, corrupt(name, x, 5, draws(2))), f"{name}: draw from `draws` only"
+    assert differs == random, f"{name}: declares `random={random}`, but equal images become {'un' * differs}equal"
 
 
+CONTRACT = (
+    it_gives_levels_of_8_bits_at_any_size_and_leaves_the_input,
+    it_changes_large_images,
+    it_gives_an_image_the_same_in_any_batch_order_and_memory_format,
+    it_is_random_if_it_says_so_and_the_same_for_the_same_seeds,
+)
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
 @pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corruption_keeps_what_it_promises(name, promise):
+    promise(name)
+
+
+def dust(x, severity, draws):
+    return filters.truncated(filters.unit(x) * (draws.uniform(1, *x.shape[2:]) > 0.1 * severity))
+
+
+def negative(x, severity, draws):
+    return filters.truncated(1 - filters.unit(x) / severity)
+
+
+@pytest.mark.parametrize("made_up", [Corruption(dust), Corruption(negative, random=False)], ids=["dust", "negative"])
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)
+def test_a_new_corruption_needs_nothing_but_its_entry(made_up, promise, monkeypatch):
+    monkeypatch.setitem(CORRUPTIONS, "made_up", made_up)
+    promise("made_up")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "promise", "advice"),
+    [
+        (lambda x, s, d: 0.9 * x, CONTRACT[0], "end with `filters.truncated`"),
+        (lambda x, s, d: x, CONTRACT[1], "changes nothing"),
+        (lambda x, s, d: filters.truncated(x * x.mean()), CONTRACT[2], "depends on the batch"),
+        (lambda x, s, d: filters.truncated(x * torch.rand(1)), CONTRACT[3], "draw from `draws` only"),
+        (negative, CONTRACT[3], "declares `random=True`, but equal images become equal"),
+    ],
+)
+def test_a_promise_that_is_broken_is_said(wrong, promise, advice, monkeypatch):
+    monkeypatch.setitem(CORRUPTIONS, "made_up", Corruption(wrong))
+    with pytest.raises(AssertionError, match=f"^made_up: .*{advice}"):
+        promise("made_up")
+
+
+def test_a_new_corruption_is_of_no_published_mean(monkeypatch):
+    context = suites.EvaluationContext(Measure(), Attribution(), (3, 32, 32))
+    before = suites.corruption_suite(context)
+    monkeypatch.setitem(CORRUPTIONS, "made_up", Corruption(dust))
+    after = suites.corruption_suite(context)
+    assert {"made_up", "made_up-5"} <= set(after) - set(before)
+    for mean, n in (("corrupted", 15), ("corrupted_art", 15)):
+        assert after[mean] == before[mean] and len(after[mean].protocol["corruptions"]) == n
+
+
+@pytest.mark.parametrize("name", REFERENCE)
 def test_a_grey_image_stays_grey_in_one_channel_or_three(name):
     """What is the same for all channels does to three equal ones what it does to one."""
     x = (photos(3, 1) * 100).round() / 255  # dark enough that no channel is clipped

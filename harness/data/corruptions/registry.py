@@ -15,6 +15,8 @@ smoothness replace them.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,7 +28,18 @@ from harness.errors import UserError, unknown_name
 from harness.randomness import PerImageRng
 
 SEVERITIES = (1, 2, 3, 4, 5)
-Corruption = Callable[[Tensor, int, PerImageRng], Tensor]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """apply(x, severity, draws) -> x'. published: one of the `standard` fifteen or the four `extra`; else of no mean.
+
+    random: whether it depends on the draws.
+    """
+
+    apply: Callable[[Tensor, int, PerImageRng], Tensor]
+    published: Literal["standard", "extra"] | None = None
+    random: bool = True
 
 
 def corrupt(name: str, x: Tensor, severity: int, draws: PerImageRng) -> Tensor:
@@ -37,33 +50,35 @@ def corrupt(name: str, x: Tensor, severity: int, draws: PerImageRng) -> Tensor:
         raise UserError(f"a corruption's severity is 1, 2, 3, 4 or 5, not {severity!r}")
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"corruptions need images of 1 or 3 channels, (B, C, H, W), not {tuple(x.shape)}")
-    return CORRUPTIONS[name](x, severity, draws)
+    return CORRUPTIONS[name].apply(x, severity, draws)
 
 
 # Names
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": gaussian_noise,
-    "shot_noise": shot_noise,
-    "impulse_noise": impulse_noise,
-    "defocus_blur": defocus_blur,
-    "glass_blur": glass_blur,
-    "motion_blur": motion_blur,
-    "zoom_blur": zoom_blur,
-    "snow": snow,
-    "frost": frost,
-    "fog": fog,
-    "brightness": brightness,
-    "contrast": contrast,
-    "elastic_transform": elastic_transform,
-    "pixelate": pixelate,
-    "jpeg_compression": jpeg_compression,
-    "speckle_noise": speckle_noise,
-    "gaussian_blur": gaussian_blur,
-    "spatter": spatter,
-    "saturate": saturate,
+    "gaussian_noise": Corruption(gaussian_noise, "standard"),
+    "shot_noise": Corruption(shot_noise, "standard"),
+    "impulse_noise": Corruption(impulse_noise, "standard"),
+    "defocus_blur": Corruption(defocus_blur, "standard", random=False),
+    "glass_blur": Corruption(glass_blur, "standard"),
+    "motion_blur": Corruption(motion_blur, "standard"),
+    "zoom_blur": Corruption(zoom_blur, "standard", random=False),
+    "snow": Corruption(snow, "standard"),
+    "frost": Corruption(frost, "standard"),
+    "fog": Corruption(fog, "standard"),
+    "brightness": Corruption(brightness, "standard", random=False),
+    "contrast": Corruption(contrast, "standard", random=False),
+    "elastic_transform": Corruption(elastic_transform, "standard"),
+    "pixelate": Corruption(pixelate, "standard", random=False),
+    "jpeg_compression": Corruption(jpeg_compression, "standard", random=False),
+    "speckle_noise": Corruption(speckle_noise, "extra"),
+    "gaussian_blur": Corruption(gaussian_blur, "extra", random=False),
+    "spatter": Corruption(spatter, "extra"),
+    "saturate": Corruption(saturate, "extra", random=False),
 }
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-STANDARD = tuple(name for name in CORRUPTIONS if name not in EXTRA)
+STANDARD, EXTRA = (
+    tuple(name for name, corruption in CORRUPTIONS.items() if corruption.published == group)
+    for group in ("standard", "extra")
+)
 # The fifteen of Singh et al. (2020): speckle noise replaces frost.
 ART = (*(name for name in STANDARD if name != "frost"), "speckle_noise")
