@@ -2,10 +2,15 @@
 
 from argparse import Namespace
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.config import chosen_cells
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.config.space import Cell, Space
+    from harness.storage.workspace import Workspace
 
 # Torch, Ray, Optuna and MLflow are imported later, so that bad arguments fail fast.
 
@@ -19,8 +24,8 @@ class Plan:
     """
 
     space_name: str
-    space: object
-    studies: dict[str, object]
+    space: "Space"
+    studies: dict[str, "Cell"]
     trials: int
     seeds: int
     sweep: str
@@ -69,13 +74,13 @@ def plan(args: Namespace) -> Plan:
     return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, names, chosen.note)
 
 
-def _sweep_id(studies: dict[str, object]) -> str:
+def _sweep_id(studies: dict[str, "Cell"]) -> str:
     import hashlib
 
     return hashlib.sha256("\n".join(studies).encode()).hexdigest()[:8]
 
 
-def check_data(planned: Plan, workspace) -> None:
+def check_data(planned: Plan, workspace: "Workspace") -> None:
     """Decode the data before any worker needs it, and check models, maps and measurements of all cells."""
     import methods
     from harness.data import datasets
