@@ -24,7 +24,6 @@ def connect(address: str | None, package: Path | None = None) -> None:
     Raises `UserError` if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None or ray_internals.IN_JOB in os.environ:
         address = os.environ.get("RAY_ADDRESS", address)
     if address and address.startswith(("http://", "https://")):
@@ -37,9 +36,9 @@ def connect(address: str | None, package: Path | None = None) -> None:
             _check_port(address)
             os.environ[ray_internals.REMOTE_CLUSTER] = "1"
             with warnings.catch_warnings(action="ignore"):
-                _join(address, runtime_env={"working_dir": str(package)} if package else None, **quiet)
+                _join(address, {"working_dir": str(package)} if package else None)
         else:
-            ray.init(address="local", include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(_no_cluster(address, error)) from None
     if not address or not address.startswith(ray_addresses.CLIENT):
@@ -47,11 +46,11 @@ def connect(address: str | None, package: Path | None = None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
 
 
-def _join(address: str, **options: object) -> None:
+def _join(address: str, runtime_env: dict[str, str] | None) -> None:
     """ray.init, repeated while the head node fails to start the process that serves this Ray client."""
     for remaining in reversed(range(ATTEMPTS)):
         try:
-            ray.init(address=address, **options)
+            ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
             return
         except ConnectionAbortedError:
             ray.shutdown()

@@ -1,19 +1,25 @@
 """Estimate of the device time of a sweep (`--dry-run`)."""
 
+from typing import TYPE_CHECKING
+
 from harness import cli
 from harness.sweep.plan import Plan
 
+if TYPE_CHECKING:
+    from harness.config.trial import Trial
+    from harness.storage.workspace import Workspace
 
-def estimate_cost(planned: Plan, workspace) -> str:
+
+def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
     """Upper bound on device time, from one timed training step per method, without teachers and their maps."""
     from harness.data import datasets
     from harness.evaluation import cost
     from harness.trials import teachers
     from harness.trials.step_cost import epoch_seconds
 
-    cache: dict[object, float] = {}
+    cache: dict[tuple, float] = {}
 
-    def seconds_per_image(trial, shape: tuple[int, ...]) -> float:
+    def seconds_per_image(trial: "Trial", shape: tuple[int, int, int]) -> float:
         kind = (trial.method, trial.model, trial.batch, shape)
         if kind not in cache:
             cache[kind] = epoch_seconds(trial, trial.batch, shape, workspace.device) / trial.batch
@@ -22,7 +28,7 @@ def estimate_cost(planned: Plan, workspace) -> str:
     training = evaluation = 0.0
     for cell in planned.studies.values():
         trial, data = cell.trial, datasets.load(cell.trial.data, workspace)
-        shape = tuple(data.val.x.shape[1:])  # after cropping
+        shape = data.val.shape  # after cropping
         runs = planned.trials + planned.seeds
         training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
         plain = teachers.teacher_trial(trial, "standard")
@@ -35,7 +41,7 @@ def estimate_cost(planned: Plan, workspace) -> str:
     )
 
 
-def dry_run(planned: Plan, workspace) -> str:
+def dry_run(planned: Plan, workspace: "Workspace") -> str:
     """Text of --dry-run: cells, domains, number of trials, estimated cost."""
     from harness.config.setting_text import format_setting
 

@@ -9,9 +9,11 @@ import dataclasses
 import logging
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -23,6 +25,9 @@ from harness.sweep.ray_internals import allow_failures
 from harness.sweep.retries import RETRIES, WorkerLoss
 from harness.sweep.trial_slots import slots
 from harness.sweep.worker import RAY_FOLDER, run_job
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
 
 
 def run_jobs(
@@ -85,7 +90,7 @@ class _JobSearcher(Searcher):
         super().__init__()
         self._router = router
 
-    def suggest(self, trial_id: str) -> dict | str | None:
+    def suggest(self, trial_id: str) -> dict | str | None:  # type: ignore[override]  # Ray forgets FINISHED, a str
         job = self._router.next_job(trial_id)
         if job is None:
             return Searcher.FINISHED if self._router.source.finished() else None
@@ -108,7 +113,7 @@ class _StopOnRequest(FIFOScheduler):
         super().__init__()
         self._router = router
 
-    def on_trial_result(self, tune_controller, trial, result: dict) -> str:
+    def on_trial_result(self, tune_controller: "TuneController", trial: Trial, result: dict) -> str:
         if "user_error" in result:
             self._router.error = self._router.error or UserError(result["user_error"])
         elif "outcome" in result:
@@ -137,7 +142,7 @@ class _StopOnError(tune.Stopper):
 
 
 @contextlib.contextmanager
-def _muted(logger: str):
+def _muted(logger: str) -> Iterator[None]:
     """Silence a logger: Ray prints long traces for dead workers, whose trials continue elsewhere."""
     log = logging.getLogger(logger)
     level = log.level

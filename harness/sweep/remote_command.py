@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 from harness.errors import UserError, one_line
 from harness.sweep import ray_internals
@@ -35,7 +36,7 @@ def run(address: str, arguments: list[str]) -> int:
     cluster.connect(address, package=CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else None)
     stop = _Stop()
     try:
-        command = (
+        command: Any = (  # a handle, whose methods Ray makes from those of the class
             ray.remote(Command)
             .options(num_cpus=0, max_concurrency=2, resources={ray_internals.HEAD_NODE: 0.001})
             .remote(arguments)
@@ -68,12 +69,12 @@ class _Stop:
     An exception inside Ray's client would leave it in an undefined state.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
@@ -107,7 +108,7 @@ class Command:
             threading.Thread(target=self._read, args=(to_error, stream), daemon=True).start()
 
     def _read(self, to_error: bool, stream: IO[bytes]) -> None:
-        while text := stream.read1(1 << 16):
+        while text := os.read(stream.fileno(), 1 << 16):
             self._output.put((to_error, text))
         self._output.put((to_error, b""))
 

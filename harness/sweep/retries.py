@@ -1,6 +1,9 @@
 """Retries of trials whose Ray worker died: a limited number per epoch."""
 
+from typing import Any
+
 from ray import tune
+from ray.tune.experiment import Trial
 
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Outcome
@@ -15,21 +18,21 @@ class WorkerLoss(tune.Callback):
     def __init__(self, router: JobRouter):
         self._router = router
 
-    def on_trial_start(self, iteration: int, trials: list, trial, **info) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.trial_id in self._router.jobs:
             self._router.on_start(trial.trial_id)
 
-    def on_trial_recover(self, iteration: int, trials: list, trial, **info) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._router.on_worker_lost(trial.trial_id, self._why(trial))
 
-    def on_trial_error(self, iteration: int, trials: list, trial, **info) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         reason = f"its worker died: {self._why(trial)}"
         self._router.on_end(
             trial.trial_id, Outcome("failed", self._router.epochs.get(trial.trial_id, 0), reason=reason)
         )
 
     @staticmethod
-    def _why(trial) -> str:
+    def _why(trial: Trial) -> str:
         """First line of Ray's error file for a dead worker, or the last one of a traceback."""
         lines = failure_lines(trial)
         return (lines or ["unknown cause"])[-1 if any("Traceback" in line for line in lines) else 0][:500]
