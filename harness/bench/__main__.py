@@ -27,7 +27,7 @@ from harness.bench.epochs import PUBLISHED
 from harness.config.trial import build
 from harness.data import datasets
 from harness.data.corruptions import registry
-from harness.errors import UserError, exit_status
+from harness.errors import UserError, exit_status, required
 from harness.evaluation import evaluator
 from harness.trials.result import describe_machine
 from harness.trials.run import trained_model
@@ -99,8 +99,8 @@ def time_epochs(args: argparse.Namespace) -> dict:
         print("{:<20} {:<24} {:<24} {:<26} {}".format(name, *ratios, _figures(rate)))
     columns = epochs.map_seconds(base, shape, device, args.rounds)
     print(f"\n{'saliency':<26} seconds per 1,000 maps")
-    for name, each in columns.items():
-        print(f"{name:<26} {_figures(each)}")
+    for name, seconds in columns.items():
+        print(f"{name:<26} {_figures(seconds)}")
     return {"methods": timed, "maps": columns}
 
 
@@ -145,7 +145,9 @@ def _trained(args: argparse.Namespace, suite: str) -> tuple:
     evaluator.check(run.measure, run.attribution, data, run.data.name)
     plain = build({p: v for p, v in cli.overrides(args).items() if not p.startswith(("measure.", "attribution."))})
     model, result = trained_model(plain, workspace)
-    print(f"trial {plain.key}: {result.score('val/clean').mean:.1%} of the validation images correct")
+    print(
+        f"trial {plain.key}: {required(result.score('val/clean'), 'score').mean:.1%} of the validation images correct"
+    )
     return run, data, model, workspace
 
 
@@ -190,7 +192,7 @@ def time_attribution(args: argparse.Namespace) -> dict:
     published, batched = _figures(result.published_seconds, " s"), _figures(result.seconds, " s")
     print(f"published loop {published} per image; batched {batched}")
     print(f"ratio {_figures(speedup)} over {args.rounds} rounds of {args.images} images")
-    figures = {"ours": result.seconds, "theirs": result.published_seconds, "ratio": speedup}
+    figures: dict = {"ours": result.seconds, "theirs": result.published_seconds, "ratio": speedup}
     for column, name in enumerate(("IN", "K")):
         ours, theirs = (100 * v[:, column].mean() for v in (result.values, result.published_values))
         gap, low, high = (100 * d for d in result.difference(column))

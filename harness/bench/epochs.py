@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ import methods
 from harness.attacks import pgd
 from harness.config.trial import Trial, build
 from harness.data.batches import Batch
+from harness.errors import required
 from harness.explain.maps import MAPS
 from harness.models import nets
 from harness.randomness import seeded
@@ -29,7 +31,7 @@ class PublishedPGD(PGD):
         for _ in range(self.steps):
             z.requires_grad_(True)
             F.cross_entropy(model(z), batch.y).backward()
-            z = pgd.clip(z.detach() + self.step * z.grad.sign(), batch.x, self.eps)
+            z = pgd.clip(z.detach() + self.step * required(z.grad, "gradient").sign(), batch.x, self.eps)
         return z
 
 
@@ -37,7 +39,7 @@ PUBLISHED = "pgd, published loop"
 
 
 def epochs(
-    base: dict[str, object],
+    base: Mapping[str, methods.Setting],
     shape: tuple[int, int, int],
     device: str,
     steps: int,
@@ -73,13 +75,13 @@ def epochs(
     }
 
 
-def _trial(method: str, base: dict[str, object]) -> Trial:
+def _trial(method: str, base: Mapping[str, methods.Setting]) -> Trial:
     valid = {p: v for p, v in base.items() if not p.startswith("method.") or hasattr(methods.make(method), p[7:])}
     return build({**valid, "method": method})
 
 
 def map_seconds(
-    base: dict[str, object], shape: tuple[int, int, int], device: str, rounds: int
+    base: Mapping[str, methods.Setting], shape: tuple[int, int, int], device: str, rounds: int
 ) -> dict[str, list[float]]:
     """Seconds per 1,000 maps of every saliency method, one value per round."""
     run = build({**base, "method": "sat"})

@@ -4,12 +4,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from harness.bench.other_libraries import PEERS
+from harness.bench.other_libraries import PEERS, Attack
 from harness.data.batches import Batch
 from harness.data.corruptions import registry
 from harness.data.datasets import Split
@@ -44,28 +45,33 @@ def compare_pgd(
     A round is a full evaluation, from images and labels to correctness under attack. All images are classified
     correctly when clean, so that no library gains by skipping others. Raises `UserError` if there are too few.
     """
-    settings = {"eps": eps, "step": 2.5 * eps / steps, "steps": steps}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries
-        return _time_libraries(model, split, classes, settings, images, rounds)
+        return _time_libraries(model, split, classes, eps, steps, images, rounds)
 
 
-def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[dict[str, LibraryResult], list[str]]:
-    shape = tuple(split.x.shape[1:])
-    metric = measurements.pgd(**settings).metric
-    attacks: dict[str, Callable[[Split, int], Tensor]] = {}
-    attacks[HARNESS] = lambda sample, number: metric(
-        model, batching.to_batch(sample, PerImageRng(batching.image_seeds(sample), (number,)))
-    )
+def _time_libraries(
+    model: nn.Module, split: Split, classes: int, eps: float, steps: int, images: int, rounds: int
+) -> tuple[dict[str, LibraryResult], list[str]]:
+    step = 2.5 * eps / steps
+    metric = measurements.pgd(eps, step, steps).metric
+
+    def here(sample: Split, number: int) -> Tensor:
+        robust = metric(model, batching.to_batch(sample, PerImageRng(batching.image_seeds(sample), (number,))))
+        assert isinstance(robust, Tensor)  # one score
+        return robust
+
+    attacks: dict[str, Callable[[Split, int], Tensor]] = {HARNESS: here}
     missing = []
     for name, peer in PEERS.items():
         try:
-            attack = peer(model, classes=classes, shape=shape, **settings)
+            peer_attack = peer(model, classes=classes, shape=split.shape, eps=eps, step=step, steps=steps)
         except ImportError:
             missing.append(name)
             continue
-        attacks[name] = lambda sample, number, attack=attack: _robust(model, attack, sample)
-    seconds, correct = {name: [] for name in attacks}, {name: [] for name in attacks}
+        attacks[name] = partial(_robust, model, peer_attack)
+    seconds: dict[str, list[float]] = {name: [] for name in attacks}
+    correct: dict[str, list[Tensor]] = {name: [] for name in attacks}
     model.eval()
     with full_float32():
         clean = (
@@ -94,8 +100,8 @@ def _time_libraries(model, split, classes, settings, images, rounds) -> tuple[di
     return {name: LibraryResult(seconds[name], torch.cat(correct[name])) for name in attacks}, missing
 
 
-def _robust(model: nn.Module, attack: Callable[[Tensor, Tensor], Tensor], sample: Split) -> Tensor:
-    """Which images are correct both clean and attacked, as a user of the library would measure it."""
+def _robust(model: nn.Module, attack: Attack, sample: Split, number: int) -> Tensor:
+    """Which images are correct both clean and attacked, as a user of the library would measure it in any round."""
     x = sample.x.float().div(255)
     clean = measurements.accuracy(model, Batch(x, sample.y))
     return clean * measurements.accuracy(model, Batch(attack(x, sample.y).float(), sample.y))

@@ -61,7 +61,7 @@ def fleet(
     cpus: float = 1,
     sleep: float = 0.0,
     tracked: bool = True,
-) -> dict[str, object]:
+) -> dict:
     """Run a sweep of dummy trials in `folder`. Raises `UserError` if not all of them end.
 
     declared: cores declared to Ray; cpus: cores per trial; sleep: seconds per trial; tracked: whether events are logged
@@ -82,21 +82,20 @@ def fleet(
     planned = dataclasses.replace(planned, space=space, studies=dict([next(iter(planned.studies.items()))]))
     workspace = Workspace(folder.absolute(), folder.absolute()).writable()
     write_json(workspace.out / SLEEP_FILE, {"seconds": sleep})
-    options = {"declared": declared, "cpus": cpus, "sleep": sleep}
     if not tracked:
         (name, cell), *_ = planned.studies.items()
         study = Study(
             name, space, cell, planned.trials, optuna_journal.open_journal(workspace.out / "optuna.journal"), 0
         )
         source = job_queue.SweepJobs([study], SEEDS, lambda *_: None, lambda _: False)
-        return _timed(source, workspace, trials, [], **options)
+        return _timed(source, workspace, trials, [], declared=declared, cpus=cpus, sleep=sleep)
     uri = f"sqlite:///{workspace.out / 'mlflow.db'}"
     tracker = Tracker(workspace, planned.experiment, tune._tags(planned))
     with Delivery(uri, tracker.log, workspace) as delivery:
         source = job_queue.SweepJobs(
             tune._studies(planned, workspace, args, tracker), SEEDS, tracker.on_winners, tracker.is_complete
         )
-        took = _timed(source, workspace, trials, [tracker], **options)
+        took = _timed(source, workspace, trials, [tracker], declared=declared, cpus=cpus, sleep=sleep)
         tracker.close()
         began = time.perf_counter()
         delivery.caught_up()
@@ -116,7 +115,7 @@ def _timed(
     declared: int | None,
     cpus: float,
     sleep: float,
-) -> dict[str, object]:
+) -> dict:
     from harness.sweep import cluster, ray_runner, trial_slots
 
     with _declared(declared):
@@ -196,7 +195,7 @@ class _Clock:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
             self.samples.append((self.ended, self.last, time.thread_time(), time.process_time(), peak))
 
-    def figures(self) -> dict[str, object]:
+    def figures(self) -> dict:
         windows = []
         for before, after in zip(self.samples, self.samples[1:], strict=False):
             count, wall, loop, process = (b - a for a, b in zip(before[:4], after[:4], strict=True))

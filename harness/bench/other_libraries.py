@@ -15,14 +15,18 @@ from torch import Tensor, nn
 Attack = Callable[[Tensor, Tensor], Tensor]
 
 
-def torchattacks(net: nn.Module, *, eps: float, step: float, steps: int, restarts: int = 1, **_: object) -> Attack:
+def torchattacks(
+    net: nn.Module, *, classes: int, shape: tuple[int, ...], eps: float, step: float, steps: int, restarts: int = 1
+) -> Attack:
     """torchattacks' PGD."""
     library = importlib.import_module("torchattacks")
     attack = library.PGD(net, eps=eps, alpha=step, steps=steps, random_start=True)
     return attack if restarts == 1 else library.MultiAttack([attack] * restarts)
 
 
-def foolbox(net: nn.Module, *, eps: float, step: float, steps: int, restarts: int = 1, **_: object) -> Attack:
+def foolbox(
+    net: nn.Module, *, classes: int, shape: tuple[int, ...], eps: float, step: float, steps: int, restarts: int = 1
+) -> Attack:
     """foolbox's LinfPGD."""
     library = importlib.import_module("foolbox")
     device = next(net.parameters()).device

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
 
 if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, RunTag
     from mlflow.store.entities import PagedList
 
 SPACE, DATA = "sat", "cifar10"
@@ -138,7 +139,7 @@ class BulkClient:
     def get_experiment_by_name(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(experiment_id=self._experiment)
 
-    def search_runs(self, *args, **kwargs) -> "PagedList":
+    def search_runs(self, experiment_ids: list[str], filter_string: str, **paging: int | str | None) -> "PagedList":
         from mlflow.store.entities import PagedList
 
         return PagedList([], None)
@@ -150,7 +151,9 @@ class BulkClient:
             self.set_tag(run, key, value)
         return SimpleNamespace(info=SimpleNamespace(run_id=run))
 
-    def log_batch(self, run: str, metrics=(), params=(), tags=()) -> None:
+    def log_batch(
+        self, run: str, metrics: "Sequence[Metric]" = (), params: "Sequence[Param]" = (), tags: "Sequence[RunTag]" = ()
+    ) -> None:
         self._metrics += [(m.key, m.value, m.timestamp, run, m.step, 0) for m in metrics]
         self._params |= {(p.key, run): p.value for p in params}
         self._tags |= {(t.key, run): t.value for t in tags}
@@ -177,7 +180,7 @@ class BulkClient:
         ]
         latest = {(key, run): (key, value, at, run, step, nan) for key, value, at, run, step, nan in self._metrics}
         metric = ("key", "value", "timestamp", "run_uuid", "step", "is_nan")
-        rows = {
+        rows: dict[tuple[str, ...], Iterable[tuple]] = {
             ("runs", "run_uuid", "name", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri",
              "experiment_id", "user_id"): runs,
             ("tags", "key", "run_uuid", "value"): [(*of, value) for of, value in self._tags.items()],
@@ -199,7 +202,7 @@ def _quality(job: Job) -> float:
     return 2 * _rng(cell).random() + values + SPREAD * _rng(job.trial.key).normal()
 
 
-def _rng(*parts: object) -> np.random.Generator:
+def _rng(*parts: str) -> np.random.Generator:
     return np.random.default_rng(derive_seed(0, *parts) % 2**64)
 
 
@@ -252,7 +255,8 @@ def _scores(job: Job, part: str, images: int) -> list[Score]:
         if isinstance(item, Combined):
             values[name] = item(values)
         else:
-            level = quality + 2 - 0.4 * float(re.search(r"-([\d.]+)$|$", name)[1] or 0)
+            strength = re.search(r"-([\d.]+)$", name)
+            level = quality + 2 - 0.4 * (float(strength[1]) if strength else 0)
             values[name] = torch.from_numpy(level + 0.5 * draws.standard_normal(images) > difficulty).float()
     return [Score.of(f"{part}/{name}", correct, {"made": "up"}) for name, correct in values.items()]
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import multiprocessing
+import multiprocessing.queues
+import multiprocessing.synchronize
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +14,8 @@ import torch
 from harness import cli
 from harness.config.trial import build
 from harness.storage.workspace import Workspace
+from harness.sweep.job_types import Job, Outcome
+from harness.training.epoch_metrics import EpochMetrics
 from harness.trials import run as trial_run
 
 
@@ -54,24 +58,24 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
 class _Clock:
     """Callback that measures wall seconds from the first start to the last end, and records the trials' keys."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.began = self.done = 0.0
         self.keys: set[str] = set()
         self.repeated: set[str] = set()
 
-    def on_start(self, job) -> None:
+    def on_start(self, job: Job) -> None:
         self.began = self.began or time.perf_counter()
         self.keys.add(job.trial.key)
         if job.role == "seed":
             self.repeated.add(job.trial.key)
 
-    def on_epoch(self, job, row) -> None:
+    def on_epoch(self, job: Job, row: EpochMetrics) -> None:
         pass
 
-    def on_worker_lost(self, job, why) -> None:
+    def on_worker_lost(self, job: Job, why: str) -> None:
         pass
 
-    def on_end(self, job, outcome) -> None:
+    def on_end(self, job: Job, outcome: Outcome) -> None:
         self.done = time.perf_counter()
 
     @property
@@ -97,7 +101,12 @@ def _bare(settings: list[dict], tested: set[str], workspace: Workspace, workers:
     return time.perf_counter() - began
 
 
-def _run_queue(queue, ready, workspace: Workspace, tested: set[str]) -> None:
+def _run_queue(
+    queue: "multiprocessing.queues.SimpleQueue[dict | None]",
+    ready: multiprocessing.synchronize.Barrier,
+    workspace: Workspace,
+    tested: set[str],
+) -> None:
     torch.set_num_threads(1)
     ready.wait()
     while (settings := queue.get()) is not None:
