@@ -2,8 +2,19 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Protocol, TypeGuard
 
 from torch import nn
+
+
+class Tracking(Protocol):
+    """A module with running statistics, which it updates while this is true."""
+
+    track_running_stats: bool
+
+
+def _tracks(module: nn.Module) -> TypeGuard[Tracking]:
+    return bool(getattr(module, "track_running_stats", False))
 
 
 @contextlib.contextmanager
@@ -15,7 +26,7 @@ def frozen(model: nn.Module, train: bool = False) -> Iterator[nn.Module]:
     """
     modes = [(m, m.training) for m in model.modules()]
     trainable = [p for p in model.parameters() if p.requires_grad]
-    tracking = [m for m in model.modules() if train and getattr(m, "track_running_stats", False)]
+    tracking = [m for m in model.modules() if train and _tracks(m)]
     try:
         model.train(train)
         for p in trainable:
@@ -28,8 +39,8 @@ def frozen(model: nn.Module, train: bool = False) -> Iterator[nn.Module]:
             m.track_running_stats = True
         for p in trainable:
             p.requires_grad_(True)
-        for m, mode in modes:
-            m.training = mode
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextlib.contextmanager
@@ -39,7 +50,7 @@ def untracked(model: nn.Module) -> Iterator[None]:
     Unlike `frozen` it changes neither modes nor `requires_grad`, so it can wrap part of a loss. Running statistics are
     for evaluation, which sees neither interpolated images nor softplus.
     """
-    tracking = [m for m in model.modules() if m.training and getattr(m, "track_running_stats", False)]
+    tracking = [m for m in model.modules() if m.training and _tracks(m)]
     try:
         for m in tracking:
             m.track_running_stats = False

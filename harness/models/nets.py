@@ -19,6 +19,9 @@ class Net(nn.Module):
     act on stages need them; see `stages`.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, features: nn.Module, width: int, classes: int, channels: int, stages: Sequence[nn.Module] = ()):
         super().__init__()
         self.features = features
@@ -54,8 +57,9 @@ class Small(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.convs = nn.ModuleList([conv(channels, 24), conv(24, 48, stride=2), conv(48, 64)])
-        self.norms = nn.ModuleList([nn.BatchNorm2d(c.out_channels) for c in self.convs])
+        convs = [conv(channels, 24), conv(24, 48, stride=2), conv(48, 64)]
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(c.out_channels) for c in convs])
         self.ends = nn.ModuleList([nn.Identity() for _ in self.convs])  # hook points after each ReLU
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,7 +214,8 @@ def build(name: str, channels: int, classes: int) -> Net:
     """
     if name not in NETS:
         raise unknown_name("model", name, NETS)
-    return NETS[name](channels, classes).to(memory_format=torch.channels_last)
+    net = NETS[name](channels, classes)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads forget it
 
 
 def stages(model: nn.Module) -> list[nn.Module]:

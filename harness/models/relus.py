@@ -1,12 +1,15 @@
 """Replace a net's ReLUs, module or function: softplus surrogates, guided backpropagation."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from harness.models.nets import Net
 
 _IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
 _RELUS = {F.relu, torch.relu, Tensor.relu} | _IN_PLACE
@@ -19,7 +22,9 @@ class _Rectifier(TorchFunctionMode):
         super().__init__()
         self.rectifier, self.affine = rectifier, affine
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is F.batch_norm and self.affine:
             return _affine_norm(*args, **kwargs)
@@ -31,14 +36,23 @@ class _Rectifier(TorchFunctionMode):
         return self.rectifier(x)
 
 
-def _affine_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
+def _affine_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """Batch normalisation as multiply-add: double backward at half the cost of the built-in one.
 
     Falls back to the built-in one if running statistics must be updated.
     """
     if training and mean is not None:
         return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
-    if training:
+    if mean is None or var is None:
         var, mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
     scale = (var + eps).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
@@ -67,11 +81,11 @@ class Softened(nn.Module):
     def maps(self, x: Tensor) -> Tensor:
         """Last convolutional feature maps of x, as `Net.maps`."""
         with self._smooth():
-            return self.model.maps(x)
+            return cast(Net, self.model).maps(x)
 
     @property
     def head(self) -> nn.Linear:
-        return self.model.head
+        return cast(Net, self.model).head
 
     def _smooth(self) -> contextlib.AbstractContextManager[None]:
         return _Rectifier(lambda t: F.softplus(t, self.beta), affine=True)
