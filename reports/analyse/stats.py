@@ -122,10 +122,10 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
     """Exact McNemar test (1947) of two boolean arrays (N,): how often only a is true, how often only b, two-sided p.
 
     p is of the two being equally frequent, by the binomial distribution. Raises `UserError` for different lengths."""
-    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    if a.shape != b.shape:
-        raise UserError(f"McNemar's test needs the same images on both sides; got {a.shape} and {b.shape}")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    one, other = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if one.shape != other.shape:
+        raise UserError(f"McNemar's test needs the same images on both sides; got {one.shape} and {other.shape}")
+    only_a, only_b = int((one & ~other).sum()), int((other & ~one).sum())
     return only_a, only_b, _binomial_p(only_a, only_a + only_b)
 
 
@@ -163,13 +163,13 @@ def front(points: Iterable[Sequence[float]]) -> list[bool]:
     """Whether each point is on the Pareto front: no other is at least as high in every coordinate and higher in one.
 
     A point with a missing coordinate neither dominates another nor is on the front."""
-    points = [tuple(map(float, point)) for point in points]
-    complete = [point for point in points if not any(map(math.isnan, point))]
+    given = [tuple(map(float, point)) for point in points]
+    complete = [point for point in given if not any(map(math.isnan, point))]
 
     def dominated(point: tuple[float, ...]) -> bool:
         return any(all(x >= y for x, y in zip(other, point, strict=True)) and other != point for other in complete)
 
-    return [point in complete and not dominated(point) for point in points]
+    return [point in complete and not dominated(point) for point in given]
 
 
 def _without_nan(values: Iterable[float]) -> np.ndarray:
