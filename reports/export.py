@@ -26,6 +26,7 @@ from harness.config.trial_key import TRAINING_VERSION
 from harness.data.datasets import Data
 from harness.errors import UserError, exit_status
 from harness.evaluation import external
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.storage.files import write
 from reports.present import number_format
@@ -53,7 +54,7 @@ ARCHITECTURES = {
     "wrn40_2": "WideResNet-40-2",
     "vgg_gap": "VGG-16-GAP",
 }
-_ATTACKED = re.compile(r"(?:aa|worst|pgd\d+(?:x\d+)?|fgsm)-(\d+(?:\.\d+)?)")  # accuracy under attack, maximum norm
+_ATTACKED = ("aa", "worst", "pgd", "fgsm")  # accuracy under attack
 
 
 def name(record: Record) -> str:
@@ -96,8 +97,10 @@ def entry(record: Record) -> dict[str, object]:
     `autoattack_acc` that of AutoAttack's standard version, `corruptions_acc` the mean over the 15 standard
     corruptions; the last two only if measured. link, authors and venue are for the author to fill in."""
     trial, tested = record.result.trial, _tested(record)
-    eps = max((match[1] for name in tested if (match := _ATTACKED.fullmatch(name))), key=float, default=None)
-    attacked = [s for name, s in tested.items() if (match := _ATTACKED.fullmatch(name)) and match[1] == eps]
+    named = {ScoreName.parse(text): score for text, score in tested.items()}
+    attacks = {n: score for n, score in named.items() if n.metric in _ATTACKED and n.norm == "linf"}
+    eps = max((n.strength for n in attacks), default=None)
+    attacked = [score for n, score in attacks.items() if n.strength == eps]
     lowest = min(attacked, key=lambda s: (s.mean, s.name), default=None)
     failed = [c.name for c in record.result.checks if c.passed is False]
     annotated = {"box": "boxes", "mask": "masks"}
@@ -106,7 +109,8 @@ def entry(record: Record) -> dict[str, object]:
     footnote += [f"Reported is {score_names.label(lowest.name)}."] if lowest else []
     footnote += [f"Trained with the {' and '.join(annotations)} of the training images."] if annotations else []
     footnote += [f"Failed checks: {', '.join(failed)}."] if failed else []
-    optional = {"autoattack_acc": tested.get(f"aa-{eps}"), "corruptions_acc": tested.get("corrupted")}
+    autoattack = named.get(ScoreName("aa", strength=eps))
+    optional = {"autoattack_acc": autoattack, "corruptions_acc": tested.get("corrupted")}
     return {
         "link": "",
         "name": f"{trial.flat()['method']} on {trial.data.name} (trial {trial.key})",
@@ -116,7 +120,7 @@ def entry(record: Record) -> dict[str, object]:
         "dataset": trial.data.name,
         "venue": "",
         "architecture": ARCHITECTURES.get(trial.model, trial.model),
-        "eps": f"{eps}/255" if eps else None,
+        "eps": None if eps is None else f"{eps:g}/255",
         "clean_acc": _percent(tested.get("clean")),
         "reported": _percent(lowest),
         **{field: _percent(score) for field, score in optional.items() if score},
@@ -237,7 +241,7 @@ logits = net.eval()(images)  # images (N, {shape}), float32 in [0, 1]
 
 def _scores(record: Record) -> str:
     by_name, rows = {s.name: s for s in record.result.scores}, []
-    for name in sorted({name.partition("/")[2] for name in by_name}, key=score_names.sort_key):
+    for name in sorted({str(ScoreName.parse(name).on("")) for name in by_name}, key=score_names.sort_key):
         test, val = by_name.get(f"test/{name}"), by_name.get(f"val/{name}")
         score = test or val
         counts = [f"{count} {what}" for what, count in score.counts.items() if count]
@@ -272,8 +276,8 @@ def _figure(score: Score | None) -> str:
     """A score in its unit, with its standard error if it has one."""
     if score is None:
         return number_format.NONE
-    share = score_names.accuracy(score.name) or score_names.attribution(score.name)
-    unit, digits = (100, 2) if share else (1, 4)
+    about = ScoreName.parse(score.name).about
+    unit, digits = about.unit.scale, 2 if about.is_share else 4
     error = "" if math.isnan(score.stderr) else f" ± {unit * score.stderr:.{digits}f}"
     return f"{unit * score.mean:.{digits}f}{error}"
 
@@ -294,7 +298,7 @@ def _limits(record: Record) -> str:
     if spread := [f"{label} {100 * record.spread[s]:.2f}" for s, label in named.items()]:
         lines[0] += f" Standard deviation over the winner's other seed runs, in points: {plain(', '.join(spread))}."
     lines += ["Robust means: under the listed attacks with the listed strengths. Other attacks may be stronger."]
-    if not any(name.startswith("aa-") for name in tested):
+    if not any(ScoreName.parse(name).metric == "aa" for name in tested):
         lines += ["AutoAttack was not measured: accuracies under PGD alone tend to be too high."]
     lines += [f"The net was measured on the test images {'once' if evaluations == 1 else f'{evaluations} times'}."]
     lines += ["Images that differ from those of its data were not measured. The net is meant for comparing methods."]

@@ -27,6 +27,7 @@ import torch
 from harness import cli
 from harness.errors import Diverged, UserError, exit_status, printable
 from harness.evaluation import external
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
 from harness.tracking import tracker
@@ -85,7 +86,7 @@ def compare(record: Record, now: Result, *, bitwise: bool) -> list[Compared]:
     its protocol and version are the same: nets trained on other hardware diverge like those of other seeds, so neither
     bits nor images can be compared. Scores that contradict themselves in the record never agree."""
     then_scores, now_scores = (
-        {s.name: s for s in r.scores if s.name.partition("/")[0] in parts_of(record)} for r in (record.result, now)
+        {s.name: s for s in r.scores if ScoreName.parse(s.name).split in parts_of(record)} for r in (record.result, now)
     )
     disagreements, rows = contradictions(record), []
     for name in {**then_scores, **now_scores}:

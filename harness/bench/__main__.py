@@ -26,7 +26,7 @@ from harness.bench import attribution, epochs, evaluation, fleet, report, sweep
 from harness.bench.epochs import PUBLISHED
 from harness.config.trial import build
 from harness.data import datasets
-from harness.data.corruptions import registry
+from harness.data.corruptions import names
 from harness.errors import UserError, exit_status, required
 from harness.evaluation import evaluator
 from harness.trials.result import describe_machine
@@ -176,7 +176,7 @@ def time_evaluation(args: argparse.Namespace) -> dict:
         print(f"{name:<32} not installed; see harness/bench/other_libraries.py")
     sample = split.head(1000)
     each = evaluation.corruption_seconds(sample)
-    standard = sum(sum(each[name]) for name in registry.STANDARD) * 10_000 / len(sample)
+    standard = sum(sum(each[name]) for name in names.STANDARD) * 10_000 / len(sample)
     header = f"seconds per 10,000 images and severity, from {len(sample)}"
     print(f"\n{'corruption':<20} {header}; all 15 x 5: {standard / 60:.1f} minutes")
     for name, seconds in each.items():

@@ -7,7 +7,6 @@ from seeds. MLflow takes a minute to write a thousand runs, so they are inserted
 import contextlib
 import json
 import math
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -28,6 +27,7 @@ from harness.data import datasets
 from harness.evaluation import gallery, suites
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.measurements import Combined, EvaluationContext
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score, save_images
 from harness.evaluation.settings import Attribution
 from harness.models import nets
@@ -255,8 +255,8 @@ def _scores(job: Job, part: str, images: int) -> list[Score]:
         if isinstance(item, Combined):
             values[name] = item(values)
         else:
-            strength = re.search(r"-([\d.]+)$", name)
-            level = quality + 2 - 0.4 * (float(strength[1]) if strength else 0)
+            parts = ScoreName.parse(name)
+            level = quality + 2 - 0.4 * (parts.strength or parts.severity)
             values[name] = torch.from_numpy(level + 0.5 * draws.standard_normal(images) > difficulty).float()
     return [Score.of(f"{part}/{name}", correct, {"made": "up"}) for name, correct in values.items()]
 

@@ -20,7 +20,8 @@ from harness.config.search_domains import Domain, Relative
 from harness.config.setting_text import format_setting
 from harness.config.trial import Trial, build, check_settings_used, has_setting
 from harness.errors import UserError, one_line
-from harness.evaluation.scores import NOT_PERCENT
+from harness.evaluation.metrics import UNKNOWN
+from harness.evaluation.score_name import ScoreName
 
 
 def grid(name: str, **axes: tuple) -> dict[str, dict[str, object]]:
@@ -78,7 +79,8 @@ class Space:
         for goal in (*self.goals, *self.floor):
             if not goal.startswith("val/"):
                 raise UserError(f"a goal is a validation score, val/..., not {goal!r}")
-            if goal.endswith(NOT_PERCENT):
+            about = ScoreName.parse(goal).about
+            if about is not UNKNOWN and not (about.is_share and about.better == "higher"):
                 raise UserError(f"a goal is a share or a similarity, such as val/robust or val/strong-in, not {goal!r}")
         for control in self.controls:
             if control not in self.compare:

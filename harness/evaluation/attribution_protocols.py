@@ -28,6 +28,7 @@ from harness.attacks.attribution import Criterion, Objective
 from harness.attacks.pgd import Start, ascend, pgd
 from harness.data.batches import Batch
 from harness.errors import UserError, unknown_name
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.settings import Attribution
 from harness.explain import maps
 from harness.explain import similarity as explain_similarity
@@ -128,8 +129,10 @@ def similarities(k: int) -> dict[str, Criterion]:
     }
 
 
-def protocol_metric(name: str, protocol: Protocol, settings: Attribution) -> Metrics:
+def protocol_metric(name: str, protocol: Protocol, settings: Attribution, explain: str = "") -> Metrics:
     """Metric of a protocol: scores `name-in`, `name-k`, ...: each similarity per image (B,), NaN for dropped images.
+
+    explain: the map in the names of the scores, `name-explain-in`.
 
     Each similarity is the minimum over all candidates. Every start and objective has its own random stream, so more of
     them only add candidates.
@@ -164,7 +167,10 @@ def protocol_metric(name: str, protocol: Protocol, settings: Attribution) -> Met
                     for measure, similarity in similarities(settings.k).items():
                         worst[measure] = torch.minimum(worst[measure], similarity(clean, perturbed))
         drop = ~valid if protocol.drop else torch.zeros_like(valid)
-        return {f"{name}-{measure}": values.masked_fill(drop, torch.nan) for measure, values in worst.items()}
+        return {
+            str(ScoreName(measure, protocol=name, map=explain)): values.masked_fill(drop, torch.nan)
+            for measure, values in worst.items()
+        }
 
     return metric
 

@@ -29,7 +29,8 @@ from harness.evaluation.measurements import (
     Suite,
     accuracy,
 )
-from harness.evaluation.scores import NOT_PERCENT, Ledger, Score
+from harness.evaluation.score_name import ScoreName
+from harness.evaluation.scores import Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import freezing
 from harness.models.nets import Net
@@ -129,17 +130,17 @@ def evaluate(
                 with seeded(seed, key, device=split.x.device):
                     results = [replace(score, version=version) for score in run.measure(key, item, scores)]
                 ledger.write(key, results)
-            scores |= {s.name.partition("/")[2]: s for s in results}
+            scores |= {str(ScoreName.parse(s.name).on("")): s for s in results}
     for key, item in items.items():
         if isinstance(item, Combined) and all(of in scores for of in item.of):
-            scores[key] = _combined(f"{name}/{key}", item, scores)
+            scores[key] = _combined(name, key, item, scores)
     return list(scores.values())
 
 
-def _combined(name: str, item: Combined, scores: Mapping[str, Score]) -> Score:
+def _combined(split: str, key: str, item: Combined, scores: Mapping[str, Score]) -> Score:
     values = {of: torch.from_numpy(scores[of].per_example) for of in item.of}
-    protocol = {f"{item.reduction} of": [name.partition("/")[0] + f"/{of}" for of in item.of]}
-    combined = Score.of(name, item(values), {**protocol, **item.protocol})
+    protocol = {f"{item.reduction} of": [scores[of].name for of in item.of]}
+    combined = Score.of(f"{split}/{key}", item(values), {**protocol, **item.protocol})
     return replace(combined, version=max(scores[of].version for of in item.of))
 
 
@@ -214,8 +215,9 @@ class _Evaluation:
 
 
 def format_score(score: Score) -> str:
-    """A score as one line for a terminal, in per cent if it is a share or a similarity, with images not counted."""
+    """A score as one line for a terminal, in the unit of its metric, with the numbers of images not counted."""
     counts = ", ".join(f"{count} {what}" for what, count in score.counts.items() if count)
-    unit = 1 if score.name.endswith(NOT_PERCENT) else 100
-    figure = f"{unit * score.mean:6.2f} ± {unit * score.stderr:.2f}{' %' if unit == 100 else ''}"
+    about = ScoreName.parse(score.name).about
+    scale, sign = about.unit.scale, " %" if about.is_share else ""
+    figure = f"{scale * score.mean:6.2f} ± {scale * score.stderr:.2f}{sign}"
     return f"{score.name:<32} {figure:<18} n = {score.n}{f' ({counts})' if counts else ''}"

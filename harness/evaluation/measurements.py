@@ -19,6 +19,7 @@ from harness.data.batches import Batch
 from harness.data.corruptions import registry
 from harness.data.corruptions.published_files import Folder
 from harness.evaluation import attribution_protocols
+from harness.evaluation.score_name import ScoreName, in_255ths
 from harness.evaluation.settings import Attribution, Measure
 from harness.explain import localization
 from harness.randomness import PerImageRng
@@ -82,11 +83,6 @@ class Combined:
 Suite = Callable[[EvaluationContext], dict[str, Measurement | Combined]]
 
 
-def strength(eps: float) -> str:
-    """eps as text in 255ths, as in score names."""
-    return f"{eps * 255:.6g}"
-
-
 # Clean and adversarial accuracy
 
 
@@ -130,15 +126,17 @@ def fgsm(eps: float) -> Measurement:
     return Measurement(attack, {"eps": eps, "norm": "linf"})
 
 
-def cw(name: str, steps: int, searches: int) -> Measurement:
-    """Accuracy under the unbounded L2 attack of Carlini and Wagner; `name_l2`: L2 norm of successful perturbations."""
+def cw(steps: int, searches: int) -> Measurement:
+    """Accuracy under the unbounded L2 attack of Carlini and Wagner; `cw_l2`: L2 norm of successful perturbations."""
+    accuracy_name, distance_name = (str(ScoreName(metric, steps=steps)) for metric in ("cw", "cw_l2"))
 
     def metric(model: nn.Module, batch: Batch) -> ScoreValues:
         correct = accuracy(model, batch).bool()
         z = minimum_perturbation.cw(model, batch.x, batch.y, steps=steps, searches=searches)
         robust = accuracy(model, Batch(z, batch.y))
         distance = (z - batch.x).flatten(1).norm(dim=1)
-        return {name: robust * correct, f"{name}_l2": distance.masked_fill(~correct | robust.bool(), torch.nan)}
+        smallest = distance.masked_fill(~correct | robust.bool(), torch.nan)
+        return {accuracy_name: robust * correct, distance_name: smallest}
 
     return Measurement(metric, {"steps": steps, "searches": searches, "norm": "l2", "eps": None})
 
@@ -157,10 +155,10 @@ def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measuremen
 
     The package draws random numbers for a whole batch: the order of the images changes these scores a little.
     """
-    prefix = "l2-" if norm == "l2" else ""
     stages, before = {}, "clean"
     for name in autoattack.ATTACKS:
-        key = f"{prefix}aa{'' if name == autoattack.ATTACKS[-1] else f'-{name}'}-{strength(eps)}"
+        metric = "aa" if name == autoattack.ATTACKS[-1] else f"aa-{name}"
+        key = str(ScoreName(metric, norm=norm, strength=in_255ths(eps)))
         attack = partial(_autoattack, name, eps, norm)
         stages[key] = Measurement(
             attacked(attack), {"eps": eps, "norm": norm, "attack": name}, only_correct_after=before
@@ -236,12 +234,13 @@ def masks() -> Measurement:
 # Attributional robustness
 
 
-def attribution(name: str, protocol: attribution_protocols.Protocol, settings: Attribution) -> Measurement:
-    """Similarity of attribution maps under an attack, by a protocol."""
+def attribution(
+    name: str, protocol: attribution_protocols.Protocol, settings: Attribution, explain: str = ""
+) -> Measurement:
+    """Similarity of attribution maps under an attack, by a protocol. explain: the map in the names of the scores."""
     stored = {**vars(settings), "step": attribution_protocols.step_of(settings), **protocol.description()}
-    return Measurement(
-        attribution_protocols.protocol_metric(name, protocol, settings), stored, settings.images, is_similarity=True
-    )
+    measured = attribution_protocols.protocol_metric(name, protocol, settings, explain)
+    return Measurement(measured, stored, settings.images, is_similarity=True)
 
 
 def bound(settings: Attribution) -> Measurement:

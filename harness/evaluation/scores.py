@@ -12,8 +12,6 @@ from harness.storage import npz
 from harness.storage.files import quarantine
 from harness.storage.sealed_json import read_json, write_json
 
-NOT_PERCENT = ("_left", "_right", "_slack", "_l2")  # name suffixes of scores in other units than per cent
-
 
 @dataclass(frozen=True)
 class Score:

@@ -8,11 +8,11 @@
 import dataclasses
 from collections.abc import Iterable
 
-from harness.data.corruptions import registry
-from harness.data.corruptions.registry import SEVERITIES
+from harness.data.corruptions import names, registry
 from harness.errors import UserError, unknown_name
 from harness.evaluation import attribution_protocols, measurements
-from harness.evaluation.measurements import Combined, EvaluationContext, Measurement, Suite, strength
+from harness.evaluation.measurements import Combined, EvaluationContext, Measurement, Suite
+from harness.evaluation.score_name import ScoreName, in_255ths
 from harness.evaluation.settings import Measure
 
 PIXEL = 1 / 255
@@ -28,12 +28,11 @@ def step_of(measure: Measure, eps: float) -> float:
 
 def pgd_name(measure: Measure, eps: float) -> str:
     """Score name of PGD: `pgd10-8`, or `pgd10x3-8` for three restarts."""
-    return _pgd_name(measure.steps, eps, measure.restarts)
+    return _attack_name("pgd", eps, steps=measure.steps, restarts=measure.restarts)
 
 
-def _pgd_name(steps: int, eps: float, restarts: int = 1, norm: str = "linf") -> str:
-    suffix = f"x{restarts}" if restarts > 1 else ""
-    return f"{'l2-' if norm == 'l2' else ''}pgd{steps}{suffix}-{strength(eps)}"
+def _attack_name(metric: str, eps: float, **parts) -> str:
+    return str(ScoreName(metric, strength=in_255ths(eps), **parts))
 
 
 def robust_suite(context: EvaluationContext) -> Items:
@@ -56,17 +55,18 @@ def robust_suite(context: EvaluationContext) -> Items:
 
 def standard_suite(context: EvaluationContext) -> Items:
     """The robust suite and FGSM at every eps of the grid."""
-    return {**robust_suite(context), **{f"fgsm-{strength(eps)}": measurements.fgsm(eps) for eps in context.measure.eps}}
+    fgsm = {_attack_name("fgsm", eps): measurements.fgsm(eps) for eps in context.measure.eps}
+    return {**robust_suite(context), **fgsm}
 
 
 def attribution_suite(context: EvaluationContext) -> Items:
     """The protocol `strong` and its random control for each of `attribution.maps`, the bound, and completeness."""
     settings, suite = context.attribution, {}
     for explain in settings.maps:
-        short = "" if explain == "integrated_gradients" else f"-{explain}"
+        short = "" if explain == "integrated_gradients" else explain
         for name, control in (("strong", False), ("random", True)):
             protocol = attribution_protocols.strong(settings, explain, control)
-            suite[name + short] = measurements.attribution(name + short, protocol, settings)
+            suite["-".join(filter(None, (name, short)))] = measurements.attribution(name, protocol, settings, short)
     return {**suite, "bound": measurements.bound(settings), "completeness": measurements.completeness(settings)}
 
 
@@ -84,19 +84,22 @@ def autoattack_suite(context: EvaluationContext) -> Items:
 
 def corruption_suite(context: EvaluationContext) -> Items:
     """Accuracy under all 15 + 4 corruptions at five severities, and the means that papers report."""
-    return _corrupted(context, registry.CORRUPTIONS)
+    return _corrupted(context, tuple(registry.CORRUPTIONS))
 
 
-def _corrupted(context: EvaluationContext, names: Iterable[str]) -> Items:
-    """Every severity, the mean per corruption, and the mean over each published group that `names` contains."""
-    names = tuple(names)
-    each = {f"{n}-{s}": measurements.corruption(n, s, context.published) for n in names for s in SEVERITIES}
-    means = {n: Combined(tuple(f"{n}-{s}" for s in SEVERITIES), "mean") for n in names}
-    groups = {"corrupted": registry.STANDARD, "corrupted_art": registry.ART}
+def _corrupted(context: EvaluationContext, corruptions: tuple[str, ...]) -> Items:
+    """Every severity, the mean per corruption, and the mean over each published group that `corruptions` contains."""
+    severities = {c: {s: str(ScoreName(c, severity=s)) for s in names.SEVERITIES} for c in corruptions}
+    each = {
+        name: measurements.corruption(c, severity, context.published)
+        for c, scores in severities.items()
+        for severity, name in scores.items()
+    }
+    means = {c: Combined(tuple(scores.values()), "mean") for c, scores in severities.items()}
     over = {
-        group: Combined(tuple(f"{n}-{s}" for n in members for s in SEVERITIES), "mean", {"corruptions": list(members)})
-        for group, members in groups.items()
-        if set(members) <= set(names)
+        group: Combined(tuple(n for c in members for n in severities[c].values()), "mean", {"corruptions": [*members]})
+        for group, members in {"corrupted": names.STANDARD, "corrupted_art": names.ART}.items()
+        if set(members) <= set(corruptions)
     }
     return {"clean": Measurement(measurements.accuracy), **each, **means, **over}
 
@@ -110,8 +113,8 @@ def localization_suite(context: EvaluationContext) -> Items:
 
 def paper_sat_suite(context: EvaluationContext) -> Items:
     """As Mangla et al. (2020): PGD-5 with steps of 2/255 at eps 1/255 to 4/255; and their weak CW of 20 steps."""
-    grid = {_pgd_name(5, e * PIXEL): measurements.pgd(e * PIXEL, 2 * PIXEL, 5) for e in (1, 2, 3, 4)}
-    return {"clean": Measurement(measurements.accuracy), **grid, "cw20": measurements.cw("cw20", steps=20, searches=9)}
+    grid = {_attack_name("pgd", e * PIXEL, steps=5): measurements.pgd(e * PIXEL, 2 * PIXEL, 5) for e in (1, 2, 3, 4)}
+    return {"clean": Measurement(measurements.accuracy), **grid, "cw20": measurements.cw(steps=20, searches=9)}
 
 
 def paper_art_suite(context: EvaluationContext) -> Items:
@@ -119,9 +122,9 @@ def paper_art_suite(context: EvaluationContext) -> Items:
     settings = context.attribution
     return {
         "clean": Measurement(measurements.accuracy),
-        _pgd_name(40, 8 * PIXEL): measurements.pgd(8 * PIXEL, 2 * PIXEL, 40),
+        _attack_name("pgd", 8 * PIXEL, steps=40): measurements.pgd(8 * PIXEL, 2 * PIXEL, 40),
         "art": measurements.attribution("art", attribution_protocols.art(settings), settings),
-        **_corrupted(context, registry.ART),
+        **_corrupted(context, names.ART),
     }
 
 
@@ -135,20 +138,21 @@ def full_suite(context: EvaluationContext) -> Items:
     channels, height, width = context.shape
     l2 = 16 * eps * (channels * height * width / 3072) ** 0.5
     attacked = {
-        _pgd_name(steps, eps): measurements.pgd(eps, 2.5 * eps / steps, steps) for steps in (5, 7, 10, 20, 40, 100)
+        _attack_name("pgd", eps, steps=steps): measurements.pgd(eps, 2.5 * eps / steps, steps)
+        for steps in (5, 7, 10, 20, 40, 100)
     }
-    attacked |= {_pgd_name(10, eps, restarts=5): measurements.pgd(eps, 2.5 * eps / 10, 10, restarts=5)}
+    attacked[_attack_name("pgd", eps, steps=10, restarts=5)] = measurements.pgd(eps, 2.5 * eps / 10, 10, restarts=5)
     attacked |= measurements.cascade(eps)
     sample = dataclasses.replace(context.attribution, images=context.attribution.images or FULL_SUITE_ATTRIBUTIONS)
     sampled = dataclasses.replace(context, attribution=sample)
     standard = standard_suite(context)
-    strongest = (pgd_name(context.measure, eps), f"fgsm-{strength(eps)}", *attacked)
+    strongest = (pgd_name(context.measure, eps), _attack_name("fgsm", eps), *attacked)
     return {
         **standard,
         **{name: item for name, item in attacked.items() if name not in standard},
-        f"worst-{strength(eps)}": Combined(strongest, "worst"),
-        _pgd_name(40, l2, norm="l2"): measurements.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
-        "cw100": measurements.cw("cw100", steps=100, searches=9),
+        _attack_name("worst", eps): Combined(strongest, "worst"),
+        _attack_name("pgd", l2, steps=40, norm="l2"): measurements.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
+        "cw100": measurements.cw(steps=100, searches=9),
         "stadv100": measurements.stadv(100, limit=height / 32),
         **corruption_suite(context),
         **localization_suite(context),
@@ -173,20 +177,20 @@ SUITES: dict[str, Suite] = {
 CORRUPTION_SUITES = frozenset({"corruption", "paper-art", "full"})  # suites that corrupt images
 
 
-def combined(names: Iterable[str]) -> Suite:
+def combined(suites: Iterable[str]) -> Suite:
     """Union of named suites. Raises `UserError` for an unknown name, or two suites that define a score differently."""
-    names = tuple(dict.fromkeys(names))
-    for name in names:
+    chosen = tuple(dict.fromkeys(suites))
+    for name in chosen:
         if name not in SUITES:
             raise unknown_name("suite", name, SUITES)
 
     def union(context: EvaluationContext) -> Items:
         items: Items = {}
-        for name in names:
+        for name in chosen:
             for key, item in SUITES[name](context).items():
                 if key in items and _definition(items[key]) != _definition(item):
                     raise UserError(
-                        f"suites {', '.join(names)} measure {key!r} in different ways; ask for one at a time"
+                        f"suites {', '.join(chosen)} measure {key!r} in different ways; ask for one at a time"
                     )
                 items[key] = item
         return items

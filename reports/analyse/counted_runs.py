@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from reports.read import artifacts
+from reports.read import artifacts, score_names
 from reports.read.artifacts import Files
 
 # Settings that change a test score but are not part of its name: runs that differ in them are not averaged. `robust` is
@@ -24,7 +24,7 @@ def read_files(uri: str, runs: pd.DataFrame) -> Files:
 
 def ranked_by(runs: pd.DataFrame) -> str:
     """The test counterpart of the first goal: `test/robust` of `val/robust`."""
-    return "test/" + goals(runs)[0].partition("/")[2]
+    return score_names.on(goals(runs)[0], "test")
 
 
 def goals(runs: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ import pandas as pd
 from harness.errors import UserError
 from reports.analyse import counted_runs, stats
 from reports.analyse.columns import is_missing
+from reports.read import score_names
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def searched_trials(runs: pd.DataFrame, goal: str) -> pd.DataFrame:
 
 def curve_name(rows: pd.DataFrame, goal: str) -> str:
     """Name of the goal's curve, or of robust accuracy's if the goal has none; "" if neither exists."""
-    names = (goal.partition("/")[2], "robust")
+    names = (score_names.on(goal, ""), "robust")
     return next((name for name in names if f"curve:{name}" in rows and rows[f"curve:{name}"].notna().any()), "")
 
 

@@ -53,7 +53,7 @@ def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> pd.Data
     """
     finished = counted_runs.tested(runs)
     ranked = counted_runs.ranked_by(runs)
-    goals = ["test/" + goal.partition("/")[2] for goal in counted_runs.goals(runs)]
+    goals = [score_names.on(goal, "test") for goal in counted_runs.goals(runs)]
     names = _measured(finished, goals)
     cells = runs.drop_duplicates("cell").sort_values("order", kind="stable")
     control = next(iter(cells.loc[cells["control"], "cell"]), None)
@@ -127,7 +127,7 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
         if score_names.attribution(name) and not score_names.is_minor(name):
             row |= _images(seeds, name)
     if names:
-        val = "val/" + names[0].partition("/")[2]
+        val = score_names.on(names[0], "val")
         row[val] = stats.interval(_column(seeds, val), LEVEL)[0]
     for part in ("val", "test"):
         sizes = [c for c in seeds.columns if c.startswith(f"{part}_n/")]
@@ -137,8 +137,7 @@ def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
 
 def _images(seeds: pd.DataFrame, name: str) -> dict[str, float]:
     """How many images of an attribution score were counted, misclassified, dropped, failed, where recorded."""
-    split, _, score = name.partition("/")
-    columns = {f"{kind}:{name}": f"{split}_{kind}/{score}" for kind in ("n", "wrong", "dropped", "failed")}
+    columns = {f"{kind}:{name}": score_names.on(name, f"test_{kind}") for kind in ("n", "wrong", "dropped", "failed")}
     return {column: seeds[metric].mean() for column, metric in columns.items() if metric in seeds}
 
 

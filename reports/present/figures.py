@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.config.search_domains import Domain, Range, examples
+from harness.data.corruptions.names import NAMES, SEVERITIES
 from reports.analyse import counted_runs, rung_agreement, search_domain_tags
 from reports.analyse import importance as analyse_importance
 from reports.analyse.columns import control_of, finished, goals, is_missing, shown
@@ -102,12 +103,12 @@ def corruptions(leaderboard: pd.DataFrame) -> Figure:
         for name in done.columns
         if name.startswith("test/") and (corruption := score_names.corruption(name))
     }
-    kinds = [kind for kind in score_names.CORRUPTIONS if any((kind, severity) in single for severity in range(1, 6))]
+    kinds = [kind for kind in NAMES if any((kind, severity) in single for severity in SEVERITIES)]
     drawings = []
     for row in done.to_dict("records"):
-        values = [[row.get(single.get((kind, severity)), math.nan) for severity in range(1, 6)] for kind in kinds]
+        values = [[row.get(single.get((kind, severity)), math.nan) for severity in SEVERITIES] for kind in kinds]
         if not all(is_missing(value) for line in values for value in line):
-            rows, columns = [kind.replace("_", " ") for kind in kinds], [str(severity) for severity in range(1, 6)]
+            rows, columns = [kind.replace("_", " ") for kind in kinds], list(map(str, SEVERITIES))
             title = f"{row['cell']}: accuracy in per cent by corruption and severity"
             drawings.append(Drawing(row["cell"], plots.heat(rows, columns, values, title=title)))
     remark = "Accuracy on test in per cent: a row for each corruption, a column for each of its five severities."
@@ -146,7 +147,7 @@ def hyperparameters(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Figur
     """The goal against every searched hyperparameter, one figure per hyperparameter and one drawing per cell."""
     search = runs[(runs["role"] == "search") & runs["state"].isin(["complete", "pruned"])]
     goal = counted_runs.goals(runs)[0]
-    last = "curve/" + goal.partition("/")[2]  # the last value of a pruned trial
+    last = score_names.on(goal, "curve")  # the last value of a pruned trial
     figures = []
     for path in sorted(c.removeprefix("space:") for c in runs.columns if c.startswith("space:")):
         drawings = []
@@ -214,7 +215,7 @@ def importance(runs: pd.DataFrame) -> Figure:
 
 def learning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
     """Validation curves, one drawing per cell, with the best and the last epoch of the seeds."""
-    goal = counted_runs.goals(runs)[0].partition("/")[2]
+    goal = score_names.on(counted_runs.goals(runs)[0], "")
     name = next((n for n in (goal, "robust", "clean") if f"curve:{n}" in runs), None)
     if name is None:
         return Figure("learning", "", [])

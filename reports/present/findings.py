@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from harness.evaluation.metrics import METRICS
 from reports.analyse.columns import finished, is_missing, shown
 from reports.present.number_format import capitalised, listed, percent, points, with_interval
 from reports.read import score_names
@@ -15,7 +16,7 @@ def measured(names: Sequence[str]) -> str:
     for name in names:
         if not score_names.accuracy(name):
             parts = score_names.attribution(name)
-            kinds.append(score_names.MEASURES[parts[2]] if parts else score_names.label(name))
+            kinds.append(METRICS[parts[2]].label if parts else score_names.label(name))
     return capitalised(listed(list(dict.fromkeys(kinds))))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from harness.evaluation.metrics import PROTOCOLS
 from reports.analyse import counted_runs, published
 from reports.analyse.columns import control_of, finished, goals, is_missing, shown
 from reports.present.findings import checked, shared, warnings
@@ -115,7 +116,7 @@ def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     text += f"; attacks use {points} interpolation points." if points else "."
     for protocol, names in sorted(by_protocol.items(), key=lambda pair: list(_PROTOCOLS).index(pair[0])):
         excluded = _count(done, "dropped" if protocol == "art" else "failed", names)
-        text += f" {score_names.PROTOCOLS[protocol]}: {_PROTOCOLS[protocol]}"
+        text += f" {PROTOCOLS[protocol]}: {_PROTOCOLS[protocol]}"
         text += f" ({excluded} a run)." if excluded else "."
     hidden = [score_names.attribution(c) for c in done.columns if c.startswith("test/") and c not in shown(done)]
     hidden = [parts for parts in hidden if parts]
@@ -148,7 +149,7 @@ def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
         text += " A single seed has no interval."
     if (done[f"half:{score}"].round(6) == 0).any():
         text += " ± 0.0 means that all seeds agreed on every image, not that the figure is certain."
-    column = f"test_stderr/{score.partition('/')[2]}"
+    column = score_names.on(score, "test_stderr")
     if column in tested:
         error = tested.loc[tested["row"] == done.iloc[0]["cell"], column].mean()
         if not is_missing(error):

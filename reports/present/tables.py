@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pandas as pd
 
+from harness.evaluation.metrics import KINDS, PROTOCOLS
 from reports.analyse import counted_runs
 from reports.analyse.columns import control_of, finished, goals, is_missing, shown
 from reports.present import findings, number_format
@@ -57,7 +58,7 @@ def ranking(leaderboard: pd.DataFrame) -> Table:
     done = finished(leaderboard)
     first, *others = shown(done) or [""]
     if len(others) > MAX_OTHERS:
-        others = [n for n in others if n in goals(leaderboard) or score_names.question(n) == "accuracy"]
+        others = [n for n in others if n in goals(leaderboard) or score_names.kind(n) == "accuracy"]
     control = control_of(done)
     versus = [f"vs {control}"] if control else []
     front = ["Front"] if "front" in done else []
@@ -78,14 +79,14 @@ def ranking(leaderboard: pd.DataFrame) -> Table:
 
 
 def scores_of_kind(leaderboard: pd.DataFrame, kind: str) -> Table:
-    """Every test score of a kind, a key of `score_names.QUESTIONS`, one row per cell in the leaderboard's order.
+    """Every test score of a kind, a key of `KINDS`, one row per cell in the leaderboard's order.
 
     For corruptions means over severities; for attributions also the control, and how many images were counted."""
     done = finished(leaderboard)
     names = [c for c in done.columns if c.startswith("test/") and done[c].notna().any()]
-    names = [n for n in names if score_names.question(n) == kind and _in_own_table(n)]
+    names = [n for n in names if score_names.kind(n) == kind and score_names.in_own_table(n)]
     counted = {
-        f"{count}:{name}": f"{label} ({score_names.PROTOCOLS[attribution[0]]})"
+        f"{count}:{name}": f"{label} ({PROTOCOLS[attribution[0]]})"
         for name in names
         if (attribution := score_names.attribution(name)) and attribution[1:] == ("", "in")
         for count, label in (("n", "Images"), ("dropped", "Dropped"))
@@ -96,16 +97,8 @@ def scores_of_kind(leaderboard: pd.DataFrame, kind: str) -> Table:
     for row in done.to_dict("records"):
         images = [Entry(number_format.number(row[c]), _number(row[c])) for c in counted]
         rows.append([_name(row), *(_mean(row, n, done) for n in names), *images])
-    caption = f"{score_names.QUESTIONS[kind]}, on test in per cent"
+    caption = f"{KINDS[kind]}, on test in per cent"
     return Table(kind, caption, columns, rows if names else [])
-
-
-def _in_own_table(name: str) -> bool:
-    """Whether the table of its kind shows the score; it shows more than the ranking does."""
-    attribution, corruption = score_names.attribution(name), score_names.corruption(name)
-    if attribution:
-        return attribution[2] in ("in", "k")
-    return corruption[1] == 0 if corruption else not score_names.is_minor(name)
 
 
 def settings(leaderboard: pd.DataFrame) -> Table:

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from harness.data.corruptions import filters
 from harness.data.corruptions import textures as corruptions_textures
+from harness.data.corruptions.names import ART, EXTRA, SEVERITIES, STANDARD
 from harness.data.corruptions.published_files import Change, change
-from harness.data.corruptions.registry import ART, CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, Corruption, corrupt
+from harness.data.corruptions.registry import CORRUPTIONS, Corruption, corrupt
 from harness.data.readers.builtin import shapes
 from harness.errors import UserError
 from harness.evaluation import suites

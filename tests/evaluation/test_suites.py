@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.config import trial
 from harness.data import datasets
-from harness.data.corruptions import registry
+from harness.data.corruptions import names, registry
 from harness.data.corruptions.published_files import Folder
 from harness.data.datasets import Split
 from harness.data.settings import DataSource
@@ -142,8 +142,8 @@ def test_corruptions_are_averaged_as_published(shapes):
     each = {n: np.mean([found[f"{n}-{s}"].mean for s in range(1, 6)]) for n in registry.CORRUPTIONS}
     for name, mean in each.items():
         assert found[name].mean == pytest.approx(mean)
-    assert found["corrupted"].mean == pytest.approx(np.mean([each[n] for n in registry.STANDARD]))
-    assert found["corrupted_art"].mean == pytest.approx(np.mean([each[n] for n in registry.ART]))
+    assert found["corrupted"].mean == pytest.approx(np.mean([each[n] for n in names.STANDARD]))
+    assert found["corrupted_art"].mean == pytest.approx(np.mean([each[n] for n in names.ART]))
     assert "corrupted" not in scores(net, split, "paper-art")  # which has no frost
     assert found["fog-3"].protocol["images"] == "generated here"
 

@@ -1,4 +1,4 @@
 """The common corruptions of Hendrycks and Dietterich (ICLR 2019), by family: noise, blur, weather, digital.
 
-`registry` maps names to functions; `published_files` reads the original CIFAR-10-C arrays.
+`names` lists them, `registry` maps names to functions; `published_files` reads the original CIFAR-10-C arrays.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.corruptions.registry import SEVERITIES
+from harness.data.corruptions.names import SEVERITIES
 from harness.errors import UserError, unknown_name
 
 

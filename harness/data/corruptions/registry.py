@@ -16,29 +16,20 @@ smoothness replace them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-from harness.data.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, motion_blur, zoom_blur
-from harness.data.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate
-from harness.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
-from harness.data.corruptions.weather import brightness, fog, frost, snow, spatter
+from harness.data.corruptions import blur, digital, noise, weather
+from harness.data.corruptions.names import FACTS, SEVERITIES
 from harness.errors import UserError, unknown_name
 from harness.randomness import PerImageRng
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """apply(x, severity, draws) -> x'. published: one of the `standard` fifteen or the four `extra`; else of no mean.
-
-    random: whether it depends on the draws.
-    """
+    """apply(x, severity, draws) -> x'. random: whether it depends on the draws."""
 
     apply: Callable[[Tensor, int, PerImageRng], Tensor]
-    published: Literal["standard", "extra"] | None = None
     random: bool = True
 
 
@@ -53,32 +44,5 @@ def corrupt(name: str, x: Tensor, severity: int, draws: PerImageRng) -> Tensor:
     return CORRUPTIONS[name].apply(x, severity, draws)
 
 
-# Names
-
-CORRUPTIONS: dict[str, Corruption] = {
-    "gaussian_noise": Corruption(gaussian_noise, "standard"),
-    "shot_noise": Corruption(shot_noise, "standard"),
-    "impulse_noise": Corruption(impulse_noise, "standard"),
-    "defocus_blur": Corruption(defocus_blur, "standard", random=False),
-    "glass_blur": Corruption(glass_blur, "standard"),
-    "motion_blur": Corruption(motion_blur, "standard"),
-    "zoom_blur": Corruption(zoom_blur, "standard", random=False),
-    "snow": Corruption(snow, "standard"),
-    "frost": Corruption(frost, "standard"),
-    "fog": Corruption(fog, "standard"),
-    "brightness": Corruption(brightness, "standard", random=False),
-    "contrast": Corruption(contrast, "standard", random=False),
-    "elastic_transform": Corruption(elastic_transform, "standard"),
-    "pixelate": Corruption(pixelate, "standard", random=False),
-    "jpeg_compression": Corruption(jpeg_compression, "standard", random=False),
-    "speckle_noise": Corruption(speckle_noise, "extra"),
-    "gaussian_blur": Corruption(gaussian_blur, "extra", random=False),
-    "spatter": Corruption(spatter, "extra"),
-    "saturate": Corruption(saturate, "extra", random=False),
-}
-STANDARD, EXTRA = (
-    tuple(name for name, corruption in CORRUPTIONS.items() if corruption.published == group)
-    for group in ("standard", "extra")
-)
-# The fifteen of Singh et al. (2020): speckle noise replaces frost.
-ART = (*(name for name in STANDARD if name != "frost"), "speckle_noise")
+_FUNCTIONS = {**vars(noise), **vars(blur), **vars(weather), **vars(digital)}
+CORRUPTIONS = {name: Corruption(_FUNCTIONS[name], facts.random) for name, facts in FACTS.items()}

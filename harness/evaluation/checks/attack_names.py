@@ -1,59 +1,34 @@
-"""Parse score names of attacks: norm, attack, steps, restarts and strength."""
+"""Scores under attack: which there are, which is stronger, and what survives all attacks by gradient."""
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class AttackName:
-    """Parsed score name of an attack. strength in 255ths; steps 0 and restarts 1 if the name has none."""
-
-    text: str
-    norm: str
-    attack: str
-    steps: int
-    restarts: int
-    strength: float
-
-    @property
-    def family(self) -> tuple[str, str, int, int]:
-        return self.norm, self.attack, self.steps, self.restarts
-
-    def matches(self, norm: str, strength: float) -> bool:
-        return self.norm == norm and abs(self.strength - strength) <= 1e-5 * strength  # names have six digits
-
-    def is_stronger_than(self, other: "AttackName") -> bool:
-        same = self.attack == other.attack and self.matches(other.norm, other.strength)
-        more = self.steps >= other.steps and self.restarts >= other.restarts and self.family != other.family
-        return same and more
-
-
-_NAME = re.compile(
-    r"(?P<norm>l2-)?(?P<attack>(aa-)?(fgsm|pgd|apgd-ce|apgd-t|fab-t|square)|aa)(?P<steps>\d+)?(x(?P<restarts>\d+))?"
-    r"-(?P<strength>\d+(\.\d+)?(e-\d+)?)"
-)
-
-
-def attack_names(scores: Iterable[str]) -> list[AttackName]:
-    """Parse all names that are attacks with a strength; other names are ignored."""
-    matches = [match for match in map(_NAME.fullmatch, scores) if match]
-    return [
-        AttackName(
-            match[0],
-            "l2" if match["norm"] else "linf",
-            match["attack"],
-            int(match["steps"] or 0),
-            int(match["restarts"] or 1),
-            float(match["strength"]),
-        )
-        for match in matches
-    ]
-
+from harness.evaluation.score_name import ScoreName
 
 BLACK_BOX = ("square", "aa")  # AutoAttack ends with Square
+
+
+def attack_names(scores: Iterable[str]) -> list[ScoreName]:
+    """The names of attacks with a strength; others, and the worst case over several attacks, are left out."""
+    return [n for n in map(ScoreName.parse, scores) if n.about.form == "attack" and n.metric != "worst"]
+
+
+def family(name: ScoreName) -> tuple[str, str, int, int]:
+    """All of an attack but its strength."""
+    return name.norm, name.metric, name.steps, name.restarts
+
+
+def matches(name: ScoreName, norm: str, strength: float) -> bool:
+    """Whether the attack has this norm and strength (255ths)."""
+    return name.norm == norm and abs(name.strength - strength) <= 1e-5 * strength  # names have six digits
+
+
+def is_stronger_than(name: ScoreName, other: ScoreName) -> bool:
+    """Whether it is the other attack with more steps or restarts, and no fewer of either."""
+    same = name.metric == other.metric and matches(name, other.norm, other.strength)
+    more = name.steps >= other.steps and name.restarts >= other.restarts and family(name) != family(other)
+    return same and more
 
 
 def correct_under_gradients(
@@ -63,7 +38,7 @@ def correct_under_gradients(
 
     Also returns whether one of them is a targeted attack (`-t`).
     """
-    names = [n for n in attack_names(scores) if n.attack not in BLACK_BOX and n.matches(norm, strength)]
+    names = [n for n in attack_names(scores) if n.metric not in BLACK_BOX and matches(n, norm, strength)]
     if not names:
         return None, False
-    return np.min([scores[n.text] for n in names], axis=0), any(n.attack.endswith("-t") for n in names)
+    return np.min([scores[str(n)] for n in names], axis=0), any(n.metric.endswith("-t") for n in names)

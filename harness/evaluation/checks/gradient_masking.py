@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.evaluation.checks.attack_names import BLACK_BOX, attack_names, correct_under_gradients
+from harness.evaluation.checks.attack_names import BLACK_BOX, attack_names, correct_under_gradients, matches
 from harness.evaluation.checks.common import (
     ALPHA,
     MAX_BROKEN_ALONE,
@@ -68,18 +68,18 @@ def black_box(evidence: Evidence) -> Check:
     in AutoAttack (`aa`), where it runs on the images that the others left.
     """
     scores, results = evidence.scores, []
-    for square in (n for n in attack_names(scores) if n.attack in BLACK_BOX):
+    for square in (n for n in attack_names(scores) if n.metric in BLACK_BOX):
         white, targeted = correct_under_gradients(scores, square.norm, square.strength)
         if white is None:
             continue
-        a, b = both_counted(white, scores[square.text])
+        a, b = both_counted(white, scores[str(square)])
         if len(a):
             alone = int((a > b).sum())
-            p = sign_test(alone, int((a < b).sum())) if square.attack == "square" else 1.0
+            p = sign_test(alone, int((a < b).sum())) if square.metric == "square" else 1.0
             passed = p >= ALPHA and not more_than(
                 MAX_BROKEN_ALONE_TARGETED if targeted else MAX_BROKEN_ALONE, alone, len(a)
             )
-            results.append((passed, -alone / len(a), p, mean_counted(a), mean_counted(b), square.text))
+            results.append((passed, -alone / len(a), p, mean_counted(a), mean_counted(b), str(square)))
     if not results:
         return not_asked("black_box", "Square and an attack by gradient were not measured at one eps")
     passed, share, p, before, after, name = min(results)
@@ -93,7 +93,7 @@ def random_search(evidence: Evidence) -> Check:
 
     Runs only if Square was not measured. The search is too short to break robust images, so each one it breaks counts.
     """
-    if any(n.attack in BLACK_BOX and n.matches("linf", 255 * evidence.eps) for n in attack_names(evidence.scores)):
+    if any(n.metric in BLACK_BOX and matches(n, "linf", 255 * evidence.eps) for n in attack_names(evidence.scores)):
         return not_asked("random_search", "Square was measured and is asked instead")
     z, white = evidence.x.clone(), correct_as_measured(evidence)
     (index,) = white.nonzero(as_tuple=True)

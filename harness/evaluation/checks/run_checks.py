@@ -14,6 +14,7 @@ from harness.evaluation.batching import image_seeds, to_batch
 from harness.evaluation.checks import registry
 from harness.evaluation.checks.evidence import Check, Evidence
 from harness.evaluation.measurements import accuracy
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.evaluation.settings import Measure
 from harness.evaluation.suites import pgd_name, step_of
@@ -43,7 +44,7 @@ def run_checks(
     """
     eps = max(measure.eps)
     name = pgd_name(measure, eps)
-    values = {s.name.partition("/")[2]: s.per_example for s in scores if s.per_example is not None}
+    values = {str(ScoreName.parse(s.name).on("")): s.per_example for s in scores if s.per_example is not None}
     sample = split.head(CHECKED_IMAGES)
     batch = to_batch(sample)
     with freezing.frozen(model), full_float32():

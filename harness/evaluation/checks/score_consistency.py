@@ -5,7 +5,7 @@ from itertools import pairwise, permutations
 import numpy as np
 
 from harness.attacks import pgd
-from harness.evaluation.checks.attack_names import attack_names
+from harness.evaluation.checks.attack_names import attack_names, family, is_stronger_than, matches
 from harness.evaluation.checks.common import (
     both_counted,
     is_correct,
@@ -30,7 +30,7 @@ def zero_eps(evidence: Evidence) -> Check:
     z = pgd.pgd(evidence.model, evidence.x, evidence.y, eps=0, step=evidence.step, steps=1)
     correct = is_correct(evidence, z).float().cpu().numpy()
     pairs = [(correct, values_of_x(evidence, clean))]
-    pairs += [(evidence.scores[n.text], clean) for n in attack_names(evidence.scores) if n.strength == 0]
+    pairs += [(evidence.scores[str(n)], clean) for n in attack_names(evidence.scores) if n.strength == 0]
     passed, share = min(same_verdicts(*both_counted(a, b)) for a, b in pairs)
     facts = f"at eps 0, {abs(share):.1%} of the verdicts are not the clean ones"
     return make_check("zero_eps", passed, {"differing": abs(share)}, facts, "net, images or their order differ")
@@ -43,9 +43,9 @@ def falls_with_eps(evidence: Evidence) -> Check:
     may overshoot). Fails if significantly many images are correct again at a larger eps.
     """
     scores = evidence.scores
-    names = sorted((n for n in attack_names(scores) if n.attack != "fgsm"), key=lambda n: n.strength)
+    names = sorted((n for n in attack_names(scores) if n.metric != "fgsm"), key=lambda n: n.strength)
     clean = ["clean"] if "clean" in scores else []
-    grids = [clean + [n.text for n in names if n.family == family] for family in dict.fromkeys(n.family for n in names)]
+    grids = [clean + [str(n) for n in names if family(n) == attack] for attack in dict.fromkeys(map(family, names))]
     pairs = [pair for grid in grids for pair in pairwise(grid)]
     return never_rises("falls_with_eps", scores, pairs, "no attack was measured at two strengths", "a larger eps")
 
@@ -53,7 +53,7 @@ def falls_with_eps(evidence: Evidence) -> Check:
 def falls_with_effort(evidence: Evidence) -> Check:
     """Does accuracy fall with steps and restarts? Fails if significantly many images are correct again."""
     names = attack_names(evidence.scores)
-    pairs = [(a.text, b.text) for a, b in permutations(names, 2) if b.is_stronger_than(a)]
+    pairs = [(str(a), str(b)) for a, b in permutations(names, 2) if is_stronger_than(b, a)]
     why = "no attack was measured with two numbers of steps or restarts"
     return never_rises("falls_with_effort", evidence.scores, pairs, why, "more steps or restarts")
 
@@ -65,8 +65,8 @@ def one_step(evidence: Evidence) -> Check:
     """
     scores = evidence.scores
     mean = {name: mean_counted(values) for name, values in scores.items() if not np.isnan(values).all()}
-    steps = [(a, b) for a, b in permutations(attack_names(mean), 2) if (a.attack, b.attack) == ("fgsm", "pgd")]
-    named = [(a.text, b.text) for a, b in steps if a.matches(b.norm, b.strength)]
+    steps = [(a, b) for a, b in permutations(attack_names(mean), 2) if (a.metric, b.metric) == ("fgsm", "pgd")]
+    named = [(str(a), str(b)) for a, b in steps if matches(a, b.norm, b.strength)]
     if not named or "clean" not in mean:
         return not_asked("one_step", "clean accuracy, FGSM and PGD at one eps were not all measured")
     clean = mean["clean"]
