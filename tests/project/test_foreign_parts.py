@@ -22,7 +22,7 @@ from torch import nn
 
 from harness.attacks import autoattack
 from harness.bench.report import BulkClient
-from harness.explain import saliency_maps
+from harness.explain import captum_maps
 from harness.models import nets, torchvision_import
 from harness.sweep import optuna_journal, ray_internals
 from harness.tracking import mlflow_client
@@ -220,6 +220,6 @@ def test_captum_warns_of_hooks_and_only_of_them():
     y = torch.tensor([0, 1])
     with using("captum", "its warnings about hooks, or the signatures of its attributions"):
         for name in ("Saliency", "InputXGradient", "DeepLift", "GuidedBackprop"):
-            assert saliency_maps.find(f"captum.{name}")(net, x, y).shape == x.shape  # warnings are errors here
+            assert captum_maps.find(f"captum.{name}").detached(net, x, y).shape == x.shape  # warnings are errors here
         with pytest.warns(UserWarning, match=r"^Setting (forward, )?backward hooks"):
-            saliency_maps._captum().GuidedBackprop(net).attribute(x.requires_grad_(), target=y)
+            captum_maps._captum().GuidedBackprop(net).attribute(x.requires_grad_(), target=y)

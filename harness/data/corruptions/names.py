@@ -39,8 +39,7 @@ FACTS: dict[str, Facts] = {
     "saturate": Facts("extra", random=False),
 }
 NAMES = tuple(FACTS)
-STANDARD, EXTRA = (
-    tuple(n for n, facts in FACTS.items() if facts.published == group) for group in ("standard", "extra")
-)
+STANDARD = tuple(name for name, facts in FACTS.items() if facts.published == "standard")
+EXTRA = tuple(name for name, facts in FACTS.items() if facts.published == "extra")
 # The fifteen of Singh et al. (2020): speckle noise replaces frost.
 ART = (*(name for name in STANDARD if name != "frost"), "speckle_noise")
