@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from harness.explain.differentiable_maps import EXPLAIN
 
 from harness.data.corruptions.names import NAMES
 from harness.evaluation import suites
@@ -14,9 +13,10 @@ from harness.evaluation.metrics import KINDS, METRICS, UNKNOWN, Metric
 from harness.evaluation.score_name import ScoreName, in_255ths
 from harness.evaluation.settings import Attribution, Measure
 from harness.explain import localization
+from harness.explain.maps import attackable
 from reports.analyse import published
 
-ATTRIBUTION = Attribution(maps=tuple(EXPLAIN))
+ATTRIBUTION = Attribution(maps=tuple(attackable()))
 
 
 def measured_names():
