@@ -20,6 +20,7 @@ from harness.errors import UserError, exit_status, printable, redacted, unknown_
 from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
 from reports.analyse.leaderboard import build_leaderboard
+from reports.analyse.rows import Leaderboard
 from reports.read.runs import STORE, experiments, read, together
 from reports.write.report import write, write_papers
 from reports.write.terminal import text
@@ -110,7 +111,7 @@ def _read(uri: str, name: str, sweep: str | None = None) -> pd.DataFrame:
     return runs
 
 
-def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> pd.DataFrame:
+def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> Leaderboard:
     """Print and write the report; returns its leaderboard."""
     files = counted_runs.read_files(args.tracking_uri, runs)
     leaderboard = build_leaderboard(runs, files)

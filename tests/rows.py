@@ -55,6 +55,11 @@ def leaderboard(*rows):
     return build_leaderboard(pd.DataFrame([row for group in rows for row in group]))
 
 
+def row_names(leaderboard):
+    """Of its rows, the best first."""
+    return [row.name for row in leaderboard.rows]
+
+
 STANDARD = seeds("standard", [0.10, 0.12, 0.14])
 PGD = seeds("pgd", [0.60, 0.62, 0.64])
 

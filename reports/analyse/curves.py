@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from reports.analyse import counted_runs, stats
-from reports.analyse.columns import is_missing
+from reports.analyse.missing import column_of, is_missing
 from reports.read import score_names
 
 
@@ -24,6 +24,11 @@ class Gap:
     last: float
     epoch: float
     curve: str
+
+    @property
+    def gain(self) -> float:
+        """Of the best epoch over the last."""
+        return self.best - self.last
 
 
 def curve(text: object) -> list[tuple[int, float]]:
@@ -75,10 +80,6 @@ def curve_name(rows: pd.DataFrame, goal: str) -> str:
     """Name of the goal's curve, or of robust accuracy's if the goal has none; "" if neither exists."""
     names = (score_names.on(goal, ""), "robust")
     return next((name for name in names if f"curve:{name}" in rows and rows[f"curve:{name}"].notna().any()), "")
-
-
-def column_of(rows: pd.DataFrame, name: str) -> pd.Series:
-    return rows[name] if name in rows else pd.Series(math.nan, index=rows.index, dtype=float)
 
 
 def to_number(text: str) -> float:

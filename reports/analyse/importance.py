@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, create_trial
 
 from harness.config.search_domains import Choices, Domain, Ordered
 from reports.analyse import counted_runs
-from reports.analyse.columns import is_missing
 from reports.analyse.curves import searched_trials, to_number
+from reports.analyse.missing import is_missing
 from reports.analyse.search_domain_tags import domain
 
 # Simulated searches in which one of three hyperparameters (four choices, a range, a log range) explains 80 % of the

@@ -1,259 +1,277 @@
-"""Build the leaderboard DataFrame: one row per cell, test scores of its winner over several seeds."""
+"""Build the leaderboard: one row per cell, test scores of its winner over several seeds."""
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from reports.analyse import counted_runs, curves, other_selection_rules, published, rank_groups, stats
-from reports.analyse.columns import is_missing, shown
+from reports.analyse.missing import column_of
+from reports.analyse.rows import (
+    Cost,
+    Difference,
+    Figure,
+    Images,
+    Leaderboard,
+    Published,
+    Resampled,
+    Row,
+    Seconds,
+    Setting,
+    Trials,
+)
 from reports.read import score_names
 from reports.read.artifacts import Files
 
 LEVEL = 0.95
 
 
-def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> pd.DataFrame:
+def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> Leaderboard:
     """One row per cell of the sweep in `runs` (of `reports.read.runs.read`): best first, unfinished ones last.
 
     Means are over the runs of `reports.analyse.counted_runs.tested`. A cell with several winners (several goals) has a
-    row for each. Scores are means over seeds: shares in [0,1], correlations in [-1,1], sides of a bound in its own
-    unit; `half:` is the half-width of the 95 % interval, NaN for one seed. Columns:
-
-    group                        rank group of `reports.analyse.rank_groups.tied` by the score in `ranked_by`
-    cell, winner, control, method, data, ranked_by, seeds
-    not_finished                 why the cell has no scores yet, else ""
-    test/..., half:test/...      every score measured on test, goals first
-    seeds:test/...               how many seed runs have it: for IN none if no image could be attacked
-    version:test/...             its lowest version of measuring, where that is not 1 for all runs
-    best:test/...                whether it is indistinguishable from the highest one (`rank_groups.best`)
-    low:, high:, iqm:, iqm_low:, iqm_high:      of `ranked_by`, from `stats.SEEDS` seeds on: bootstrap interval of
-                                 the mean, interquartile mean and its bootstrap interval
-    paired:<name>                with `files`: `ranked_by` image by image against the first row: difference, low, high,
-                                 p (Holm's correction over the rows), n, low_both, high_both (`stats.paired`)
-    against, difference, half:difference      `ranked_by` minus that of the first control, by Welch
-    val/...                      the validation counterpart of `ranked_by`, over the same seed runs
-    n:test/..., wrong:, dropped:, failed:      of IN and K: images of a run that were counted, misclassified and
-                                 so not attacked, dropped, attacked without success; means over the seed runs
-    images:val, images:test      how many images a score was measured on
-    set:<path>, domain:<path>    value of the winner, and its search domain
-    trials:<state>, seeds:failed
-    rule:<name>                  scores under other selection rules (`reports.analyse.other_selection_rules.rules`)
-    best_epoch, best_epoch_gain  epoch of the best validation score, and its gain over the last epoch
-    doubts                       names of the checks with verdict "doubt" in any seed run, joined by ", "; None if no
-                                 check was run
-    touches                      test evaluations over all runs of the cell
-    seconds:<phase>              device-seconds, mean over the seed runs: teacher, maps, train, evaluation
-    seconds:all                  training and evaluation of all complete runs of the cell, search included
-    published:<score>, published_id: (its line), published_difference:, published_covered: (by the interval),
-    published_source:, published_note:              the comparable figure of a paper, where there is one
-    goals, front                 with several goals: their names on test, and `yes` for the rows on the Pareto
-                                 front (`reports.analyse.stats.front`)
-    """
-    finished = counted_runs.tested(runs)
-    ranked = counted_runs.ranked_by(runs)
-    goals = [score_names.on(goal, "test") for goal in counted_runs.goals(runs)]
-    names = _measured(finished, goals)
+    row for each. files: artifacts of the runs; without them there are no paired comparisons."""
+    tested = counted_runs.tested(runs)
+    goals = tuple(score_names.on(goal, "test") for goal in counted_runs.goals(runs))
+    ranked, scores = goals[0], _measured(tested, goals)
     cells = runs.drop_duplicates("cell").sort_values("order", kind="stable")
+    control_runs = _control_runs(cells, tested)
+    rows = list(_rows(cells["cell"], runs, tested, ranked, scores, control_runs))
+    rows.sort(key=lambda row: -row.figure(ranked).mean if row.seeds else math.inf)
+    seeds = {name: tested[tested["row"] == name] for name in (row.name for row in rows if row.seeds)}
+    rows = _grouped(rows, seeds, ranked, scores)
+    rows = _paired(rows, seeds, ranked, files or Files())
+    rows = _selected_otherwise(rows, runs)
+    rows = _on_front(rows, goals)
+    return Leaderboard(tuple(rows), ranked, goals, scores, _first(_texts(control_runs, "row")))
+
+
+def cell_figures(leaderboard: Leaderboard, cell: str) -> dict[str, float]:
+    """The figures of a cell's first row: scores that tables show, their validation counterpart, number of seeds."""
+    row = next((row for row in leaderboard.rows if row.name in (cell, f"{cell} #1")), None)
+    if row is None:
+        return {}
+    figures = {name: row.figure(name).mean for name in leaderboard.shown}
+    figures |= {score_names.on(leaderboard.ranked_by, "val"): row.val, "seeds": float(row.seeds)}
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def _measured(tested: pd.DataFrame, goals: Sequence[str]) -> tuple[str, ...]:
+    names = [c for c in tested.columns if c.startswith("test/") and tested[c].notna().any()]
+    return tuple(sorted(names, key=lambda name: score_names.sort_key(name, *goals)))
+
+
+def _control_runs(cells: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """The seed runs that differences refer to: those of the first control's first winner."""
     control = next(iter(cells.loc[cells["control"], "cell"]), None)
-    control_runs = finished[finished["cell"] == control]
-    control_runs = control_runs[control_runs["row"] == control_runs["row"].min()]
-    rows, samples = [], {}
+    control_runs = tested[tested["cell"] == control]
+    return control_runs[control_runs["row"] == control_runs["row"].min()]
+
+
+# Rows by themselves
+
+
+def _rows(
+    cells: Iterable[str],
+    runs: pd.DataFrame,
+    tested: pd.DataFrame,
+    ranked: str,
+    scores: Sequence[str],
+    control_runs: pd.DataFrame,
+) -> Iterator[Row]:
+    """The rows in the order of the cells, not yet compared with each other."""
     reasons = counted_runs.failures(runs).groupby("cell")["reason"].agg(list).to_dict()
-    for cell in cells["cell"]:
-        cell_runs = runs[runs["cell"] == cell]
-        tested = finished[finished["cell"] == cell]
-        if tested.empty:
+    place = itertools.count()
+    for cell in cells:
+        cell_runs, cell_tested = runs[runs["cell"] == cell], tested[tested["cell"] == cell]
+        if cell_tested.empty:
             reason = counted_runs.unfinished(cell_runs, reasons.get(cell, []))
-            rows.append(_metadata(cell_runs, ranked) | {"cell": cell, "not_finished": reason})
-            rows[-1] |= _scores(tested, names) | _cost(cell_runs, tested)
-        for position, (label, seeds) in enumerate(tested.groupby("row", sort=True)):
+            yield replace(_row(cell, next(place), cell_runs, cell_runs, cell_tested, scores), not_finished=reason)
+        for position, (name, seeds) in enumerate(cell_tested.groupby("row", sort=True)):
             # Of several winners the first is charged the cost of the whole cell without the other winners' seeds.
             charged = cell_runs if not position else seeds
-            charged = charged[~charged["run_id"].isin(tested.loc[tested["row"] != label, "run_id"])]
-            samples[label] = list(seeds[ranked])
-            row = _metadata(cell_runs, ranked) | {"cell": label, "winner": _first(_texts(seeds, "winner"))}
-            row |= {"not_finished": ""} | _scores(seeds, names) | _cost(charged, seeds)
-            row |= _difference(label, seeds, control_runs, ranked) | _settings(cell_runs, seeds)
-            failed_checks = counted_runs.failed_checks(seeds)
-            row |= _spread(seeds, ranked) | {"doubts": None if failed_checks is None else ", ".join(failed_checks)}
-            rows.append(row | _published(seeds, names, row))
-    leaderboard = pd.DataFrame(rows)
-    if ranked not in leaderboard:
-        leaderboard[ranked] = math.nan
-    leaderboard = leaderboard.sort_values(ranked, ascending=False, na_position="last", kind="stable", ignore_index=True)
-    ordered = [label for label in leaderboard["cell"] if label in samples]
-    groups = rank_groups.tied([samples[label] for label in ordered], LEVEL)
-    best = {n: rank_groups.best([list(finished.loc[finished["row"] == r, n]) for r in ordered], LEVEL) for n in names}
-    extra = [_selection_columns(runs), _paired(finished, ordered, ranked, files or Files()), _best(best, ordered)]
-    leaderboard = pd.concat(
-        [leaderboard, *(leaderboard[["cell"]].merge(m, "left", "cell").drop(columns="cell") for m in extra)], axis=1
+            charged = charged[~charged["run_id"].isin(cell_tested.loc[cell_tested["row"] != name, "run_id"])]
+            row = _row(name, next(place), cell_runs, charged, seeds, scores)
+            is_control = name in set(control_runs["row"])
+            welch = stats.difference(seeds[ranked], control_runs[ranked], LEVEL)
+            doubts = counted_runs.failed_checks(seeds)
+            resampled = replace(row.figure(ranked), resampled=_resampled(seeds[ranked]))
+            yield replace(
+                row,
+                figures={**row.figures, ranked: resampled},
+                winner=_first(_texts(seeds, "winner")),
+                val=stats.interval(column_of(seeds, score_names.on(ranked, "val")), LEVEL)[0],
+                settings=_settings(cell_runs, seeds),
+                difference=Difference() if is_control else Difference(*welch),
+                doubts=None if doubts is None else tuple(doubts),
+            )
+
+
+def _row(
+    name: str, place: int, cell_runs: pd.DataFrame, charged: pd.DataFrame, seeds: pd.DataFrame, scores: Sequence[str]
+) -> Row:
+    """What a row has with or without seed runs. charged: the runs that its cost is of."""
+    return Row(
+        name=name,
+        cell=str(cell_runs.iloc[0]["cell"]),
+        place=place,
+        control=bool(cell_runs.iloc[0]["control"]),
+        method=_first(_texts(cell_runs, "param:method")),
+        data=_first(_texts(cell_runs, "param:data")),
+        cost=_cost(charged, seeds),
+        figures=_figures(seeds, scores),
+        seeds=len(seeds),
+        val_images=_most_images(seeds, "val"),
+        test_images=_most_images(seeds, "test"),
     )
-    leaderboard.insert(0, "group", pd.array([*groups, *[pd.NA] * (len(leaderboard) - len(groups))], dtype="Int64"))
-    if len(goals) > 1:
-        means = leaderboard.reindex(columns=goals)
-        front = pd.Series(stats.front(means.to_numpy()), index=leaderboard.index)
-        leaderboard["goals"] = ",".join(goals)
-        leaderboard["front"] = front.map({True: "yes", False: "no"}).where(means.notna().all(axis=1), "")
-    return leaderboard
 
 
-def cell_figures(leaderboard: pd.DataFrame, cell: str) -> dict[str, float]:
-    """The figures of a cell's first row: scores that tables show, their validation counterpart, number of seeds."""
-    rows = leaderboard[(leaderboard["cell"] == cell) | (leaderboard["cell"] == f"{cell} #1")]
-    row = rows.iloc[0].to_dict() if len(rows) else {}
-    names = [*shown(leaderboard), *(c for c in leaderboard.columns if c.startswith("val/")), "seeds"]
-    return {name: float(row[name]) for name in names if not is_missing(row.get(name))}
+def _figures(seeds: pd.DataFrame, scores: Sequence[str]) -> dict[str, Figure]:
+    columns = [c for c in seeds.columns if c.startswith("param:") and not c.startswith("param:search.")]
+    params = {c.removeprefix("param:"): texts[0] for c in columns if (texts := _texts(seeds, c))}
+    figures = {}
+    for name in scores:
+        mean, half = stats.interval(seeds[name], LEVEL)
+        figures[name] = Figure(
+            mean,
+            half,
+            seeds=int(seeds[name].notna().sum()),
+            version=_version(seeds, score_names.on(name, "test_version")),
+            images=_images(seeds, name),
+            published=_published(params, name, mean, half),
+        )
+    return figures
 
 
-def _measured(rows: pd.DataFrame, goals: list[str]) -> list[str]:
-    names = [c for c in rows.columns if c.startswith("test/") and rows[c].notna().any()]
-    return sorted(names, key=lambda name: score_names.sort_key(name, *goals))
+def _version(seeds: pd.DataFrame, column: str) -> int | None:
+    return int(seeds[column].fillna(1).min()) if column in seeds and len(seeds) else None
 
 
-def _metadata(cell_runs: pd.DataFrame, ranked: str) -> dict[str, object]:
-    named = {name: _first(_texts(cell_runs, f"param:{name}")) for name in ("method", "data")}
-    return {"cell": "", "winner": "", "control": bool(cell_runs.iloc[0]["control"]), **named, "ranked_by": ranked}
+def _images(seeds: pd.DataFrame, name: str) -> Images:
+    if not score_names.attribution(name) or score_names.is_minor(name):
+        return Images()
+    kinds = {"counted": "n", "wrong": "wrong", "dropped": "dropped", "failed": "failed"}
+    columns = {kind: score_names.on(name, f"test_{prefix}") for kind, prefix in kinds.items()}
+    return Images(**{kind: float(seeds[column].mean()) for kind, column in columns.items() if column in seeds})
 
 
-def _scores(seeds: pd.DataFrame, names: list[str]) -> dict[str, object]:
-    row: dict[str, object] = {"seeds": len(seeds)}
-    for name in names:
-        row[name], row[f"half:{name}"] = stats.interval(seeds[name], LEVEL)
-        row[f"seeds:{name}"] = int(seeds[name].notna().sum())
-        if (version := name.replace("/", "_version/", 1)) in seeds:
-            row[f"version:{name}"] = seeds[version].fillna(1).min()
-        if score_names.attribution(name) and not score_names.is_minor(name):
-            row |= _images(seeds, name)
-    if names:
-        val = score_names.on(names[0], "val")
-        row[val] = stats.interval(_column(seeds, val), LEVEL)[0]
-    for part in ("val", "test"):
-        sizes = [c for c in seeds.columns if c.startswith(f"{part}_n/")]
-        row[f"images:{part}"] = seeds[sizes].max(axis=None) if sizes and len(seeds) else math.nan
-    return row
+def _published(params: Mapping[str, str], name: str, mean: float, half: float) -> Published | None:
+    figure = published.lookup(params, name)
+    if figure is None or math.isnan(mean):
+        return None
+    value = figure["value"] / 100
+    return Published(
+        id=figure["id"],
+        value=value,
+        difference=mean - value,
+        covered=None if math.isnan(half) else abs(mean - value) <= half,
+        source=f"{figure['paper']}, {figure['table']}",
+        note=figure["note"],
+    )
 
 
-def _images(seeds: pd.DataFrame, name: str) -> dict[str, float]:
-    """How many images of an attribution score were counted, misclassified, dropped, failed, where recorded."""
-    columns = {f"{kind}:{name}": score_names.on(name, f"test_{kind}") for kind in ("n", "wrong", "dropped", "failed")}
-    return {column: seeds[metric].mean() for column, metric in columns.items() if metric in seeds}
+def _most_images(seeds: pd.DataFrame, part: str) -> float:
+    sizes = [c for c in seeds.columns if c.startswith(f"{part}_n/")]
+    return float(seeds[sizes].max(axis=None)) if sizes and len(seeds) else math.nan
 
 
-def _difference(label: str, seeds: pd.DataFrame, control_runs: pd.DataFrame, ranked: str) -> dict[str, object]:
-    against = _first(_texts(control_runs, "row"))
-    welch = stats.difference(seeds[ranked], control_runs[ranked], LEVEL)
-    if label == against:
-        welch = math.nan, math.nan
-    return {"against": against, "difference": welch[0], "half:difference": welch[1]}
+def _cost(charged: pd.DataFrame, seeds: pd.DataFrame) -> Cost:
+    search = charged.loc[charged["role"] == "search", "state"]
+    complete, pruned, failed, running = (
+        int((search == state).sum()) for state in ("complete", "pruned", "failed", "running")
+    )
+    teacher, maps, train = (
+        float(column_of(seeds, f"seconds/{phase}").mean()) for phase in ("teacher", "maps", "train")
+    )
+    evaluation = _row_sum(seeds, ["seconds/val", "seconds/test"]).mean()
+    all_runs = _row_sum(charged, ["seconds/train", "seconds/val", "seconds/test"]).sum(min_count=1)
+    return Cost(
+        trials=Trials(complete, pruned, failed, running),
+        seeds_failed=int(((charged["role"] == "seed") & (charged["state"] == "failed")).sum()),
+        touches=int(column_of(charged, "test_touches").sum()),
+        seconds=Seconds(teacher, maps, train, float(evaluation), float(all_runs)),
+    )
 
 
-def _cost(cell_runs: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
-    search = cell_runs.loc[cell_runs["role"] == "search", "state"]
-    states = ("complete", "pruned", "failed", "running")
-    row: dict[str, object] = {f"trials:{state}": int((search == state).sum()) for state in states}
-    row["seeds:failed"] = int(((cell_runs["role"] == "seed") & (cell_runs["state"] == "failed")).sum())
-    row["touches"] = int(_column(cell_runs, "test_touches").sum())
-    for phase in ("teacher", "maps", "train"):
-        row[f"seconds:{phase}"] = _column(seeds, f"seconds/{phase}").mean()
-    row["seconds:evaluation"] = _row_sum(seeds, ["seconds/val", "seconds/test"]).mean()
-    everything = _row_sum(cell_runs, ["seconds/train", "seconds/val", "seconds/test"])
-    row["seconds:all"] = everything.sum(min_count=1)
-    return row
-
-
-def _settings(cell_runs: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, object]:
-    """Search domains, and the values of the seed runs. Several values are an error, and all are shown."""
-    row = {}
+def _settings(cell_runs: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, Setting]:
+    settings = {}
     for column in cell_runs.columns:
         path = column.removeprefix("param:search.")
         if path != column and (domain := _texts(cell_runs, column)):
-            row[f"set:{path}"] = " | ".join(_texts(seeds, f"param:{path}"))
-            row[f"domain:{path}"] = _first(domain)
-    return row
+            settings[path] = Setting(tuple(_texts(seeds, f"param:{path}")), domain[0])
+    return settings
 
 
-def _spread(seeds: pd.DataFrame, ranked: str) -> dict[str, float]:
-    """Bootstrap interval and interquartile mean, from `stats.SEEDS` seeds on."""
-    values = seeds[ranked]
+def _resampled(values: pd.Series) -> Resampled | None:
     if len(values) < stats.SEEDS:
-        return {}
+        return None
     low, high = stats.bootstrap(values, level=LEVEL)
-    ends = stats.bootstrap(values, stats.interquartile_mean, LEVEL)
-    summary = {"low": low, "high": high, "iqm": stats.interquartile_mean(values)}
-    summary |= {"iqm_low": ends[0], "iqm_high": ends[1]}
-    return {f"{name}:{ranked}": value for name, value in summary.items()}
+    iqm_low, iqm_high = stats.bootstrap(values, stats.interquartile_mean, LEVEL)
+    return Resampled(low, high, stats.interquartile_mean(values), iqm_low, iqm_high)
 
 
-def _best(best: Mapping[str, list[bool]], rows: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"cell": rows, **{f"best:{name}": in_best for name, in_best in best.items()}})
+# Rows beside each other, the best first
 
 
-def _selection_columns(runs: pd.DataFrame) -> pd.DataFrame:
-    """Per row, the scores under other selection rules, and the gain of the best epoch."""
-    rows: dict[str, dict[str, object]] = {}
-    for rule in other_selection_rules.rules(runs):
-        outcomes = {f"rule:{name}": value for name, value in vars(rule).items() if name not in ("row", "best_epoch")}
-        rows[rule.row] = {"cell": rule.row, **outcomes}
-    for row, gap in curves.gaps(runs).items():
-        rows.setdefault(row, {"cell": row})
-        rows[row] |= {"best_epoch": gap.epoch, "best_epoch_gain": gap.best - gap.last}
-    return pd.DataFrame(list(rows.values()), columns=None if rows else ["cell"])
+def _grouped(rows: Sequence[Row], seeds: Mapping[str, pd.DataFrame], ranked: str, scores: Sequence[str]) -> list[Row]:
+    """With rank groups, and in every column with the best figures."""
+    groups = dict(zip(seeds, rank_groups.tied([list(of[ranked]) for of in seeds.values()], LEVEL), strict=True))
+    best = {score: rank_groups.best([list(of[score]) for of in seeds.values()], LEVEL) for score in scores}
+    among_best = {name: {score: best[score][i] for score in scores} for i, name in enumerate(seeds)}
+    result = []
+    for row in rows:
+        figures = {n: replace(f, best=among_best.get(row.name, {}).get(n, False)) for n, f in row.figures.items()}
+        result.append(replace(row, group=groups.get(row.name), figures=figures))
+    return result
 
 
-def _paired(tested: pd.DataFrame, rows: list[str], ranked: str, files: Files) -> pd.DataFrame:
-    """Paired comparison of every row with the first, image by image."""
-    stacks = {row: _stack(tested.loc[tested["row"] == row, "run_id"], ranked, files) for row in rows}
-    first = next(iter(rows), "")
+def _paired(rows: Sequence[Row], seeds: Mapping[str, pd.DataFrame], ranked: str, files: Files) -> list[Row]:
+    """With the comparison of every row with the first, image by image."""
+    stacks = {name: _stack(of["run_id"], ranked, files) for name, of in seeds.items()}
+    first = next(iter(stacks), "")
     pairs = {
-        row: stats.paired(stacks[row], stacks[first], LEVEL)
-        for row in rows
-        if row != first and stacks[row].size and stacks[row].shape[1] == stacks[first].shape[1]
+        name: stats.paired(stack, stacks[first], LEVEL)
+        for name, stack in stacks.items()
+        if name != first and stack.size and stack.shape[1] == stacks[first].shape[1]
     }
-    corrected = stats.holm([pair.p for pair in pairs.values()])
-    records = [
-        {"cell": row, **{f"paired:{name}": value for name, value in vars(pair).items()}, "paired:p": p}
-        for (row, pair), p in zip(pairs.items(), corrected, strict=True)
-    ]
-    return pd.DataFrame(records, columns=None if records else ["cell"])
+    corrected = stats.holm(pair.p for pair in pairs.values())
+    pairs = {name: replace(pair, p=p) for (name, pair), p in zip(pairs.items(), corrected, strict=True)}
+    return [replace(row, paired=pairs.get(row.name)) for row in rows]
 
 
 def _stack(run_ids: Iterable[str], score: str, files: Files) -> np.ndarray:
     """Per-image values of every seed run, (S, N) float64; (0, 0) if any run has none."""
     arrays = [files.images.get(run_id, {}).get(score) for run_id in run_ids]
-    if not arrays or any(a is None or a.shape != arrays[0].shape for a in arrays):
+    known = [a for a in arrays if a is not None]
+    if not known or len(known) < len(arrays) or any(a.shape != known[0].shape for a in known):
         return np.empty((0, 0))
-    return np.stack(arrays).astype(np.float64)
+    return np.stack(known).astype(np.float64)
 
 
-def _published(seeds: pd.DataFrame, names: list[str], row: dict[str, object]) -> dict[str, object]:
-    columns = [c for c in seeds.columns if c.startswith("param:") and not c.startswith("param:search.")]
-    params = {c.removeprefix("param:"): t[0] for c in columns if (t := _texts(seeds, c))}
-    result: dict[str, object] = {}
-    for name in names:
-        figure = published.lookup(params, name)
-        if figure is None or math.isnan(row[name]):
-            continue
-        gap, half = row[name] - figure["value"] / 100, row[f"half:{name}"]
-        result |= {
-            f"published:{name}": figure["value"] / 100,
-            f"published_id:{name}": figure["id"],
-            f"published_difference:{name}": gap,
-            f"published_covered:{name}": "" if math.isnan(half) else "yes" if abs(gap) <= half else "no",
-            f"published_source:{name}": f"{figure['paper']}, {figure['table']}",
-            f"published_note:{name}": figure["note"],
-        }
-    return result
+def _selected_otherwise(rows: Sequence[Row], runs: pd.DataFrame) -> list[Row]:
+    """With the scores under other selection rules, and the gap between best and last epoch."""
+    rules, gaps = {rule.row: rule for rule in other_selection_rules.rules(runs)}, curves.gaps(runs)
+    return [replace(row, rule=rules.get(row.name), gap=gaps.get(row.name)) for row in rows]
 
 
-def _column(rows: pd.DataFrame, name: str) -> pd.Series:
-    return rows[name] if name in rows else pd.Series(math.nan, index=rows.index, dtype=float)
+def _on_front(rows: Sequence[Row], goals: Sequence[str]) -> list[Row]:
+    """With several goals: whether each row that has all of them is on the Pareto front."""
+    if len(goals) < 2:
+        return list(rows)
+    means = [[row.figure(goal).mean for goal in goals] for row in rows]
+    on = zip(rows, means, stats.front(means), strict=True)
+    return [replace(row, front=None if any(map(math.isnan, of)) else strong) for row, of, strong in on]
+
+
+# Columns of the table of runs
 
 
 def _row_sum(rows: pd.DataFrame, names: Iterable[str]) -> pd.Series:
     """Sum of columns per row, with missing values as 0; missing if all are."""
-    return pd.DataFrame({n: _column(rows, n) for n in names}, index=rows.index).sum(axis=1, min_count=1)
+    return pd.DataFrame({n: column_of(rows, n) for n in names}, index=rows.index).sum(axis=1, min_count=1)
 
 
 def _texts(rows: pd.DataFrame, column: str) -> list[str]:

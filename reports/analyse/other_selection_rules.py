@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.analyse import counted_runs
-from reports.analyse.curves import column_of, gaps, searched_trials
+from reports.analyse.curves import gaps, searched_trials
+from reports.analyse.missing import column_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def rules(runs: pd.DataFrame) -> list[Rule]:
             fresh=float(column_of(seeds, goal).mean()),
             published=float(goals[(trials["number"] == 0).fillna(False)].max()),
             by_clean=float(goals[clean.index[0]]) if len(clean) else math.nan,
-            best_epoch=gap[row].best - gap[row].last if row in gap else math.nan,
+            best_epoch=gap[row].gain if row in gap else math.nan,
         )
         result.append(rule)
     return result

@@ -13,10 +13,32 @@ from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import TypedDict, cast
 
 import pandas as pd
 
 from reports.read.score_names import attack
+
+
+class PublishedFigure(TypedDict):
+    """A line of `published.csv`. id: its index in `figures`; printed: the value's text; value: in per cent."""
+
+    id: int
+    paper: str
+    table: str
+    row: str
+    column: str
+    data: str
+    method: str
+    saliency: str
+    teacher: str
+    settings: str
+    score: str
+    printed: str
+    value: float
+    protocol: str
+    note: str
+
 
 FIGURES = Path(__file__).parents[1] / "published.csv"
 # Suites with the papers' attacks, independent of the run's settings: number of steps, and step size.
@@ -33,15 +55,21 @@ def figures() -> pd.DataFrame:
     return text.assign(value=text["printed"].astype(float))
 
 
-def lookup(params: Mapping[str, str], score: str) -> dict[str, object] | None:
+@cache
+def records() -> list[PublishedFigure]:
+    """All figures, as `figures` has them."""
+    return [cast(PublishedFigure, {"id": i, **row}) for i, row in enumerate(figures().to_dict("records"))]
+
+
+def lookup(params: Mapping[str, str], score: str) -> PublishedFigure | None:
     """The published figure comparable with a score of a run with these parameters (dotted path -> text), if any.
 
-    Returns a row of `figures` with its `id`. Of several that match, the one with the most settings. Runs on a subset of
+    Of several that match, the one with the most settings. Runs on a subset of
     the images match none."""
     if _number(params.get("data.limit", "0")) != 0:
         return None
     saliency, teacher = params.get("maps.saliency", ""), params.get("maps.teacher", "")
-    settings = {**params, "measure.step": step(params, score)}
+    settings: dict[str, str | float] = {**params, "measure.step": step(params, score)}
     matching = [
         figure
         for figure in _by_key().get((params.get("data", ""), params.get("method", ""), score), ())
@@ -50,7 +78,7 @@ def lookup(params: Mapping[str, str], score: str) -> dict[str, object] | None:
         and _agrees(figure["settings"], settings)
     ]
     best = max(matching, key=lambda figure: len(figure["settings"].split()), default=None)
-    return None if best is None else dict(best)
+    return None if best is None else best.copy()
 
 
 @cache
@@ -58,23 +86,26 @@ def alike(figure: int) -> tuple[int, ...]:
     """The ids of this figure and of its repetitions in other tables: equal value, data, maps and teacher.
 
     A run that matches this figure matches all of them: they require no further settings."""
-    this = figures().loc[figure]
+    this = records()[figure]
     fixed = set(this["settings"].split())
     return tuple(
         candidate["id"]
         for candidate in _by_key()[this["data"].split("|")[0], this["method"], this["score"]]
-        if all(candidate[of] == this[of] for of in ("data", "saliency", "teacher", "value"))
-        and fixed.issuperset(candidate["settings"].split())
+        if _what(candidate) == _what(this) and fixed.issuperset(candidate["settings"].split())
     )
 
 
+def _what(figure: PublishedFigure) -> tuple[str, str, str, float]:
+    return figure["data"], figure["saliency"], figure["teacher"], figure["value"]
+
+
 @cache
-def _by_key() -> dict[tuple[str, str, str], list[dict[str, object]]]:
+def _by_key() -> dict[tuple[str, str, str], list[PublishedFigure]]:
     """(data set, method, score) -> figures. An index, since reports look up thousands of scores."""
-    by_key = defaultdict(list)
-    for figure, row in enumerate(figures().to_dict("records")):
-        for data in row["data"].split("|"):
-            by_key[data, row["method"], row["score"]].append({"id": figure, **row})
+    by_key: dict[tuple[str, str, str], list[PublishedFigure]] = defaultdict(list)
+    for figure in records():
+        for data in figure["data"].split("|"):
+            by_key[data, figure["method"], figure["score"]].append(figure)
     return dict(by_key)
 
 
@@ -107,6 +138,6 @@ def step(params: Mapping[str, str], score: str) -> float:
 @cache
 def _number(text: str | float | None) -> float:
     try:
-        return float(Fraction(text))
+        return float(Fraction(text))  # type: ignore[arg-type] # None raises TypeError
     except (TypeError, ValueError, ZeroDivisionError):
         return math.nan

@@ -1,7 +1,7 @@
 """Parse the search domain of a hyperparameter from a run's tag."""
 
 from harness.config.search_domains import Domain, domain_from_json
-from reports.analyse.columns import is_missing
+from reports.analyse.missing import is_missing
 
 
 def domain(text: object) -> Domain | None:

@@ -1,6 +1,7 @@
 """Figures of a report: SVG plots of the leaderboard, the search and the validation curves."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,8 +10,9 @@ from harness.config.search_domains import Domain, Range, examples
 from harness.data.corruptions.names import NAMES, SEVERITIES
 from reports.analyse import counted_runs, rung_agreement, search_domain_tags
 from reports.analyse import importance as analyse_importance
-from reports.analyse.columns import control_of, finished, goals, is_missing, shown
 from reports.analyse.curves import curve, epoch_seconds
+from reports.analyse.missing import is_missing
+from reports.analyse.rows import Leaderboard, Row
 from reports.present import number_format, plots
 from reports.read import score_names
 
@@ -50,118 +52,127 @@ class Spread:
     remark: str = ""
 
 
-def spread(leaderboard: pd.DataFrame, runs: pd.DataFrame) -> Spread:
+def spread(leaderboard: Leaderboard, runs: pd.DataFrame) -> Spread:
     """The ranked score of every row with its interval and single seeds."""
-    done = finished(leaderboard)
-    score = done.iloc[0]["ranked_by"]
-    control = control_of(done)
+    done, score, control = leaderboard.finished, leaderboard.ranked_by, leaderboard.control
     tested = counted_runs.tested(runs)
-    rows = done.to_dict("records")
+    ranked = [row.figure(score) for row in done]
+    seeds = [tuple(tested.loc[tested["row"] == row.name, score]) for row in done]
     dots = [
-        plots.Dot(
-            row[score],
-            row[f"half:{score}"],
-            tuple(tested.loc[tested["row"] == row["cell"], score]),
-            "control" if row["control"] else "best" if row["group"] == 1 else "rest",
-        )
-        for row in rows
+        plots.Dot(figure.mean, figure.half, values, _kind(row))
+        for row, figure, values in zip(done, ranked, seeds, strict=True)
     ]
-    reference = [row[score] for row in rows if row["cell"] == control]
+    reference = [row.figure(score).mean for row in done if row.name == control]
     drawn, axis = plots.interval_chart(dots, *reference, least=score_names.minimum(score))
-    numbers = [number_format.with_interval(row[score], row[f"half:{score}"]) for row in rows]
+    numbers = [number_format.with_interval(figure.mean, figure.half) for figure in ranked]
     remark = "Dot: mean over seeds, in per cent. Bar: its 95 % interval. Ticks below: single seeds. "
     remark += f"Blue: the first group. Hollow: controls.{f' Dashed: {control}.' if control else ''}"
-    names = (row["cell"] for row in rows)
+    names = (row.name for row in done)
     return Spread(
         "spread", f"{_score_title(score)} on test", list(zip(names, numbers, drawn, strict=True)), axis, remark
     )
 
 
-def strength(leaderboard: pd.DataFrame) -> Figure:
+def strength(leaderboard: Leaderboard) -> Figure:
     """Accuracy against eps, one drawing per cell, if at least one attack was measured."""
-    done = finished(leaderboard)
-    attacks = {name: attack for name in shown(done) if (attack := score_names.attack(name))}
+    attacks = {name: attack for name in leaderboard.shown if (attack := score_names.attack(name))}
     families = [attack[1:] for attack in attacks.values()]
     family = max(families, key=lambda f: (families.count(f), f), default=None)  # the one with the most values of eps
     strengths = [(0.0, "test/clean"), *sorted((a[0], name) for name, a in attacks.items() if a[1:] == family)]
     curves = []
-    for row in done.to_dict("records"):
-        available = [(eps, name) for eps, name in strengths if not is_missing(row.get(name))]
-        if len(available) > 1:
-            curves.append(plots.Curve(row["cell"], tuple((e, row[name], row[f"half:{name}"]) for e, name in available)))
+    for row in leaderboard.finished:
+        measured = [(eps, row.figure(name)) for eps, name in strengths]
+        points = tuple((eps, figure.mean, figure.half) for eps, figure in measured if not math.isnan(figure.mean))
+        if len(points) > 1:
+            curves.append(plots.Curve(row.name, points))
     drawings = [Drawing(own.name, plots.curve(own, [c for c in curves if c is not own])) for own in curves]
-    attack = score_names.family(*family) if family else ""
-    remark = f"Accuracy on test in per cent under {attack}; eps in 255ths; shaded: 95 % interval; grey: other cells."
+    under = score_names.family(*family) if family else ""
+    remark = f"Accuracy on test in per cent under {under}; eps in 255ths; shaded: 95 % interval; grey: other cells."
     return Figure("strength", "Accuracy against eps", drawings, remark, narrow=True)
 
 
-def corruptions(leaderboard: pd.DataFrame) -> Figure:
+def corruptions(leaderboard: Leaderboard) -> Figure:
     """Accuracy under every corruption at every severity, one heat map per cell."""
-    done = finished(leaderboard)
-    single = {
-        corruption: name
-        for name in done.columns
-        if name.startswith("test/") and (corruption := score_names.corruption(name))
-    }
+    single = {corruption: name for name in leaderboard.scores if (corruption := score_names.corruption(name))}
     kinds = [kind for kind in NAMES if any((kind, severity) in single for severity in SEVERITIES)]
     drawings = []
-    for row in done.to_dict("records"):
-        values = [[row.get(single.get((kind, severity)), math.nan) for severity in SEVERITIES] for kind in kinds]
-        if not all(is_missing(value) for line in values for value in line):
+    for row in leaderboard.finished:
+        values = [[row.figure(single.get((kind, severity), "")).mean for severity in SEVERITIES] for kind in kinds]
+        if not all(math.isnan(value) for line in values for value in line):
             rows, columns = [kind.replace("_", " ") for kind in kinds], list(map(str, SEVERITIES))
-            title = f"{row['cell']}: accuracy in per cent by corruption and severity"
-            drawings.append(Drawing(row["cell"], plots.heat(rows, columns, values, title=title)))
+            title = f"{row.name}: accuracy in per cent by corruption and severity"
+            drawings.append(Drawing(row.name, plots.heat(rows, columns, values, title=title)))
     remark = "Accuracy on test in per cent: a row for each corruption, a column for each of its five severities."
     return Figure("corruptions", "Corruptions by severity", drawings, remark)
 
 
-def fronts(leaderboard: pd.DataFrame) -> Figure:
+def fronts(leaderboard: Leaderboard) -> Figure:
     """Trade-off of the ranked score against clean accuracy, attributional robustness and training time."""
-    done = finished(leaderboard)
-    score = done.iloc[0]["ranked_by"]
-    stable = [n for n in shown(done) if (a := score_names.attribution(n)) and a[2] == "in"]
-    others = dict.fromkeys(["test/clean", *goals(leaderboard), *stable[:1]])
-    pairs = [(name, score_names.label(name)) for name in others if name != score and name in done]
+    done, score = leaderboard.finished, leaderboard.ranked_by
+    stable = [n for n in leaderboard.shown if (a := score_names.attribution(n)) and a[2] == "in"]
+    others = dict.fromkeys(["test/clean", *leaderboard.goals, *stable[:1]])
     drawings = []
-    for x, title in [*pairs, ("seconds:train", "training time")]:
-        rows = [row for row in done.to_dict("records") if not is_missing(row.get(x)) and not is_missing(row[score])]
-        halves = [(row.get(f"half:{x}", math.nan), row[f"half:{score}"]) for row in rows]
-        points = [
-            plots.Point(row["cell"], row[x], row[score], *half, _kind(row))
-            for row, half in zip(rows, halves, strict=True)
-        ]
-        time = {"log_x": True, "less_x": True, "unit_x": " s"} if x == "seconds:train" else {}
+    for name in (name for name in others if name != score and name in leaderboard.scores):
+        points = _points(leaderboard, [(row.figure(name).mean, row.figure(name).half) for row in done])
         if len(points) > 1:
-            drawn = plots.front(points, x=title, y=score_names.label(score), **time)
-            drawings.append(Drawing(f"{_score_title(score)} against {title}", drawn))
+            label = score_names.label(name)
+            drawn = plots.front(points, x=label, y=score_names.label(score))
+            drawings.append(Drawing(f"{_score_title(score)} against {label}", drawn))
+    points = _points(leaderboard, [(row.cost.seconds.train, math.nan) for row in done])
+    if len(points) > 1:
+        time = "training time"
+        drawn = plots.front(points, x=time, y=score_names.label(score), log_x=True, less_x=True, unit_x=" s")
+        drawings.append(Drawing(f"{_score_title(score)} against {time}", drawn))
     remark = "Full colour: the Pareto front of the means, where no other cell is as good in both and better in one. "
     remark += "Faint: all others. Hollow: controls."
     return Figure("fronts", "Trade-offs", drawings, remark)
 
 
-def _kind(row: dict) -> str:
-    return "control" if row["control"] else "best" if row["group"] == 1 else "rest"
+def _points(leaderboard: Leaderboard, across: Sequence[tuple[float, float]]) -> list[plots.Point]:
+    """The ranked score of the finished rows against (x, half) of each; without rows that lack either."""
+    points = []
+    for row, (x, half) in zip(leaderboard.finished, across, strict=True):
+        ranked = row.figure(leaderboard.ranked_by)
+        points.append(plots.Point(row.name, x, ranked.mean, half, ranked.half, _kind(row)))
+    return [point for point in points if not math.isnan(point.x) and not math.isnan(point.y)]
 
 
-def hyperparameters(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Figure]:
+def _kind(row: Row) -> str:
+    return "control" if row.control else "best" if row.group == 1 else "rest"
+
+
+def hyperparameters(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Figure]:
     """The goal against every searched hyperparameter, one figure per hyperparameter and one drawing per cell."""
     search = runs[(runs["role"] == "search") & runs["state"].isin(["complete", "pruned"])]
     goal = counted_runs.goals(runs)[0]
     last = score_names.on(goal, "curve")  # the last value of a pruned trial
-    figures = []
+    figures: list[Figure] = []
     for path in sorted(c.removeprefix("space:") for c in runs.columns if c.startswith("space:")):
         drawings = []
-        for cell, rows in _cells(runs, leaderboard).items():
+        for cell, rows in _by_cell(leaderboard).items():
             trials = search[search["cell"] == cell]
             domain = search_domain_tags.domain(next(iter(trials[f"space:{path}"].dropna()), None))
             score_of = {"complete": goal, "pruned": last}
             known = trials.reindex(columns=["state", f"param:{path}", goal, last])
-            points = [_point(path, run, score_of[run["state"]]) for run in known.to_dict("records")]
-            points = [p for p in points if not is_missing(p[0]) and not is_missing(p[1])]
+            points = []
+            for run in known.to_dict("records"):
+                value, reached = _value(path, run[f"param:{path}"]), run[score_of[run["state"]]]
+                if value is not None and not is_missing(value) and not is_missing(reached):
+                    points.append((value, reached, run["state"]))
             if domain and len(points) > 1:
-                winners = set(rows.get(f"set:{path}", []))
+                winners = {row.settings[path].text for row in rows if path in row.settings}
                 chosen = _value(path, winners.pop()) if len(winners) == 1 else None
-                drawings.append(Drawing(cell, plots.against(points, label=path, chosen=chosen, **_axis(path, domain))))
+                low, high = _limits(path, domain)
+                drawn = plots.against(
+                    points,
+                    label=path,
+                    log=isinstance(domain, Range) and domain.log,
+                    low=low,
+                    high=high,
+                    chosen=chosen,
+                    unit="/255" if number_format.in_255ths(path) and low is not None else "",
+                )
+                drawings.append(Drawing(cell, drawn))
         remark = f"{number_format.capitalised(score_names.label(goal))} on validation, in per cent. "
         remark += "Hollow: pruned, at its last value. Line: the winner."
         caption, folded = f"Goal against {path}", bool(figures)
@@ -169,16 +180,12 @@ def hyperparameters(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Figur
     return figures
 
 
-def _cells(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Cell -> its leaderboard rows, one per winner, in the leaderboard's order."""
-    tested = counted_runs.tested(runs)
-    cell_of = dict(zip(tested["row"], tested["cell"], strict=True))
-    cells = [cell_of.get(row, row) for row in leaderboard["cell"]]
-    return {cell: leaderboard[[c == cell for c in cells]] for cell in dict.fromkeys(cells)}
-
-
-def _point(path: str, run: dict, score: str) -> tuple[float | str | None, float | None, str]:
-    return _value(path, run.get(f"param:{path}")), run.get(score), run["state"]
+def _by_cell(leaderboard: Leaderboard) -> dict[str, list[Row]]:
+    """Cell -> its rows, one per winner, in the leaderboard's order."""
+    rows: dict[str, list[Row]] = {}
+    for row in leaderboard.rows:
+        rows.setdefault(row.cell, []).append(row)
+    return rows
 
 
 def _value(path: str, text: object) -> float | str | None:
@@ -191,14 +198,13 @@ def _value(path: str, text: object) -> float | str | None:
     return value * 255 if number_format.in_255ths(path) else value
 
 
-def _axis(path: str, domain: Domain) -> dict[str, object]:
-    """Axis options from a numeric domain; empty for other domains."""
+def _limits(path: str, domain: Domain) -> tuple[float, float] | tuple[None, None]:
+    """Both ends of a numeric domain, strengths in 255ths; none of other domains."""
     factor = 255 if number_format.in_255ths(path) else 1
     values = examples(domain)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {}
-    log, unit = isinstance(domain, Range) and domain.log, "/255" if factor != 1 else ""
-    return {"low": min(values) * factor, "high": max(values) * factor, "log": log, "unit": unit}
+        return None, None
+    return min(values) * factor, max(values) * factor
 
 
 def importance(runs: pd.DataFrame) -> Figure:
@@ -213,7 +219,7 @@ def importance(runs: pd.DataFrame) -> Figure:
     return Figure("importance", "Importance of the hyperparameters", drawings, remark, why_not=result.why_not)
 
 
-def learning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
+def learning(runs: pd.DataFrame, leaderboard: Leaderboard) -> Figure:
     """Validation curves, one drawing per cell, with the best and the last epoch of the seeds."""
     goal = score_names.on(counted_runs.goals(runs)[0], "")
     name = next((n for n in (goal, "robust", "clean") if f"curve:{n}" in runs), None)
@@ -221,7 +227,7 @@ def learning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
         return Figure("learning", "", [])
     tested = set(counted_runs.tested(runs)["run_id"])
     drawings = []
-    for cell in _cells(runs, leaderboard):
+    for cell in _by_cell(leaderboard):
         courses, epochs = [], 0.0
         known = ["run_id", "state", "role", "number", "param:epochs", f"curve:{name}"]
         for run in runs[runs["cell"] == cell].reindex(columns=known).to_dict("records"):
@@ -251,10 +257,10 @@ def fidelities(runs: pd.DataFrame) -> Figure:
     return Figure("fidelities", "How early epochs predict the final ranking", drawings, remark, narrow=True)
 
 
-def epoch_time(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
+def epoch_time(runs: pd.DataFrame, leaderboard: Leaderboard) -> Figure:
     """Device-seconds of a training epoch, one bar per cell, in the leaderboard's order."""
     known = epoch_seconds(runs)
-    items = [(cell, *known[cell], "") for cell in leaderboard["cell"] if cell in known]
+    items = [(cell, *known[cell], "") for cell in (row.name for row in leaderboard.rows) if cell in known]
     drawings = [Drawing("", plots.bar_chart(items, unit=" s"))] if items else []
     remark = (
         "Device-seconds of training per epoch, mean over seed runs, without teachers and maps, which are made once."

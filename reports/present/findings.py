@@ -1,11 +1,12 @@
 """Sentences about a leaderboard: the headline, and warnings about its scores."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from harness.evaluation.metrics import METRICS
-from reports.analyse.columns import finished, is_missing, shown
+from reports.analyse.rows import Leaderboard
 from reports.present.number_format import capitalised, listed, percent, points, with_interval
 from reports.read import score_names
 
@@ -20,23 +21,23 @@ def measured(names: Sequence[str]) -> str:
     return capitalised(listed(list(dict.fromkeys(kinds))))
 
 
-def headline(leaderboard: pd.DataFrame) -> list[str]:
+def headline(leaderboard: Leaderboard) -> list[str]:
     """The main result as a list of strings: text at even indices, names of cells at odd ones."""
-    done = finished(leaderboard)
-    if done.empty:
+    done = leaderboard.finished
+    if not done:
         return ["No cell has finished yet."]
-    first, score = done.iloc[0], done.iloc[0]["ranked_by"]
-    half = first[f"half:{score}"]
-    peers = list(done.loc[done["group"] == first["group"], "cell"])[1:]
+    first, figure = done[0], done[0].figure(leaderboard.ranked_by)
+    peers = [row.name for row in done if row.group == first.group][1:]
     verb = "reached" if len(done) == 1 else "leads with" if peers else "is best:"
-    parts = ["", first["cell"], f" {verb} {with_interval(first[score], half)} % {score_names.label(score)}"]
-    if not is_missing(first["difference"]):
-        difference = points(first["difference"], first["half:difference"]).removeprefix("+")
+    mean = with_interval(figure.mean, figure.half)
+    parts = ["", first.name, f" {verb} {mean} % {score_names.label(leaderboard.ranked_by)}"]
+    if not math.isnan(first.difference.mean):
+        difference = points(first.difference.mean, first.difference.half).removeprefix("+")
         parts[-1] += f", {difference} points above "
-        parts += [first["against"], ""]
-    elif first["cell"] == first["against"] and len(done) > 1:
+        parts += [leaderboard.control, ""]
+    elif first.name == leaderboard.control and len(done) > 1:
         parts[-1] += ", and it is the control"
-    if is_missing(half):
+    if math.isnan(figure.half):
         parts[-1] += "; a single seed gives no interval, so this is not conclusive"
     elif peers:
         parts[-1] += "; these seeds cannot distinguish "
@@ -61,25 +62,23 @@ def checked(tested: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def warnings(done: pd.DataFrame) -> list[str]:
+def warnings(leaderboard: Leaderboard) -> list[str]:
     """Warnings: seed runs of different settings, attacks no better than a weaker one, many dropped images."""
-    sentences = []
-    chosen = [c for c in done.columns if c.startswith("set:")]
-    mixed = [row["cell"] for row in done.to_dict("records") if any(" | " in str(row[c]) for c in chosen)]
+    sentences, done = [], leaderboard.finished
+    mixed = [row.name for row in done if any(len(setting.values) > 1 for setting in row.settings.values())]
     if mixed:
         sentences.append(f"Seed runs of different settings are averaged in: {'; '.join(mixed)}.")
-    for name in shown(done):
-        eps = (score_names.attack(name) or [None])[0]
-        if eps is None or f"test/fgsm-{eps:g}" not in done:
+    for name in leaderboard.shown:
+        if (attack := score_names.attack(name)) is None:
             continue
-        drop = done[name] - done[f"test/fgsm-{eps:g}"]
-        weak = done.loc[drop > 0.01, "cell"]  # up to a point may be due to the random start
-        if len(weak):
+        single = f"test/fgsm-{attack[0]:g}"
+        drops = {row.name: row.figure(name).mean - row.figure(single).mean for row in done}
+        if weak := [row for row, drop in drops.items() if drop > 0.01]:  # up to a point may be due to the random start
             sentences.append(
                 f"FGSM's single step breaks more images than {score_names.label(name)} in: {'; '.join(weak)}. "
                 "Gradients may be masked; do not rely on accuracy under PGD there without a stronger attack."
             )
-    return [*sentences, *_no_better_than_random(done), *_dropped(done)]
+    return [*sentences, *_no_better_than_random(leaderboard), *_dropped(leaderboard)]
 
 
 def shared(tested: pd.DataFrame) -> list[str]:
@@ -91,17 +90,17 @@ def shared(tested: pd.DataFrame) -> list[str]:
     return [f"The same trained nets are behind {listed(same)}." for same in rows.values() if len(same) > 1]
 
 
-def _no_better_than_random(done: pd.DataFrame) -> list[str]:
+def _no_better_than_random(leaderboard: Leaderboard) -> list[str]:
     """Where random signs lower IN or K by more than a point, and the strongest attack by hardly more."""
-    names = {parts: c for c in done.columns if c.startswith("test/") and (parts := score_names.attribution(c))}
+    names = {parts: name for name in leaderboard.scores if (parts := score_names.attribution(name))}
     alike: dict[str, list[str]] = {}  # cells -> scores
     for (protocol, on, measure), control in names.items():
         attacks = [names[p, on, measure] for p in ("strong", "rar", "art") if (p, on, measure) in names]
         if protocol != "random" or measure not in ("in", "k") or not attacks:
             continue
         # If random signs lower it by next to nothing, the map may be stable, and a weak attack is no warning.
-        cells = done.loc[(done[control] < 0.99) & (done[control] <= done[attacks[0]] + 0.01), "cell"]
-        if len(cells):
+        means = [(row.name, row.figure(control).mean, row.figure(attacks[0]).mean) for row in leaderboard.finished]
+        if cells := [row for row, random, attacked in means if random < 0.99 and random <= attacked + 0.01]:
             alike.setdefault("; ".join(cells), []).append(score_names.label(attacks[0]))
     return [
         f"Random signs lower {listed(labels)} about as much as the attack does in: {cells}. Gradients may be masked, "
@@ -110,17 +109,17 @@ def _no_better_than_random(done: pd.DataFrame) -> list[str]:
     ]
 
 
-def _dropped(done: pd.DataFrame) -> list[str]:
+def _dropped(leaderboard: Leaderboard) -> list[str]:
     """Where more than 5 % of the attacked images are dropped."""
-    score_of_map = {}  # map -> score: all scores of a map count the same images
-    for name in shown(done):
-        if f"dropped:{name}" in done and (parts := score_names.attribution(name)) and parts[0] == "art":
+    score_of_map: dict[str, str] = {}  # map -> score: all scores of a map count the same images
+    for name in leaderboard.shown:
+        recorded = any(row.figure(name).images.dropped is not None for row in leaderboard.finished)
+        if recorded and (parts := score_names.attribution(name)) and parts[0] == "art":
             score_of_map.setdefault(parts[1], name)
     sentences = []
     for name in score_of_map.values():
-        shares = done[f"dropped:{name}"] / (done[f"n:{name}"] + done[f"dropped:{name}"])
-        many = [f"{cell} ({percent(s)} %)" for cell, s in zip(done["cell"], shares, strict=True) if s > 0.05]
-        if many:
+        shares = {row.name: row.figure(name).images.dropped_share for row in leaderboard.finished}
+        if many := [f"{row} ({percent(share)} %)" for row, share in shares.items() if share > 0.05]:
             sentences.append(
                 f"Of the images attacked for {score_names.label(name)}, many are dropped in: {'; '.join(many)}. On"
                 " those every step of the attack changed the prediction; IN and K are over the rest only."

@@ -4,7 +4,7 @@ import ast
 import math
 from collections.abc import Sequence
 
-from reports.analyse.columns import is_missing
+from reports.analyse.missing import is_missing
 
 NONE = "–"  # a missing figure
 
@@ -34,7 +34,7 @@ def seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """A count, or a mean of counts: `64`, `63.3`."""
     return NONE if is_missing(value) else f"{value:,.1f}".removesuffix(".0")
 

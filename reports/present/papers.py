@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-import pandas as pd
-
 from reports.analyse import published
-from reports.analyse.columns import is_missing
+from reports.analyse.published import PublishedFigure
+from reports.analyse.rows import Leaderboard
 from reports.present import number_format
 from reports.present.tables import Column, Entry, Table
 from reports.read import score_names
-
-Figure = Mapping[str, object]  # a row of `published.figures` and its id
 
 
 @dataclass(frozen=True)
 class Measured:
     """A measured score of a published figure. mean, half of its interval (NaN: one seed), difference: shares.
 
-    covered: whether the interval contains the figure, `yes`, `no`, or "" for one seed."""
+    covered: whether the interval contains the figure; None for one seed."""
 
     seeds: int
     experiment: str
@@ -29,50 +26,51 @@ class Measured:
     mean: float
     half: float
     difference: float
-    covered: str
+    covered: bool | None
 
 
-def tables(leaderboards: Mapping[str, pd.DataFrame]) -> list[Table]:
+def tables(leaderboards: Mapping[str, Leaderboard]) -> list[Table]:
     """Every published table, with the measured scores below each of its rows. leaderboards: experiment -> leaderboard.
 
     Of several leaderboard rows that match a figure, the one with most seeds is shown, of these the first by the names
     of experiment and cell, so that none is selected by its score. A figure that is printed in several tables has its
     score in each. A dash marks what is not measured."""
     measured = _measured_scores(leaderboards)
-    figures = published.figures().assign(id=range(len(published.figures())))
-    groups = figures.groupby(["paper", "table"], sort=False)
-    return [_table(paper, name, rows.to_dict("records"), measured) for (paper, name), rows in groups]
+    by_table: dict[tuple[str, str], list[PublishedFigure]] = {}
+    for figure in published.records():
+        by_table.setdefault((figure["paper"], figure["table"]), []).append(figure)
+    return [_table(paper, name, figures, measured) for (paper, name), figures in by_table.items()]
 
 
-def counted(leaderboards: Mapping[str, pd.DataFrame]) -> tuple[int, int]:
+def counted(leaderboards: Mapping[str, Leaderboard]) -> tuple[int, int]:
     """Number of published figures with a measured score, and number of all."""
     return len(_measured_scores(leaderboards)), len(published.figures())
 
 
-def _measured_scores(leaderboards: Mapping[str, pd.DataFrame]) -> dict[int, Measured]:
+def _measured_scores(leaderboards: Mapping[str, Leaderboard]) -> dict[int, Measured]:
     """Id of a figure -> the measured score shown for it."""
-    matches = defaultdict(list)
+    matches: dict[int, list[Measured]] = defaultdict(list)
     for experiment, leaderboard in leaderboards.items():
-        names = [c.removeprefix("published_id:") for c in leaderboard.columns if c.startswith("published_id:")]
-        for row in leaderboard.to_dict("records"):
-            for name in (n for n in names if not is_missing(row[f"published_id:{n}"])):
-                values = (row[f"{kind}{name}"] for kind in ("", "half:", "published_difference:", "published_covered:"))
-                score = Measured(int(row["seeds"]), experiment, row["cell"], *values)
-                for figure in published.alike(int(row[f"published_id:{name}"])):
-                    matches[figure].append(score)
+        for row in leaderboard.rows:
+            for figure in row.figures.values():
+                if known := figure.published:
+                    own = figure.mean, figure.half, known.difference, known.covered
+                    for same in published.alike(known.id):
+                        matches[same].append(Measured(row.seeds, experiment, row.name, *own))
     return {
         figure: min(candidates, key=lambda score: (-score.seeds, score.experiment, score.cell))
         for figure, candidates in matches.items()
     }
 
 
-def _table(paper: str, name: str, figures: list[Figure], measured: Mapping[int, Measured]) -> Table:
-    printed: dict[str, dict[str, Figure]] = {}
+def _table(paper: str, name: str, figures: list[PublishedFigure], measured: Mapping[int, Measured]) -> Table:
+    printed: dict[str, dict[str, PublishedFigure]] = {}
     for figure in figures:
         printed.setdefault(figure["row"], {})[figure["column"]] = figure
-    labels = list(max(printed.values(), key=len))  # a row may have gaps, the longest has every column
+    # A row may have gaps; the longest has every column.
+    labels = list(max(printed.values(), key=lambda by_column: len(by_column)))
     letters = _letters(figures)
-    rows = []
+    rows: list[list[Entry]] = []
     for label, by_column in printed.items():
         position = float(len(rows))
         published_entries = [_published_entry(by_column.get(column), letters) for column in labels]
@@ -88,7 +86,7 @@ def _table(paper: str, name: str, figures: list[Figure], measured: Mapping[int, 
     return Table(key, f"{paper}, {name}, in per cent", columns, rows, _remark(figures, labels, measured, letters))
 
 
-def _letters(figures: list[Figure]) -> dict[str, str]:
+def _letters(figures: list[PublishedFigure]) -> dict[str, str]:
     """Note -> its reference letter; empty for a note on every figure."""
     notes = list(dict.fromkeys(f["note"] for f in figures if f["note"]))
     if len(notes) == 1 and all(f["note"] for f in figures):
@@ -96,7 +94,7 @@ def _letters(figures: list[Figure]) -> dict[str, str]:
     return dict(zip(notes, ascii_lowercase, strict=False))
 
 
-def _published_entry(figure: Figure | None, letters: Mapping[str, str]) -> Entry:
+def _published_entry(figure: PublishedFigure | None, letters: Mapping[str, str]) -> Entry:
     if figure is None:
         return Entry(number_format.NONE, "")
     return Entry(figure["printed"], figure["value"] / 100, letters.get(figure["note"], ""))
@@ -106,7 +104,7 @@ def _measured_entry(score: Measured | None, named: bool) -> Entry:
     """The measured score, marked with its difference; named: also with its source, if the row has several."""
     if score is None:
         return Entry(number_format.NONE, "")
-    verdict = {"yes": "in the interval", "no": "not in the interval"}.get(score.covered, "one seed")
+    verdict = {True: "in the interval", False: "not in the interval", None: "one seed"}[score.covered]
     marks = [number_format.points(score.difference), verdict, *([_source(score)] if named else [])]
     return Entry(number_format.with_interval(score.mean, score.half), score.mean, ", ".join(marks))
 
@@ -115,16 +113,16 @@ def _source(score: Measured) -> str:
     return f"{score.seeds} seed{'s' * (score.seeds != 1)}, {score.experiment}: {score.cell}"
 
 
-def _score(column: str, figures: list[Figure]) -> str:
+def _score(column: str, figures: list[PublishedFigure]) -> str:
     """Label of the column's score in other tables; "" if it is the same."""
     score = next(f["score"] for f in figures if f["column"] == column and f["score"])
     return "" if score_names.label(score) == column else score_names.label(score)
 
 
 def _remark(
-    figures: list[Figure], labels: list[str], scores: Mapping[int, Measured], letters: Mapping[str, str]
+    figures: list[PublishedFigure], labels: list[str], scores: Mapping[int, Measured], letters: Mapping[str, str]
 ) -> str:
-    protocols = defaultdict(list)
+    protocols: dict[str, list[str]] = defaultdict(list)
     for label, protocol in {label: f["protocol"] for label in labels for f in figures if f["column"] == label}.items():
         protocols[protocol].append(label)
     several = len(protocols) > 1

@@ -1,12 +1,14 @@
 """Reading guide of a report: how scores, intervals, groups, selection, test and cost are defined."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
 import pandas as pd
 
 from harness.evaluation.metrics import PROTOCOLS
 from reports.analyse import counted_runs, published
-from reports.analyse.columns import control_of, finished, goals, is_missing, shown
+from reports.analyse.missing import is_missing
+from reports.analyse.rows import Leaderboard
 from reports.present.findings import checked, shared, warnings
 from reports.present.number_format import duration, listed, percent, setting
 from reports.read import score_names
@@ -22,16 +24,15 @@ _PROTOCOLS = {
 }
 
 
-def reading(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[tuple[str, str]]:
+def reading(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[tuple[str, str]]:
     """The reading guide as (term, explanation): scores, intervals, groups, selection, test, cost, warnings."""
-    done = finished(leaderboard)
-    if done.empty:
+    if not leaderboard.finished:
         return []
     tested = counted_runs.tested(runs)
-    pairs = [("Scores", _protocol(tested, done))]
-    if text := _attributions(tested, done):
+    pairs = [("Scores", _protocol(tested, leaderboard))]
+    if text := _attributions(tested, leaderboard):
         pairs.append(("Attributions", text))
-    pairs.append(("Mean ± interval", _intervals(tested, done)))
+    pairs.append(("Mean ± interval", _intervals(tested, leaderboard)))
     pairs.append(
         (
             "Group",
@@ -40,8 +41,8 @@ def reading(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[tuple[str, st
             "no proof of equality. Bold figures likewise: indistinguishable from the highest of their column.",
         )
     )
-    if len(goals(done)) > 1:
-        names = [score_names.label(goal) for goal in goals(done)]
+    if len(leaderboard.goals) > 1:
+        names = [score_names.label(goal) for goal in leaderboard.goals]
         pairs.append(
             (
                 "Front",
@@ -49,11 +50,11 @@ def reading(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[tuple[str, st
                 f"better in one, by the means on test. Order, groups and differences use {names[0]} only.",
             )
         )
-    if control := control_of(done):
-        name = score_names.label(done.iloc[0]["ranked_by"])
+    if control := leaderboard.control:
+        name = score_names.label(leaderboard.ranked_by)
         text = f"Difference in {name} to the first control, in percentage points, with its Welch interval."
         pairs.append((f"vs {control}", text))
-    pairs += [("Selection", _selection(runs, done)), ("Test", _test(runs, tested, done))]
+    pairs += [("Selection", _selection(runs, leaderboard)), ("Test", _test(runs, tested, leaderboard))]
     phases = [c for c in ("seconds/train", "seconds/val", "seconds/test") if c in runs]
     if total := _unique_trials(runs)[phases].sum().sum():
         pairs.append(
@@ -63,11 +64,11 @@ def reading(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[tuple[str, st
                 "and failed runs, teachers and maps.",
             )
         )
-    return pairs + [("Warning", text) for text in (*warnings(done), *shared(tested), *checked(tested))]
+    return pairs + [("Warning", text) for text in (*warnings(leaderboard), *shared(tested), *checked(tested))]
 
 
-def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
-    attacks = sorted({a for s in shown(done) if (a := score_names.attack(s))})
+def _protocol(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
+    attacks = sorted({a for s in leaderboard.shown if (a := score_names.attack(s))})
     settings = [column for column in tested.columns if column.startswith("param:measure.")]
     params = {column.removeprefix("param:"): next(iter(tested[column].dropna()), "0") for column in settings}
     text = "Accuracy in per cent of the test images. clean: unperturbed."
@@ -78,21 +79,20 @@ def _protocol(tested: pd.DataFrame, done: pd.DataFrame) -> str:
             f" PGD-{steps}: under {steps} steps of projected gradient descent (PGD) in the maximum norm{worst}, eps "
         )
         text += f"{grid} in 255ths"
-        same_attack = [
-            name for name in shown(done) if (attack := score_names.attack(name)) and attack[1:] == (steps, restarts)
-        ]
+        known = {name: score_names.attack(name) for name in leaderboard.shown}
+        same_attack = [name for name, attack in known.items() if attack and attack[1:] == (steps, restarts)]
         step_sizes = {published.step(params, name) for name in same_attack}
         fixed = len(step_sizes) == 1 and step_sizes != {published.step({}, name) for name in same_attack}
         text += f"; step size {setting('step', repr(min(step_sizes)))}." if fixed else "; step size 2.5 · eps / steps."
-    if attacks and "test/robust" in done:
+    if attacks and "test/robust" in leaderboard.scores:
         text += " robust: the mean of the PGD accuracies over that grid."
     return text
 
 
-def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
+def _attributions(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
     """Definition of IN, K and the protocols, their settings and numbers of images; "" if none was measured."""
     by_protocol: dict[str, list[str]] = {}
-    for name in shown(done):
+    for name in leaderboard.shown:
         if parts := score_names.attribution(name):
             by_protocol.setdefault(parts[0], []).append(name)
     if not by_protocol:
@@ -102,7 +102,8 @@ def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     text = "Similarity of an attribution map before and after an attack on it, in per cent, over the images that are "
     text += "classified correctly"
     names_of_all = [name for names in by_protocol.values() for name in names]
-    counted, wrong = (_count(done, kind, names_of_all) for kind in ("n", "wrong"))
+    images = [row.figure(name).images for row in leaderboard.finished for name in names_of_all]
+    counted, wrong = _count(of.counted for of in images), _count(of.wrong for of in images)
     text += f": {counted} a run" if counted else ""
     text += f" ({wrong} are not)" if wrong else ""
     text += ". IN: of the k most important pixels"
@@ -115,11 +116,12 @@ def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     text += " Maps are integrated gradients unless another one is named"
     text += f"; attacks use {points} interpolation points." if points else "."
     for protocol, names in sorted(by_protocol.items(), key=lambda pair: list(_PROTOCOLS).index(pair[0])):
-        excluded = _count(done, "dropped" if protocol == "art" else "failed", names)
+        images = [row.figure(name).images for row in leaderboard.finished for name in names]
+        excluded = _count(of.dropped if protocol == "art" else of.failed for of in images)
         text += f" {PROTOCOLS[protocol]}: {_PROTOCOLS[protocol]}"
         text += f" ({excluded} a run)." if excluded else "."
-    hidden = [score_names.attribution(c) for c in done.columns if c.startswith("test/") and c not in shown(done)]
-    hidden = [parts for parts in hidden if parts]
+    csv = [score_names.attribution(name) for name in leaderboard.scores if name not in leaderboard.shown]
+    hidden = [parts for parts in csv if parts]
     csv_only = []
     if any(measure not in ("in", "k") for _, _, measure in hidden):
         csv_only.append("further measures (LENS: those of Kamath et al. (2024), which tolerate small shifts)")
@@ -128,10 +130,10 @@ def _attributions(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     return text + (f" Only the CSV has {listed(csv_only)}." if csv_only else "")
 
 
-def _count(done: pd.DataFrame, kind: str, names: Sequence[str]) -> str:
-    """Number of images of a kind per run, as a range over cells and scores; "" if not recorded."""
-    numbers = [n for name in names if f"{kind}:{name}" in done for n in done[f"{kind}:{name}"].dropna()]
-    return _range(pd.Series(numbers).round()) if numbers else ""
+def _count(numbers: Iterable[float | None]) -> str:
+    """Numbers of images per run, as a range; "" if none is recorded."""
+    known = [round(n) for n in numbers if n is not None and not math.isnan(n)]
+    return _range(known) if known else ""
 
 
 def _values(tested: pd.DataFrame, path: str) -> str:
@@ -140,18 +142,19 @@ def _values(tested: pd.DataFrame, path: str) -> str:
     return " or ".join(dict.fromkeys(setting(path, text) for text in values))
 
 
-def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
-    score = done.iloc[0]["ranked_by"]
-    seeds = "a single seed" if (done["seeds"] == 1).all() else f"{_range(done['seeds'])} seeds"
+def _intervals(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
+    done, score = leaderboard.finished, leaderboard.ranked_by
+    numbers = [row.seeds for row in done]
+    seeds = "a single seed" if set(numbers) == {1} else f"{_range(numbers)} seeds"
     text = f"Over {seeds} of each winner; ± is half of the 95 % interval by Student's "
     text += "t: how much the mean would vary with other seeds."
-    if (done["seeds"] < 2).any():
+    if min(numbers) < 2:
         text += " A single seed has no interval."
-    if (done[f"half:{score}"].round(6) == 0).any():
+    if any(abs(row.figure(score).half) < 5e-7 for row in done):
         text += " ± 0.0 means that all seeds agreed on every image, not that the figure is certain."
     column = score_names.on(score, "test_stderr")
     if column in tested:
-        error = tested.loc[tested["row"] == done.iloc[0]["cell"], column].mean()
+        error = tested.loc[tested["row"] == done[0].name, column].mean()
         if not is_missing(error):
             same = "" if score_names.attribution(score) else ", the same for all cells"
             text += f" It does not include the sampling of test images{same}, which alone gives the "
@@ -159,9 +162,10 @@ def _intervals(tested: pd.DataFrame, done: pd.DataFrame) -> str:
     return text
 
 
-def _selection(runs: pd.DataFrame, done: pd.DataFrame) -> str:
+def _selection(runs: pd.DataFrame, leaderboard: Leaderboard) -> str:
     goals = counted_runs.goals(runs)
-    images = f" on {_range(done['images:val'])} validation images" if done["images:val"].notna().any() else ""
+    number = _count(row.val_images for row in leaderboard.finished)
+    images = f" on {number} validation images" if number else ""
     if len(goals) > 1:
         rule = f"winners are the complete trials on the Pareto front of {', '.join(goals)}{images}"
     else:
@@ -174,8 +178,9 @@ def _selection(runs: pd.DataFrame, done: pd.DataFrame) -> str:
     return f"{head} Pruned and failed trials cannot win."
 
 
-def _test(runs: pd.DataFrame, tested: pd.DataFrame, done: pd.DataFrame) -> str:
-    images = f" on {_range(done['images:test'])} images" if done["images:test"].notna().any() else ""
+def _test(runs: pd.DataFrame, tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
+    number = _count(row.test_images for row in leaderboard.finished)
+    images = f" on {number} images" if number else ""
     text = f"Measured{images}, after the search."
     if "test_touches" in runs:
         evaluations = int(_unique_trials(runs)["test_touches"].sum())
@@ -191,6 +196,6 @@ def _unique_trials(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[~(named & runs.duplicated("key"))]
 
 
-def _range(numbers: pd.Series) -> str:
-    values = sorted({int(n) for n in numbers.dropna()})
+def _range(numbers: Iterable[int]) -> str:
+    values = sorted(set(numbers))
     return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.config.search_domains import Choices, Domain
 from reports.analyse import winners_at_edge
-from reports.analyse.columns import finished
+from reports.analyse.rows import Leaderboard
 from reports.present import figures, number_format, reliability, tables
 from reports.present.figures import Figure, Spread
 from reports.present.pictures import galleries as pictures_galleries
@@ -26,9 +26,9 @@ class Section:
     items: list[Item]
 
 
-def all_sections(runs: pd.DataFrame, leaderboard: pd.DataFrame, files: Files) -> list[Section]:
+def all_sections(runs: pd.DataFrame, leaderboard: Leaderboard, files: Files) -> list[Section]:
     """All non-empty sections with their non-empty items."""
-    done = len(finished(leaderboard)) > 0
+    done = bool(leaderboard.finished)
     galleries = {gallery.key: gallery for gallery in _galleries(leaderboard, files)}
     boxes = [galleries.pop("boxes")] if "boxes" in galleries else []
     trade_offs = [figures.strength(leaderboard), figures.fronts(leaderboard)] if done else []
@@ -60,11 +60,11 @@ def shows(item: Item) -> bool:
     return any(getattr(item, what, None) for what in ("rows", "drawings", "pictures", "why_not"))
 
 
-def _result(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
-    return [tables.ranking(leaderboard), figures.spread(leaderboard, runs)] if len(finished(leaderboard)) else []
+def _result(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
+    return [tables.ranking(leaderboard), figures.spread(leaderboard, runs)] if leaderboard.finished else []
 
 
-def _trust(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
+def _trust(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
     items = [
         reliability.cautions(leaderboard),
         reliability.rules(leaderboard),
@@ -74,7 +74,7 @@ def _trust(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
     return [*items, tables.failed(runs)]
 
 
-def _tuning(runs: pd.DataFrame, leaderboard: pd.DataFrame) -> list[Item]:
+def _tuning(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
     items = [tables.settings(leaderboard), edges(runs), figures.importance(runs), figures.fidelities(runs)]
     return [*items, *figures.hyperparameters(runs, leaderboard)]
 
@@ -101,11 +101,12 @@ def _domain_text(path: str, domain: Domain) -> str:
     return ends + (", log" if domain.log else "")
 
 
-def _galleries(leaderboard: pd.DataFrame, files: Files) -> list[Gallery]:
+def _galleries(leaderboard: Leaderboard, files: Files) -> list[Gallery]:
     """Galleries of the controls and the best rows, at most `ROWS`, in the leaderboard's order."""
-    available = leaderboard[[row in files.pictures for row in leaderboard["cell"]]]
-    chosen = set(available.sort_values("control", ascending=False, kind="stable").head(pictures_galleries.ROWS)["cell"])
-    result = pictures_galleries.galleries({row: files.pictures[row] for row in available["cell"] if row in chosen})
+    available = [row for row in leaderboard.rows if row.name in files.pictures]
+    chosen = {row.name for row in sorted(available, key=lambda row: not row.control)[: pictures_galleries.ROWS]}
+    pictures = {row.name: files.pictures[row.name] for row in available if row.name in chosen}
+    result = pictures_galleries.galleries(pictures)
     if len(chosen) == len(available):
         return result
     return [replace(gallery, remark=f"{gallery.remark} Of the best rows and the controls only.") for gallery in result]

@@ -1,5 +1,7 @@
 """Tables of a report: ranking, scores by kind, hyperparameters, cost, published figures, unfinished cells."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -7,7 +9,8 @@ import pandas as pd
 
 from harness.evaluation.metrics import KINDS, PROTOCOLS
 from reports.analyse import counted_runs
-from reports.analyse.columns import control_of, finished, goals, is_missing, shown
+from reports.analyse.missing import is_missing
+from reports.analyse.rows import Leaderboard, Row, Setting
 from reports.present import findings, number_format
 from reports.read import score_names
 
@@ -51,121 +54,118 @@ class Table:
     best: int = 0
 
 
-def ranking(leaderboard: pd.DataFrame) -> Table:
+def ranking(leaderboard: Leaderboard) -> Table:
     """Cell, ranked score, difference to the control, rank group, front of several goals, seeds, the other scores.
 
     Of more than `MAX_OTHERS` others only goals and accuracies: every kind has its own table (`scores_of_kind`)."""
-    done = finished(leaderboard)
-    first, *others = shown(done) or [""]
+    done = leaderboard.finished
+    first, *others = leaderboard.shown or [""]
     if len(others) > MAX_OTHERS:
-        others = [n for n in others if n in goals(leaderboard) or score_names.kind(n) == "accuracy"]
-    control = control_of(done)
+        others = [n for n in others if n in leaderboard.goals or score_names.kind(n) == "accuracy"]
+    control = leaderboard.control
     versus = [f"vs {control}"] if control else []
-    front = ["Front"] if "front" in done else []
+    front = ["Front"] if len(leaderboard.goals) > 1 else []
     labels = [_header(first), *versus, "Group", *front, "Seeds", *map(_header, others)]
     columns = [Column("Cell", number=False), *map(Column, labels)]
     rows = []
-    for row in done.to_dict("records"):
+    for row in done:
         differences = [_difference(row, control)] if control else []
-        on_front = [Entry(row["front"] or number_format.NONE, float(row["front"] == "yes"))] if front else []
-        counts = [_count(row["group"]), *on_front, _count(row["seeds"])]
+        on_front = [_on_front(row)] if front else []
+        counts = [_count(row.group or 0), *on_front, _count(row.seeds)]
         rows.append([_name(row, checks=True), _mean(row, first, done), *differences, *counts])
         rows[-1] += [_mean(row, name, done) for name in others]
     what = findings.measured([first, *others]) if rows else ""
     caption = f"{what} on test in per cent: mean over seeds ± half of its 95 % interval"
-    best = int((done["group"] == 1).sum())
+    best = sum(row.group == 1 for row in done)
     remark = "Bold: indistinguishable from the highest figure of the column." if _any_best(rows) else ""
     return Table("ranking", caption, columns, rows, remark, best=best if best < len(done) else 0)
 
 
-def scores_of_kind(leaderboard: pd.DataFrame, kind: str) -> Table:
+def scores_of_kind(leaderboard: Leaderboard, kind: str) -> Table:
     """Every test score of a kind, a key of `KINDS`, one row per cell in the leaderboard's order.
 
     For corruptions means over severities; for attributions also the control, and how many images were counted."""
-    done = finished(leaderboard)
-    names = [c for c in done.columns if c.startswith("test/") and done[c].notna().any()]
-    names = [n for n in names if score_names.kind(n) == kind and score_names.in_own_table(n)]
-    counted = {
-        f"{count}:{name}": f"{label} ({PROTOCOLS[attribution[0]]})"
-        for name in names
-        if (attribution := score_names.attribution(name)) and attribution[1:] == ("", "in")
-        for count, label in (("n", "Images"), ("dropped", "Dropped"))
-        if f"{count}:{name}" in done and done[f"{count}:{name}"].notna().any()
-    }
-    columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *counted.values()])]
+    done = leaderboard.finished
+    names = [n for n in leaderboard.scores if score_names.kind(n) == kind and score_names.in_own_table(n)]
+    counts: dict[str, list[float | None]] = {}  # header of a column -> numbers of images
+    for name in names:
+        if (attribution := score_names.attribution(name)) and attribution[1:] == ("", "in"):
+            images = [row.figure(name).images for row in done]
+            counts[f"Images ({PROTOCOLS[attribution[0]]})"] = [of.counted for of in images]
+            counts[f"Dropped ({PROTOCOLS[attribution[0]]})"] = [of.dropped for of in images]
+    counts = {label: numbers for label, numbers in counts.items() if not all(map(is_missing, numbers))}
+    columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *counts])]
     rows = []
-    for row in done.to_dict("records"):
-        images = [Entry(number_format.number(row[c]), _number(row[c])) for c in counted]
-        rows.append([_name(row), *(_mean(row, n, done) for n in names), *images])
+    for i, row in enumerate(done):
+        numbers = [Entry(number_format.number(of[i]), _number(of[i])) for of in counts.values()]
+        rows.append([_name(row), *(_mean(row, n, done) for n in names), *numbers])
     caption = f"{KINDS[kind]}, on test in per cent"
     return Table(kind, caption, columns, rows if names else [])
 
 
-def settings(leaderboard: pd.DataFrame) -> Table:
+def settings(leaderboard: Leaderboard) -> Table:
     """Hyperparameters of each winner, one column each; the remark is the search domain, if cells share it."""
-    done = finished(leaderboard)
-    paths = [c.removeprefix("set:") for c in done.columns if c.startswith("set:") and done[c].notna().any()]
+    done = leaderboard.finished
+    in_space = sorted(done, key=lambda row: row.place)
+    paths = list(dict.fromkeys(path for row in in_space for path in row.settings))
     columns = [Column("Cell", number=False)]
     for path in paths:
-        domains = [d for d in done[f"domain:{path}"].dropna().unique() if d]
-        columns.append(Column(path, f"searched: {domains[0]}" if len(domains) == 1 else ""))
-    rows = []
-    for row in done.to_dict("records"):
-        entries = [_name(row)]
-        for path in paths:
-            chosen = row[f"set:{path}"] if isinstance(row[f"set:{path}"], str) else ""
-            text = " | ".join(number_format.setting(path, t) for t in chosen.split(" | "))
-            entries.append(Entry(text or number_format.NONE, _sorted_as(chosen)))
-        rows.append(entries)
+        domains = {row.settings[path].domain for row in done if path in row.settings} - {""}
+        columns.append(Column(path, f"searched: {domains.pop()}" if len(domains) == 1 else ""))
+    rows = [[_name(row), *(_setting(path, row.settings.get(path)) for path in paths)] for row in done]
     return Table("settings", "Hyperparameters of the winners", columns, rows if paths else [])
 
 
-def cost(leaderboard: pd.DataFrame) -> Table:
+def cost(leaderboard: Leaderboard) -> Table:
     """Trials, device-seconds and test evaluations of every cell."""
+    seconds = [row.cost.seconds for row in leaderboard.rows]
     phases = {
-        "teacher": "Teacher",
-        "maps": "Maps",
-        "train": "Training",
-        "evaluation": "Evaluation",
-        "all": "All runs",
+        "Teacher": [of.teacher for of in seconds],
+        "Maps": [of.maps for of in seconds],
+        "Training": [of.train for of in seconds],
+        "Evaluation": [of.evaluation for of in seconds],
+        "All runs": [of.all_runs for of in seconds],
     }
-    phases = {phase: label for phase, label in phases.items() if leaderboard[f"seconds:{phase}"].notna().any()}
-    labels = ["Complete", "Pruned", "Failed", *phases.values(), "Test evaluations"]
+    phases = {label: of for label, of in phases.items() if not all(map(math.isnan, of))}
+    labels = ["Complete", "Pruned", "Failed", *phases, "Test evaluations"]
     columns = [Column("Cell", number=False), *map(Column, labels)]
     rows = []
-    for row in leaderboard.to_dict("records"):
-        counts = [row["trials:complete"], row["trials:pruned"], row["trials:failed"] + row["seeds:failed"]]
-        times = [Entry(number_format.seconds(row[f"seconds:{p}"]), _number(row[f"seconds:{p}"])) for p in phases]
-        rows.append([_name(row), *map(_count, counts), *times, _count(row["touches"])])
+    for i, row in enumerate(leaderboard.rows):
+        trials = row.cost.trials
+        counts = [trials.complete, trials.pruned, trials.failed + row.cost.seeds_failed]
+        times = [Entry(number_format.seconds(of[i]), _number(of[i])) for of in phases.values()]
+        rows.append([_name(row), *map(_count, counts), *times, _count(row.cost.touches)])
     remark = (
         "Trials of the search by final state (failed: seed runs too); device-seconds, mean per seed run, and for "
         "training and evaluation of all complete runs; how often the cell was measured on test."
     )
-    if "maps" in phases:
+    if "Maps" in phases:
         remark += " A teacher and its maps are made once and cached: every run that uses them lists the cost."
     return Table("cost", "Cost in trials and device-seconds", columns, rows, remark)
 
 
-def published_figures(leaderboard: pd.DataFrame) -> Table:
+def published_figures(leaderboard: Leaderboard) -> Table:
     """Measured score and published figure, one row per cell and score that has one."""
     labels = ["Cell", "Score", "Measured", "Published", "Difference", "In the interval", "Note"]
     columns = [Column(label, number=label in ("Measured", "Published", "Difference")) for label in labels]
-    names = [c.removeprefix("published:") for c in leaderboard.columns if c.startswith("published:")]
+    in_space = sorted(leaderboard.rows, key=lambda row: row.place)
+    names = list(dict.fromkeys(name for row in in_space for name, of in row.figures.items() if of.published))
     rows, sources = [], set()
-    for row in leaderboard.to_dict("records"):
-        for name in (n for n in names if not is_missing(row[f"published:{n}"])):
-            value, difference = row[f"published:{name}"], row[f"published_difference:{name}"]
-            sources.add(row[f"published_source:{name}"])
-            covered = row[f"published_covered:{name}"] or "one seed"
+    for row in leaderboard.rows:
+        for name in names:
+            if (known := row.figure(name).published) is None:
+                continue
+            sources.add(known.source)
+            covered = {True: "yes", False: "no", None: "one seed"}[known.covered]
             rows.append(
                 [
                     _name(row),
                     Entry(score_names.label(name), name),
                     _mean(row, name),
-                    Entry(f"{100 * value:.4g}", value),  # as printed
-                    Entry(number_format.points(difference), difference),
+                    Entry(f"{100 * known.value:.4g}", known.value),  # as printed
+                    Entry(number_format.points(known.difference), known.difference),
                     Entry(covered, covered),
-                    Entry(row[f"published_note:{name}"], row[f"published_note:{name}"]),
+                    Entry(known.note, known.note),
                 ]
             )
     if not any(row[-1].text for row in rows):
@@ -182,11 +182,11 @@ def published_figures(leaderboard: pd.DataFrame) -> Table:
     return Table("published", "Comparison with published figures", columns, rows, remark)
 
 
-def unfinished(leaderboard: pd.DataFrame) -> Table:
+def unfinished(leaderboard: Leaderboard) -> Table:
     """Cells without scores yet, and why."""
     columns = [Column("Cell", number=False), Column("Why", number=False)]
-    waiting = leaderboard[leaderboard["seeds"] == 0].to_dict("records")
-    rows = [[_name(row), Entry(row["not_finished"], row["not_finished"])] for row in waiting]
+    waiting = [row for row in leaderboard.rows if not row.seeds]
+    rows = [[_name(row), Entry(row.not_finished, row.not_finished)] for row in waiting]
     return Table("unfinished", "Not finished", columns, rows)
 
 
@@ -198,51 +198,59 @@ def failed(runs: pd.DataFrame) -> Table:
         number = "" if is_missing(row["number"]) else f" {row['number']}"
         key = f" ({row['key']})" if isinstance(row["key"], str) and row["key"] else ""
         run = f"{row['role']}{number}{key}"
-        rows.append([_name(row), Entry(run, run), Entry(row["reason"], row["reason"])])
+        rows.append([Entry(row["cell"], row["cell"]), Entry(run, run), Entry(row["reason"], row["reason"])])
     return Table("failed", "Excluded runs", columns, rows, "None of them enters a mean, an interval or a rank.")
 
 
-def _name(row: dict, checks: bool = False) -> Entry:
-    """The cell, marked as control; checks: also with its number of failed checks."""
-    marks = ["control"] if row.get("control") else []
-    failed = len(row["doubts"].split(", ")) if checks and not is_missing(row["doubts"]) and row["doubts"] else 0
+def _name(row: Row, checks: bool = False) -> Entry:
+    """The row's name, marked as control; checks: also with its number of failed checks."""
+    marks = ["control"] if row.control else []
+    failed = len(row.doubts or ()) if checks else 0
     marks += [f"{failed} failed check{'s' if failed > 1 else ''}"] if failed else []
-    return Entry(row["cell"], row["cell"], ", ".join(marks))
+    return Entry(row.name, row.name, ", ".join(marks))
 
 
 def _count(number: int) -> Entry:
     return Entry(str(number), float(number))
 
 
-def _mean(row: dict, name: str, among: pd.DataFrame | None = None) -> Entry:
+def _mean(row: Row, name: str, among: Sequence[Row] = ()) -> Entry:
     """A mean and its interval; among: rows of which it may be one of the best, unless all are."""
-    column = f"best:{name}"
-    best = among is not None and column in among and row[column] is True and not among[column].eq(True).all()
-    best = best and row["seeds"] > 1  # one seed allows no test
-    seeds = row.get(f"seeds:{name}", row["seeds"])
-    mark = f"{seeds} seeds" if 0 < seeds < row["seeds"] else ""
-    if not seeds and row["seeds"] and is_missing(row.get(f"n:{name}")):
+    figure = row.figure(name)
+    best = figure.best and not all(other.figure(name).best for other in among)
+    best = best and row.seeds > 1  # one seed allows no test
+    version, newest = figure.version or 1, max((other.figure(name).version or 1 for other in among), default=1)
+    mark = f"{figure.seeds} seeds" if 0 < figure.seeds < row.seeds else ""
+    if not figure.seeds and row.seeds and is_missing(figure.images.counted):
         mark = "not measured"
-    elif (
-        among is not None
-        and (version := row.get(f"version:{name}", 1)) < among.get(f"version:{name}", pd.Series(1)).max()
-    ):
-        mark = f"measured by version {version:g}"
-    return Entry(number_format.with_interval(row[name], row[f"half:{name}"]), _number(row[name]), mark, best)
+    elif version < newest:
+        mark = f"measured by version {version}"
+    return Entry(number_format.with_interval(figure.mean, figure.half), _number(figure.mean), mark, best)
 
 
 def _any_best(rows: list[list[Entry]]) -> bool:
     return any(entry.best for row in rows for entry in row)
 
 
-def _difference(row: dict, control: str) -> Entry:
-    if row["cell"] == control:
+def _difference(row: Row, control: str) -> Entry:
+    if row.name == control:
         return Entry(number_format.NONE, 0.0)
-    return Entry(number_format.points(row["difference"], row["half:difference"]), _number(row["difference"]))
+    difference = row.difference
+    return Entry(number_format.points(difference.mean, difference.half), _number(difference.mean))
 
 
-def _number(value: float) -> float | str:
-    return "" if is_missing(value) else float(value)
+def _on_front(row: Row) -> Entry:
+    return Entry({True: "yes", False: "no", None: number_format.NONE}[row.front], float(row.front is True))
+
+
+def _setting(path: str, setting: Setting | None) -> Entry:
+    values = setting.values if setting else ()
+    text = " | ".join(number_format.setting(path, value) for value in values)
+    return Entry(text or number_format.NONE, _sorted_as(setting.text if setting else ""))
+
+
+def _number(value: float | None) -> float | str:
+    return "" if value is None or math.isnan(value) else float(value)
 
 
 def _sorted_as(text: str) -> float | str:

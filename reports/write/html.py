@@ -6,6 +6,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from reports.analyse.rows import Leaderboard
 from reports.present import findings, plots, reading_guide
 from reports.present.pictures import webp
 from reports.present.sections import Item, Section
@@ -13,7 +14,7 @@ from reports.present.sections import Item, Section
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-def html(runs: pd.DataFrame, leaderboard: pd.DataFrame, parts: list[Section], name: str) -> str:
+def html(runs: pd.DataFrame, leaderboard: Leaderboard, parts: list[Section], name: str) -> str:
     """The page of a report. Equal input gives equal text; all text is escaped."""
     sweep = runs.iloc[0].get("sweep")
     return _page(

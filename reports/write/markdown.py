@@ -4,12 +4,13 @@ import re
 
 import pandas as pd
 
+from reports.analyse.rows import Leaderboard
 from reports.present import findings, reading_guide
 from reports.present.sections import Section
 from reports.present.tables import Entry, Table
 
 
-def markdown(runs: pd.DataFrame, leaderboard: pd.DataFrame, parts: list[Section], name: str) -> str:
+def markdown(runs: pd.DataFrame, leaderboard: Leaderboard, parts: list[Section], name: str) -> str:
     """Headline, every table, reading guide; text is escaped. Plots and pictures are in the HTML page only."""
     pieces = [code(p) if i % 2 else p for i, p in enumerate(findings.headline(leaderboard))]
     blocks = [f"# {plain(name)}", "".join(pieces), *sections(parts)]

@@ -12,12 +12,13 @@ import pandas as pd
 
 from harness.errors import UserError
 from reports.analyse.leaderboard import build_leaderboard
+from reports.analyse.rows import Leaderboard
 from reports.present import papers
 from reports.present.sections import Section, all_sections
 from reports.present.tables import Table
 from reports.read.artifacts import Files
 from reports.write import html
-from reports.write.csv import spreadsheet
+from reports.write.csv import spreadsheet, to_frame
 from reports.write.latex import latex
 from reports.write.markdown import markdown, plain, sections
 
@@ -27,28 +28,27 @@ def write(
     folder: Path | str,
     name: str,
     files: Files | None = None,
-    leaderboard: pd.DataFrame | None = None,
+    leaderboard: Leaderboard | None = None,
 ) -> list[Path]:
     """Write the report of runs as `<name>.md`, `.csv`, `.tex` and `.html` into a folder; returns the paths.
 
-    The CSV has one row per cell, shares in full precision, columns as in
-    `reports.analyse.leaderboard.build_leaderboard`. files: artifacts of the runs; without them there are no pictures
-    and no paired tests. leaderboard: that of the runs, if already built. Equal input gives equal bytes. Characters of
-    `name` that are not allowed in a file name become "-", and a digest of the name is appended. Raises `UserError` if
-    nothing can be written."""
+    The CSV has one row per cell, shares in full precision, columns as in `reports.write.csv.to_frame`. files: artifacts
+    of the runs; without them there are no pictures and no paired tests. leaderboard: that of the runs, if already
+    built. Equal input gives equal bytes. Characters of `name` that are not allowed in a file name become "-", and a
+    digest of the name is appended. Raises `UserError` if nothing can be written."""
     files = files or Files()
     leaderboard = build_leaderboard(runs, files) if leaderboard is None else leaderboard
     parts = all_sections(runs, leaderboard, files)
     contents = {
         "md": markdown(runs, leaderboard, parts, name),
-        "csv": spreadsheet(leaderboard),
+        "csv": spreadsheet(to_frame(leaderboard)),
         "tex": latex(_tables(parts), name),
         "html": html.html(runs, leaderboard, parts, name),
     }
     return _write_files(contents, folder, name)
 
 
-def write_papers(leaderboards: Mapping[str, pd.DataFrame], folder: Path | str, name: str = "papers") -> list[Path]:
+def write_papers(leaderboards: Mapping[str, Leaderboard], folder: Path | str, name: str = "papers") -> list[Path]:
     """Write every published table, with measured scores, as `<name>.md`, `.tex` and `.html`.
 
     leaderboards: experiment -> leaderboard."""

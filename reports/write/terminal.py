@@ -2,19 +2,17 @@
 
 import textwrap
 
-import pandas as pd
-
 from harness.errors import printable
-from reports.analyse.columns import finished
+from reports.analyse.rows import Leaderboard
 from reports.present import findings, number_format, tables
 
 WIDTH = 110  # columns of the terminal
 
 
-def text(leaderboard: pd.DataFrame) -> str:
+def text(leaderboard: Leaderboard) -> str:
     """Headline, table (at most 110 columns if possible), and unfinished cells, for a terminal."""
     lines = textwrap.wrap("".join(findings.headline(leaderboard)), WIDTH)
-    if len(finished(leaderboard)):
+    if leaderboard.finished:
         lines += ["", *_laid_out(leaderboard)]
     tuned = tables.settings(leaderboard)
     if tuned.rows:
@@ -28,7 +26,7 @@ def text(leaderboard: pd.DataFrame) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _laid_out(leaderboard: pd.DataFrame) -> list[str]:
+def _laid_out(leaderboard: Leaderboard) -> list[str]:
     """The ranking with trials and training time; columns are dropped from the right until it fits."""
     ranking = tables.ranking(leaderboard)
     columns = [[_small(column.label)] for column in ranking.columns]
@@ -39,10 +37,10 @@ def _laid_out(leaderboard: pd.DataFrame) -> list[str]:
             short = entry.text if i < known else entry.text.partition(" ")[0]
             column.append(short if len(short) <= 40 else short[:39] + "…")
     columns = [[field.removesuffix("/255") for field in column] for column in columns]
-    rows = finished(leaderboard).to_dict("records")
-    states = ("complete", "pruned", "failed")
-    columns.append(["trials", *("/".join(str(r[f"trials:{s}"]) for s in states) for r in rows)])
-    columns.append(["train s", *(number_format.seconds(r["seconds:train"]) for r in rows)])
+    costs = [row.cost for row in leaderboard.finished]
+    trials = [cost.trials for cost in costs]
+    columns.append(["trials", *(f"{of.complete}/{of.pruned}/{of.failed}" for of in trials)])
+    columns.append(["train s", *(number_format.seconds(cost.seconds.train) for cost in costs)])
     while len(columns) > 3 and sum(max(map(len, c)) + 2 for c in columns) - 2 > WIDTH:
         columns.pop()
     names, *numbers = columns

@@ -46,7 +46,7 @@ from reports.analyse.leaderboard import build_leaderboard
 from reports.present import number_format
 from reports.read import artifacts, record, runs
 from reports.write import terminal
-from reports.write.csv import spreadsheet
+from reports.write.csv import spreadsheet, to_frame
 from reports.write.report import write
 
 ROOT = Path(__file__).parents[2]
@@ -760,7 +760,7 @@ def test_a_report_holds_hostile_text_as_text(written):
 
 
 def test_figures_and_plain_names_of_a_csv_are_as_they_were():
-    leaderboard = build_leaderboard(pd.DataFrame([*STANDARD, *PGD]))
+    leaderboard = to_frame(build_leaderboard(pd.DataFrame([*STANDARD, *PGD])))
     assert spreadsheet(leaderboard) == leaderboard.to_csv(index=False, lineterminator="\n")
     table = pd.DataFrame({"cell": ["=1", "-1", "-1e-3", "-x", "", None], "=sum": [-0.1, 1e-17, 2.0, None, 3.0, 4.0]})
     first = [row[0] for row in csv.reader(io.StringIO(spreadsheet(table)))]

@@ -3,7 +3,6 @@
 import math
 from dataclasses import astuple
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +15,7 @@ from harness.explain import localization
 from harness.explain.maps import MAPS
 from harness.models import nets
 from reports.analyse import published
+from reports.analyse.rows import Cost, Figure, Leaderboard, Published, Row, Seconds, Trials
 from reports.present import number_format, papers
 
 SUMS = {  # of the printed columns, in their order
@@ -92,17 +92,27 @@ CUB = {
 }
 
 
+COST = Cost(Trials(0, 0, 0, 0), 0, 0, Seconds(*[math.nan] * 5))
+
+
 def row(cell, params, found, seeds=3):
     """A row of a leaderboard: score -> (mean, half), beside what these parameters meet."""
-    about = {"cell": cell, "seeds": seeds}
+    figures = {}
     for score, (mean, half) in found.items():
         figure = published.lookup(params, score)
         apart = mean - figure["value"] / 100
-        about |= {score: mean, f"half:{score}": half, f"published_id:{score}": figure["id"]}
-        about |= {f"published:{score}": figure["value"] / 100, f"published_difference:{score}": apart}
-        covered = "" if math.isnan(half) else "yes" if abs(apart) <= half else "no"
-        about[f"published_covered:{score}"] = covered
-    return about
+        covered = None if math.isnan(half) else abs(apart) <= half
+        theirs = Published(figure["id"], figure["value"] / 100, apart, covered, figure["paper"], figure["note"])
+        figures[score] = Figure(mean, half, seeds, published=theirs)
+    return plain(cell, figures, seeds)
+
+
+def plain(cell, figures, seeds):
+    return Row(cell, cell, 0, False, "", "", COST, figures, seeds)
+
+
+def board(*rows):
+    return Leaderboard(rows, "test/robust", ("test/robust",))
 
 
 def tables(leaderboards):
@@ -286,7 +296,7 @@ def test_the_remark_says_how_and_lists_the_notes():
 
 def test_ours_stands_below_its_figure_and_nowhere_else():
     found = {"test/fog": (0.70, 0.02), "test/snow": (0.80, 0.01)}
-    leaderboards = {"art-cifar10": pd.DataFrame([row("art", ART, found)])}
+    leaderboards = {"art-cifar10": board(row("art", ART, found))}
     table = tables(leaderboards)["CIFAR-10-C"]
     ours = lines(table)["ART, measured"]
     assert ours[1].text == "measured, 3 seeds, art-cifar10: art"
@@ -306,7 +316,7 @@ def test_ours_stands_below_its_figure_and_nowhere_else():
 
 
 def test_one_seed_covers_nothing():
-    leaderboards = {"b": pd.DataFrame([row("art", ART, {"test/fog": (0.75, math.nan)}, seeds=1)])}
+    leaderboards = {"b": board(row("art", ART, {"test/fog": (0.75, math.nan)}, seeds=1))}
     ours = lines(tables(leaderboards)["CIFAR-10-C"])["ART, measured"]
     assert ours[1].text == "measured, 1 seed, b: art"
     assert (ours[10].text, ours[10].mark) == ("75.0", "+4.0, one seed")
@@ -320,8 +330,8 @@ def test_of_several_the_one_with_most_seeds_then_by_name():
         line = lines(tables(leaderboards)["CIFAR-10-C"])["ART, measured"]
         return line[1].text, line[10].text
 
-    few = pd.DataFrame([of("art", 0.90, 3)])
-    many = pd.DataFrame([of("z", 0.80, 5), of("art", 0.60, 5), of("b", 0.70, 3)])
+    few = board(of("art", 0.90, 3))
+    many = board(of("z", 0.80, 5), of("art", 0.60, 5), of("b", 0.70, 3))
     best = ("measured, 5 seeds, later: art", "60.0 ± 1.0")  # not that of 80: no figure is chosen by its height
     assert shown({"early": few, "later": many}) == shown({"later": many, "early": few}) == best
     assert shown({"later": many, "a": many})[0] == "measured, 5 seeds, a: art"
@@ -330,7 +340,7 @@ def test_of_several_the_one_with_most_seeds_then_by_name():
 def test_each_figure_of_a_mixed_row_says_whose_it_is():
     accurate = row("art", ART | {"measure.step": "0.0"}, {"test/clean": (0.90, 0.01)}, seeds=5)
     attacked = row("art", PGD40 | {"measure.steps": "40"}, {"test/pgd40-8": (0.40, 0.03)})
-    line = lines(tables({"x": pd.DataFrame([accurate]), "y": pd.DataFrame([attacked])})["main table"])
+    line = lines(tables({"x": board(accurate), "y": board(attacked)})["main table"])
     ours = line["CIFAR-10, ART, measured"]
     assert ours[1].text == "measured, 5 seeds, x: art; 3 seeds, y: art"
     assert ours[4].mark == "+0.2, in the interval, 5 seeds, x: art"
@@ -338,7 +348,7 @@ def test_each_figure_of_a_mixed_row_says_whose_it_is():
 
 
 def test_a_figure_printed_thrice_has_ours_thrice():
-    leaderboards = {"sat": pd.DataFrame([row("published", SAT, {"test/pgd5-2": (0.15, 0.01)})])}
+    leaderboards = {"sat": board(row("published", SAT, {"test/pgd5-2": (0.15, 0.01)}))}
     found = tables(leaderboards)
     places = ("Adv. teacher, alpha^10 = 0.6", "Adv. teacher, eps0 = 8/255", "SAT, Resnet-10 - Adv. - GBP")
     for name, label in zip(("ablation of alpha^10", "ablation of eps0", "CIFAR-100"), places, strict=True):
@@ -347,22 +357,21 @@ def test_a_figure_printed_thrice_has_ours_thrice():
 
 
 def test_another_point_of_an_ablation_stays_there():
-    leaderboards = {"sat": pd.DataFrame([row("0.8", SAT | {"method.alpha10": "0.8"}, {"test/pgd5-2": (0.15, 0.01)})])}
+    leaderboards = {"sat": board(row("0.8", SAT | {"method.alpha10": "0.8"}, {"test/pgd5-2": (0.15, 0.01)}))}
     assert papers.counted(leaderboards) == (1, 333)
-    tuned = {"sat": pd.DataFrame([row("0.79", SAT | {"method.alpha10": "0.79"}, {"test/pgd5-2": (0.15, 0.01)})])}
+    tuned = {"sat": board(row("0.79", SAT | {"method.alpha10": "0.79"}, {"test/pgd5-2": (0.15, 0.01)}))}
     assert lines(tables(tuned)["CIFAR-100"])["SAT, Resnet-10 - Adv. - GBP, measured"][3].text == "15.0 ± 1.0"
     assert papers.counted(tuned) == (1, 333)
 
 
 def test_boards_with_gaps_and_without_figures():
-    rows = [row("art", ART, {"test/fog": (0.70, 0.02)}), {"cell": "waits", "seeds": 0}]
-    leaderboard = pd.DataFrame(rows)  # the id of a row without one is NaN, all others turn to floats
-    assert np.isnan(leaderboard["published_id:test/fog"]).tolist() == [False, True]
-    without = pd.DataFrame([{"cell": "a", "seeds": 3, "test/clean": 0.9, "half:test/clean": 0.1}])
+    leaderboard = board(row("art", ART, {"test/fog": (0.70, 0.02)}), plain("waits", {}, 0))
+    without = board(plain("a", {"test/clean": Figure(0.9, 0.1, 3)}, 3))
     assert papers.counted({"x": leaderboard, "y": without}) == (1, 333)
 
 
 def test_the_same_boards_give_the_same_tables():
-    one = pd.DataFrame([row("art", ART, {"test/fog": (0.70, 0.02), "test/snow": (0.80, 0.01)})])
-    two = pd.DataFrame([row("pgd", PGD10, {"test/fog": (0.60, 0.02)})])
-    assert papers.tables({"a": one, "b": two}) == papers.tables({"b": two, "a": one[one.columns[::-1]]})
+    found = {"test/fog": (0.70, 0.02), "test/snow": (0.80, 0.01)}
+    one, turned = (board(row("art", ART, dict(some))) for some in (found.items(), reversed(found.items())))
+    two = board(row("pgd", PGD10, {"test/fog": (0.60, 0.02)}))
+    assert papers.tables({"a": one, "b": two}) == papers.tables({"b": two, "a": turned})

@@ -5,23 +5,27 @@ import html.parser
 import math
 import shutil
 import sys
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from rows import PGD, STANDARD, attributed, child, family, leaderboard, seeds
+from rows import PGD, STANDARD, attributed, child, family, leaderboard, row_names, seeds
 from sweeps import finished
 
 from harness.errors import UserError, exit_status
 from harness.evaluation.metrics import METRICS
 from reports.__main__ import main
-from reports.analyse import columns, counted_runs, published, rank_groups, stats
+from reports.analyse import counted_runs, published, rank_groups, stats
 from reports.analyse.leaderboard import build_leaderboard
+from reports.analyse.rows import Images
 from reports.present import findings, number_format, reading_guide, tables
 from reports.read import score_names
+from reports.read.artifacts import Files
 from reports.read.runs import experiments, read
 from reports.write import terminal
+from reports.write.csv import to_frame
 from reports.write.report import write
 
 # ---- statistics
@@ -76,18 +80,19 @@ def test_groups_compare_with_the_best_of_the_group():
 
 def test_a_golden_table():
     table = leaderboard(STANDARD, PGD)
-    assert list(table["cell"]) == ["pgd", "standard"]
-    assert list(table["group"]) == [1, 2]
-    first = table.iloc[0]
-    assert first["test/robust"] == pytest.approx(0.62)
-    assert first["half:test/robust"] == pytest.approx(0.0496827, abs=1e-6)
-    assert first["difference"] == pytest.approx(0.50) and first["against"] == "standard"
-    assert first["half:difference"] == pytest.approx(0.0453391, abs=1e-6)  # t(0.975; 4) * 0.02 * sqrt(2 / 3)
-    assert (first["seeds"], first["touches"]) == (3, 3)
-    assert (first["images:val"], first["images:test"]) == (288, 360)
-    assert list(first[["seconds:train", "seconds:evaluation", "seconds:all"]]) == [2.0, 1.0, 9.0]
-    assert math.isnan(table.iloc[1]["difference"])
-    assert [c for c in table if c.startswith("test/")] == ["test/robust", "test/clean", "test/pgd10-8"]
+    assert row_names(table) == ["pgd", "standard"]
+    assert [row.group for row in table.rows] == [1, 2]
+    first = table.rows[0]
+    assert first.figure("test/robust").mean == pytest.approx(0.62)
+    assert first.figure("test/robust").half == pytest.approx(0.0496827, abs=1e-6)
+    assert first.difference.mean == pytest.approx(0.50) and table.control == "standard"
+    assert first.difference.half == pytest.approx(0.0453391, abs=1e-6)  # t(0.975; 4) * 0.02 * sqrt(2 / 3)
+    assert (first.seeds, first.cost.touches) == (3, 3)
+    assert (first.val_images, first.test_images) == (288, 360)
+    seconds = first.cost.seconds
+    assert [seconds.train, seconds.evaluation, seconds.all_runs] == [2.0, 1.0, 9.0]
+    assert math.isnan(table.rows[1].difference.mean)
+    assert table.scores == ("test/robust", "test/clean", "test/pgd10-8")
 
 
 def test_only_complete_seed_runs_enter():
@@ -101,9 +106,11 @@ def test_only_complete_seed_runs_enter():
         child("pgd", "seed", 11, **{"test/robust": math.nan, "test/clean": 0.99}),
     ]
     runs = pd.DataFrame([*STANDARD, *PGD, *noise])
-    row = build_leaderboard(runs).iloc[0]
-    assert row["test/robust"] == pytest.approx(0.62) and row["test/clean"] == pytest.approx(0.9)
-    assert (row["seeds"], row["trials:complete"], row["trials:pruned"], row["seeds:failed"]) == (3, 1, 1, 1)
+    row = build_leaderboard(runs).rows[0]
+    assert row.figure("test/robust").mean == pytest.approx(0.62)
+    assert row.figure("test/clean").mean == pytest.approx(0.9)
+    trials = row.cost.trials
+    assert (row.seeds, trials.complete, trials.pruned, row.cost.seeds_failed) == (3, 1, 1, 1)
     failed = counted_runs.failures(runs)
     assert list(failed["number"]) == [9, 11]
     reasons = ["Diverged: the loss is nan", "finished without a number for test/robust"]
@@ -118,22 +125,22 @@ def test_a_sweep_whose_seed_runs_have_no_figure_counts_none():
 def test_a_trial_counts_once_with_its_last_run():
     later = pd.Timestamp("2026-02-01", tz="UTC")
     again = child("pgd", "seed", 3, **{"test/robust": 0.8}) | {"started": later}
-    row = leaderboard(STANDARD, PGD, [again]).iloc[0]
-    assert row["seeds"] == 3 and row["test/robust"] == pytest.approx((0.60 + 0.62 + 0.8) / 3)
+    row = leaderboard(STANDARD, PGD, [again]).rows[0]
+    assert row.seeds == 3 and row.figure("test/robust").mean == pytest.approx((0.60 + 0.62 + 0.8) / 3)
 
 
 def test_an_overtaken_winner_does_not_count():
     old = [row | {"winners": "b", "winner": "a", "key": row["key"] + "a"} for row in seeds("pgd", [0.9, 0.9])]
     new = [row | {"winners": "b", "winner": "b"} for row in PGD]
-    table = leaderboard(STANDARD, old, new)
-    assert table.iloc[0]["test/robust"] == pytest.approx(0.62) and table.iloc[0]["winner"] == "b"
+    row = leaderboard(STANDARD, old, new).rows[0]
+    assert row.figure("test/robust").mean == pytest.approx(0.62) and row.winner == "b"
 
 
 def test_several_winners_of_a_cell_have_a_row_each():
     a = [row | {"winners": "a,b", "winner": "a", "goal": "val/robust,val/clean"} for row in PGD]
     b = [row | {"winner": "b", "key": row["key"] + "b", "test/robust": 0.3} for row in a]
     table = leaderboard(a, b)
-    assert list(table["cell"]) == ["pgd #1", "pgd #2"] and list(table["seeds"]) == [3, 3]
+    assert row_names(table) == ["pgd #1", "pgd #2"] and [row.seeds for row in table.rows] == [3, 3]
 
 
 def test_the_front_holds_what_no_other_point_beats():
@@ -153,9 +160,11 @@ def test_several_goals_rank_by_the_first_and_show_their_front():
         rows += [row | found | GOALS for row in seeds(cell, [robust, robust + 0.02])]
     rows += [row | GOALS for row in seeds("sat", [0.05, 0.06])]  # its maps were not measured
     table = leaderboard(rows, [child("pgd_sat", "search", 0, **GOALS)])
-    assert list(table["cell"]) == ["pgd", "trades", "noise", "standard", "sat", "pgd_sat"]
-    assert list(table["front"]) == ["yes", "no", "no", "yes", "", ""]
-    assert set(table["goals"]) == {"test/robust,test/strong-in,test/strong-k"}
+    assert row_names(table) == ["pgd", "trades", "noise", "standard", "sat", "pgd_sat"]
+    assert [row.front for row in table.rows] == [True, False, False, True, None, None]
+    assert list(to_frame(table)["front"]) == ["yes", "no", "no", "yes", "", ""]
+    assert table.goals == ("test/robust", "test/strong-in", "test/strong-k")
+    assert set(to_frame(table)["goals"]) == {"test/robust,test/strong-in,test/strong-k"}
     ranking = tables.ranking(table)
     labels = ["Cell", "Robust", "vs standard", "Group", "Front", "Seeds", "IN (strong)", "K (strong)", "Clean"]
     assert [c.label for c in ranking.columns] == [*labels, "PGD-10 8/255"]
@@ -167,14 +176,15 @@ def test_several_goals_rank_by_the_first_and_show_their_front():
 
 def test_one_goal_has_no_front():
     table = leaderboard(STANDARD, PGD)
-    assert not {"front", "goals"} & set(table) and "Front" not in [c.label for c in tables.ranking(table).columns]
+    assert not {"front", "goals"} & set(to_frame(table))
+    assert "Front" not in [c.label for c in tables.ranking(table).columns]
     assert "Front" not in dict(reading_guide.reading(pd.DataFrame(STANDARD + PGD), table))
 
 
 def test_a_goal_is_shown_whatever_it_is():
     goal = {"goal": "val/robust,val/strong-spearman", "test/strong-spearman": -0.2, "test/strong-cosine": 0.9}
-    assert columns.shown(leaderboard([row | goal for row in PGD]))[:2] == ["test/robust", "test/strong-spearman"]
-    assert "test/strong-cosine" not in columns.shown(leaderboard([row | goal for row in PGD]))
+    shown = leaderboard([row | goal for row in PGD]).shown
+    assert shown[:2] == ["test/robust", "test/strong-spearman"] and "test/strong-cosine" not in shown
 
 
 @pytest.mark.parametrize(
@@ -201,8 +211,8 @@ def test_a_goal_is_shown_whatever_it_is():
 )
 def test_unfinished_cells_come_last_and_say_why(rows, why):
     table = leaderboard(rows, STANDARD, PGD)
-    assert list(table["cell"]) == ["pgd", "standard", "sat"]
-    assert table.iloc[2]["not_finished"] == why and table["group"].isna().tolist() == [False, False, True]
+    assert row_names(table) == ["pgd", "standard", "sat"]
+    assert table.rows[2].not_finished == why and [row.group is None for row in table.rows] == [False, False, True]
     assert [row[1].text for row in tables.unfinished(table).rows] == [why]
     assert why in terminal.text(table)
 
@@ -217,13 +227,13 @@ def test_a_sweep_without_any_seed_run_still_reports(tmp_path):
 
 def test_without_the_control_there_is_no_difference():
     table = leaderboard([child("standard", "search", 0)], PGD)
-    assert math.isnan(table.iloc[0]["difference"]) and columns.control_of(table) == ""
+    assert math.isnan(table.rows[0].difference.mean) and table.control == ""
     assert "vs" not in terminal.text(table)
 
 
 def test_one_seed_gives_a_mean_and_no_interval():
     table = leaderboard(STANDARD, seeds("pgd", [0.62]))
-    assert math.isnan(table.iloc[0]["half:test/robust"]) and list(table["group"]) == [1, 1]
+    assert math.isnan(table.rows[0].figure("test/robust").half) and [row.group for row in table.rows] == [1, 1]
     said = "".join(findings.headline(table))
     assert said == (
         "pgd leads with 62.0 % robust, 50.0 points above standard; "
@@ -235,7 +245,7 @@ def test_one_seed_gives_a_mean_and_no_interval():
 def test_the_rank_follows_the_first_goal():
     goal = {"goal": "val/clean,val/robust"}
     table = leaderboard([row | goal | {"test/clean": 1 - row["test/robust"]} for row in STANDARD + PGD])
-    assert list(table["cell"]) == ["standard", "pgd"] and table.iloc[0]["ranked_by"] == "test/clean"
+    assert row_names(table) == ["standard", "pgd"] and table.ranked_by == "test/clean"
     said = "".join(findings.headline(table))
     assert said == "standard is best: 88.0 ± 5.0 % clean, and it is the control."
 
@@ -343,18 +353,18 @@ FOUND = {"art-in": 0.69, "art-k": 0.72, "strong-in": 0.5, "strong-k": -0.02, "ra
 
 def test_a_golden_row_of_attributions():
     table = leaderboard(STANDARD, attributed("pgd", FOUND, **SETTINGS, **COUNTS))
-    first = table.iloc[0]
-    assert [c for c in table if c.startswith("test/")] == [
+    first = table.rows[0]
+    assert table.scores == (
         *("test/robust", "test/clean", "test/art-in", "test/art-k", "test/strong-in", "test/strong-k"),
         *("test/strong-spearman", "test/random-in", "test/pgd10-8"),
-    ]
-    assert first["test/art-in"] == pytest.approx(0.69) and first["half:test/art-in"] == pytest.approx(
-        0.0248414, abs=1e-6
     )
-    counts = [first[f"{kind}:test/art-in"] for kind in ("n", "wrong", "dropped", "failed")]
-    assert counts == [90, 8, 2, 0] and first["failed:test/strong-in"] == 3
-    assert "n:test/strong-spearman" not in table and "n:test/robust" not in table
-    assert first["images:test"] == 360
+    found = first.figure("test/art-in")
+    assert found.mean == pytest.approx(0.69) and found.half == pytest.approx(0.0248414, abs=1e-6)
+    assert astuple(found.images) == (90, 8, 2, 0) and first.figure("test/strong-in").images.failed == 3
+    assert first.figure("test/strong-spearman").images == first.figure("test/robust").images == Images()
+    frame = to_frame(table)
+    assert "n:test/art-in" in frame and "n:test/strong-spearman" not in frame and "n:test/robust" not in frame
+    assert first.test_images == 360
     ranking = tables.ranking(table)
     assert ranking.caption == "Accuracy, IN and K on test in per cent: mean over seeds ± half of its 95 % interval"
     labels = ["Clean", "IN (ART)", "K (ART)", "IN (strong)", "K (strong)", "PGD-10 8/255"]
@@ -405,7 +415,7 @@ def test_the_guide_says_no_more_of_attributions_than_is_known():
 def test_an_attack_has_to_do_better_than_random_signs(attack, control, doubted):
     cells = [attributed("sat", {"strong-in": 0.2, "random-in": 0.7}), attributed("pgd", {"strong-in": attack})]
     cells[1] = [row | {"test/random-in": control} for row in cells[1]]
-    found = findings.warnings(columns.finished(leaderboard(*cells)))
+    found = findings.warnings(leaderboard(*cells))
     assert len(found) == doubted
     if doubted:
         assert found[0].startswith("Random signs lower IN (strong) about as much as the attack does in: pgd. ")
@@ -415,21 +425,21 @@ def test_an_attack_has_to_do_better_than_random_signs(attack, control, doubted):
 def test_random_signs_are_held_against_the_strongest_attack_on_the_same_map():
     control = {"random-in": 0.6, "random-k": 0.6, "random-gradient-k": 0.6, "random-spearman": 0.1}
     art = {"art-in": 0.7, "art-k": 0.7, "strong-gradient-k": 0.3, "art-spearman": 0.9}
-    (doubt,) = findings.warnings(columns.finished(leaderboard(attributed("pgd", control | art))))
+    (doubt,) = findings.warnings(leaderboard(attributed("pgd", control | art)))
     assert doubt.startswith("Random signs lower IN (ART) and K (ART) about")
     strong = {"strong-in": 0.3, "strong-k": 0.3}
-    assert findings.warnings(columns.finished(leaderboard(attributed("pgd", control | art | strong)))) == []
-    assert findings.warnings(columns.finished(leaderboard(attributed("pgd", control)))) == []
+    assert findings.warnings(leaderboard(attributed("pgd", control | art | strong))) == []
+    assert findings.warnings(leaderboard(attributed("pgd", control))) == []
 
 
 def test_many_dropped_images_are_called_out():
     few, many = COUNTS, COUNTS | {"test_n/art-in": 88.0, "test_dropped/art-in": 12.0}
     rows = [attributed("pgd", FOUND, **few), attributed("art", FOUND, **many)]
-    (doubt,) = findings.warnings(columns.finished(leaderboard(*rows)))
+    (doubt,) = findings.warnings(leaderboard(*rows))
     assert doubt.startswith("Of the images attacked for IN (ART), many are dropped in: art (12.0 %).")
     assert "IN and K are over the rest only" in doubt
     failed = {k: v for k, v in COUNTS.items() if "strong" in k} | {"test_dropped/strong-in": 50.0}  # these count as 1
-    assert findings.warnings(columns.finished(leaderboard(attributed("art", FOUND, **failed)))) == []
+    assert findings.warnings(leaderboard(attributed("art", FOUND, **failed))) == []
 
 
 def test_a_score_below_zero_can_be_ranked_by(tmp_path):
@@ -594,10 +604,10 @@ def test_ours_beside_the_net_of_theirs():
 def test_ours_beside_theirs():
     about = {f"param:{path}": value for path, value in CIFAR.items()}
     rows = [row | about | {"test/pgd5-1": v} for row, v in zip(PGD, (0.34, 0.35, 0.36), strict=True)]
-    row = leaderboard(STANDARD, rows).iloc[0]
-    assert row["published:test/pgd5-1"] == pytest.approx(0.3429)
-    assert row["published_difference:test/pgd5-1"] == pytest.approx(0.0071)
-    assert row["published_covered:test/pgd5-1"] == "yes"
+    theirs = leaderboard(STANDARD, rows).rows[0].figure("test/pgd5-1").published
+    assert theirs.value == pytest.approx(0.3429)
+    assert theirs.difference == pytest.approx(0.0071)
+    assert theirs.covered is True
     entries = tables.published_figures(leaderboard(STANDARD, rows)).rows[0]
     assert [e.text for e in entries] == ["pgd", "PGD-5 1/255", "35.0 ± 2.5", "34.29", "+0.7", "yes"]
 
@@ -643,6 +653,32 @@ def test_the_csv_keeps_full_precision(tmp_path):
     assert [row["cell"] for row in rows] == ["pgd", "sat, box", "standard", "trades"]
     assert float(rows[0]["half:test/robust"]) == stats.interval([0.60, 0.62, 0.64])[1]
     assert rows[3]["not_finished"] == "no seed run yet; trials: 1 complete"
+
+
+def test_the_columns_of_the_csv_keep_their_names_and_order():
+    """A setting of another cell only comes where the space's first cell with it has it: after that one's doubts."""
+    waits = child("trades", "search", 0, order=-1)
+    searched = {"param:search.optim.lr": "0 to 1", "param:optim.lr": "0.5"}
+    many = seeds("sat", [0.3 + i / 100 for i in range(10)], **{"curve:robust": "1:0.2 2:0.1"})
+    rows = [waits, *(row | searched for row in STANDARD), *many, *family().to_dict("records")[3:6]]
+    images = {row["run_id"]: {"test/robust": np.arange(9) % 2} for row in rows}
+    frame = to_frame(build_leaderboard(pd.DataFrame(rows), Files(images)))
+    scores = ("test/robust", "test/clean", "test/pgd10-8")
+    names = ["group", "cell", "winner", "control", "method", "data", "ranked_by", "not_finished", "seeds"]
+    names += [f"{kind}{score}" for score in scores for kind in ("", "half:", "seeds:")]
+    names += ["val/robust", "images:val", "images:test"]
+    names += [f"trials:{state}" for state in ("complete", "pruned", "failed", "running")]
+    names += ["seeds:failed", "touches"]
+    names += [f"seconds:{phase}" for phase in ("teacher", "maps", "train", "evaluation", "all")]
+    names += ["against", "difference", "half:difference", "set:optim.lr", "domain:optim.lr", "doubts"]
+    names += [f"{what}:test/robust" for what in ("low", "high", "iqm", "iqm_low", "iqm_high")]
+    names += ["set:method.eps", "domain:method.eps"]
+    names += [f"rule:{name}" for name in ["reported", "best_seed", "searched", "fresh", "published", "by_clean"]]
+    names += ["best_epoch", "best_epoch_gain"]
+    names += [f"paired:{name}" for name in ["difference", "low", "high", "p", "n", "low_both", "high_both"]]
+    assert list(frame) == [*names, *(f"best:{score}" for score in scores)]
+    assert list(frame["cell"]) == ["pgd", "sat", "standard", "trades"]
+    assert list(frame["group"].isna()) == list(frame["against"].isna()) == [False, False, False, True]
 
 
 def test_the_page_is_sound_and_needs_nothing_else(tmp_path):
@@ -701,11 +737,11 @@ def test_mixed_settings_are_called_out():
 def test_fgsm_checks_pgd_and_is_no_column_of_its_own():
     rows = [row | {"test/fgsm-8": 0.4} for row in PGD]
     table = leaderboard(STANDARD, rows)
-    assert table.iloc[0]["test/fgsm-8"] == pytest.approx(0.4)
-    assert "test/fgsm-8" not in columns.shown(table)
-    (doubt,) = findings.warnings(columns.finished(table))
+    assert table.rows[0].figure("test/fgsm-8").mean == pytest.approx(0.4)
+    assert "test/fgsm-8" not in table.shown
+    (doubt,) = findings.warnings(table)
     assert doubt.startswith("FGSM's single step breaks more images than PGD-10 8/255 in: pgd.")
-    assert findings.warnings(columns.finished(leaderboard(STANDARD, [row | {"test/fgsm-8": 0.7} for row in PGD]))) == []
+    assert findings.warnings(leaderboard(STANDARD, [row | {"test/fgsm-8": 0.7} for row in PGD])) == []
 
 
 def test_text_is_narrow_enough():

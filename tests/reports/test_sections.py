@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from rows import PGD, STANDARD, attributed, child, family, seeds
+from rows import PGD, STANDARD, attributed, child, family, row_names, seeds
 
 from harness.config.search_domains import domain_as_json, integer, log, ordered
 from harness.errors import UserError
@@ -14,6 +14,7 @@ from reports.analyse.leaderboard import build_leaderboard
 from reports.present import figures, reading_guide, reliability, sections, tables
 from reports.read.artifacts import Files
 from reports.read.runs import together
+from reports.write.csv import to_frame
 
 
 def searched(cell, goals, **more):
@@ -85,7 +86,8 @@ def test_what_several_winners_cost_is_counted_once():
     ]
     runs = pd.DataFrame([*both, child("pgd", "search", 0, **{"seconds/train": 7.0})])
     leaderboard = build_leaderboard(runs)
-    assert list(leaderboard["touches"]) == [3, 3] and leaderboard["seconds:all"].sum() == 7 + 6 * 3
+    costs = [row.cost for row in leaderboard.rows]
+    assert [cost.touches for cost in costs] == [3, 3] and sum(cost.seconds.all_runs for cost in costs) == 7 + 6 * 3
 
 
 def test_the_same_nets_in_two_rows_are_called_out():
@@ -134,8 +136,8 @@ def test_images_are_compared_with_the_first_row_and_corrected():
     assert list(said) == ["trades", "standard"] and table.caption == "Image by image against pgd"
     assert said["standard"][2] == "< 0.001" and said["standard"][4] == "500"
     assert float(said["standard"][0].replace("−", "-")) == pytest.approx(-70, abs=4)
-    (trades,) = (row for row in leaderboard.to_dict("records") if row["cell"] == "trades")
-    assert trades["paired:low"] <= trades["paired:difference"] <= trades["paired:high"]
+    (trades,) = (row.paired for row in leaderboard.rows if row.name == "trades")
+    assert trades.low <= trades.difference <= trades.high
 
 
 def test_without_numbers_per_image_there_is_no_such_table():
@@ -209,7 +211,7 @@ def test_what_was_measured_otherwise_shares_no_column(own, others, said):
     left = counted_runs.failures(runs)
     assert set(left["cell"]) == {"trades"} and left["reason"].str.endswith(said).all()
     leaderboard = build_leaderboard(runs)
-    assert list(leaderboard["cell"]) == ["pgd", "standard", "trades"] and leaderboard.iloc[2]["seeds"] == 0
+    assert row_names(leaderboard) == ["pgd", "standard", "trades"] and leaderboard.rows[2].seeds == 0
 
 
 def test_the_newest_protocol_counts_however_few_its_runs():
@@ -234,7 +236,7 @@ def test_a_setting_that_a_run_does_not_have_touches_none_of_its_scores():
 def test_a_cell_whose_runs_were_measured_otherwise_says_so():
     runs = pd.DataFrame([*STANDARD, *PGD, *(r | {"protocol": "1"} for r in seeds("trades", [0.9]))])
     leaderboard = build_leaderboard(runs)
-    assert leaderboard.iloc[2]["not_finished"].endswith("protocol 1 instead of 2")
+    assert leaderboard.rows[2].not_finished.endswith("protocol 1 instead of 2")
 
 
 # ---- several experiments
@@ -244,8 +246,8 @@ def test_experiments_are_joined_and_cells_of_the_same_name_told_apart():
     other = pd.DataFrame([*(row | {"run_id": f"b{row['run_id']}"} for row in STANDARD), *seeds("art", [0.7, 0.71])])
     runs = together({"a": pd.DataFrame(STANDARD + PGD), "b": other})
     leaderboard = build_leaderboard(runs)
-    assert list(leaderboard["cell"]) == ["art", "pgd", "a: standard", "b: standard"]
-    assert set(leaderboard["against"].dropna()) == {"a: standard"}
+    assert row_names(leaderboard) == ["art", "pgd", "a: standard", "b: standard"]
+    assert set(to_frame(leaderboard)["against"].dropna()) == {leaderboard.control} == {"a: standard"}
 
 
 @pytest.mark.parametrize(
