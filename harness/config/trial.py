@@ -19,6 +19,7 @@ from harness.config.trial_key import trial_key
 from harness.config.values import parse_value
 from harness.data.settings import Augment, DataSource
 from harness.errors import UserError, nearest
+from harness.evaluation import suites
 from harness.evaluation.settings import Attribution, Measure
 from harness.setting_types import AnyInteger, Count
 from harness.training.settings import Maps, Optim
@@ -49,7 +50,7 @@ class Trial:
     @property
     def measures_attribution(self) -> bool:
         """Whether one of its suites attacks attributions."""
-        return self.measure.attacks_attributions
+        return any(suite.attacks_attributions for suite in suites.known(self.measure.suites))
 
     def flat(self) -> dict[str, object]:
         """All settings by dotted path; `maps.*` and `attribution.*` only where the trial uses them."""

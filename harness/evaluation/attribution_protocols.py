@@ -252,9 +252,8 @@ def check(settings: Attribution, classes: int, height: int, width: int) -> None:
             raise unknown_name("attribution.maps:", name, maps.attackable())
 
 
-def attack_passes(suite: str, settings: Attribution) -> int:
-    """Estimated cost of a suite per attacked image, in forward-backward passes; a second derivative counts as two."""
-    attack = settings.points * settings.steps
-    if suite == "attribution":
-        return len(settings.maps) * 2 * settings.restarts * (4 * attack + 4 * SCORING_POINTS)
-    return 2 * (3 * attack + 2 * SCORING_POINTS) if suite == "attribution-legacy" else 0
+def passes(protocol: Protocol, settings: Attribution) -> int:
+    """Estimated cost per attacked image, in forward-backward passes; a second derivative counts as two."""
+    step = 1 if attribution.random_signs in protocol.objectives else 3
+    attack = step * settings.steps * protocol.attacked.images + 2 * protocol.scored.images
+    return protocol.restarts * len(protocol.objectives) * attack

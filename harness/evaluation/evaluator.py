@@ -22,11 +22,11 @@ from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.measurements import (
     Combined,
     EvaluationContext,
+    Items,
     Measurement,
     Metric,
     Published,
     ScoreValues,
-    Suite,
     accuracy,
 )
 from harness.evaluation.score_name import ScoreName
@@ -42,9 +42,10 @@ Progress = Callable[[int, int, str], None]
 def check(measure: Measure, attribution: Attribution, data: Data, name: str) -> None:
     """Raise `UserError` if the data set lacks what a suite needs, before training starts."""
     suite = suites.combined(measure.suites)
-    if "localization" in measure.suites and data.val.boxes is None and data.val.masks is None:
-        raise UserError(f"suite 'localization' needs boxes or masks, which data {name!r} does not have")
-    if measure.attacks_attributions:
+    chosen = suites.known(measure.suites)
+    for needy in (s for s in chosen if s.needs_annotations and data.val.boxes is None and data.val.masks is None):
+        raise UserError(f"suite {needy.name!r} needs boxes or masks, which data {name!r} does not have")
+    if any(s.attacks_attributions for s in chosen):
         attribution_protocols.check(attribution, len(data.classes), *data.val.x.shape[-2:])
     suite(EvaluationContext(measure, attribution, data.val.shape))
 
@@ -55,7 +56,7 @@ def published(measure: Measure, name: str, split: Split, root: Path) -> Publishe
     split: all test images, or the first of them. Raises `UserError` for files of other images.
     """
     folder = published_files.find(name, root)
-    if folder is None or suites.CORRUPTION_SUITES.isdisjoint(measure.suites):
+    if folder is None or not any(s.corrupts for s in suites.known(measure.suites)):
         return None
     order = datasets.test_order(folder.n)[: len(split)]
     folder.check(split.y.cpu().numpy(), order)
@@ -100,7 +101,7 @@ def evaluate(
     attribution: Attribution | None = None,
     *,
     name: str,
-    suite: Suite | None = None,
+    suite: Callable[[EvaluationContext], Items] | None = None,
     val: Split | None = None,
     published: Published | None = None,
     seed: int = 0,

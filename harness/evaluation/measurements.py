@@ -24,6 +24,8 @@ from harness.evaluation.settings import Attribution, Measure
 from harness.explain import localization
 from harness.randomness import PerImageRng
 
+AUTOATTACK_PASSES = {"apgd-ce": 101, "apgd-t": 901, "fab-t": 1801, "square": 5001}  # at most, with a prediction
+
 ScoreValues = dict[str, Tensor]
 MetricFunction = Callable[[nn.Module, Batch], Tensor | ScoreValues]
 Attack = Callable[[nn.Module, Tensor, Tensor, PerImageRng | None], Tensor]
@@ -54,7 +56,8 @@ class Measurement:
     first `images` correctly classified ones (0: all of these). only_correct_after: an earlier 0/1 score; only images
     with 1 are measured, the others get 0. replacement: returns images (N, C, H, W) uint8 that replace the split's.
     postprocess: computes the scores from the metric's values for all images, of any shape (N, ...), and for the
-    validation images if given. is_similarity: whether it compares maps, so that 1 means a failed attack.
+    validation images if given. is_similarity: whether it compares maps, so that 1 means a failed attack. passes: most
+    forward-backward passes per measured image; a second derivative counts as two, a forward pass alone as one.
     """
 
     metric: MetricFunction
@@ -64,6 +67,7 @@ class Measurement:
     replacement: Callable[[], Tensor] | None = None
     postprocess: Callable[[ScoreValues, ScoreValues | None], ScoreValues] | None = None
     is_similarity: bool = False
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Combined:
         return stacked.mean(0) if self.reduction == "mean" else stacked.amin(0)
 
 
-Suite = Callable[[EvaluationContext], dict[str, Measurement | Combined]]
+Items = dict[str, Measurement | Combined]
 
 
 # Clean and adversarial accuracy
@@ -117,13 +121,13 @@ def pgd(eps: float, step: float, steps: int, restarts: int = 1, norm: attacks_pg
         return attacks_pgd.pgd_until_broken(model, x, y, **settings, draws=draws)
 
     protocol = {**settings, "restarts": restarts, "start": "uniform", "broken by": "any iterate"}
-    return Measurement(attacked(attack, restarts), protocol)
+    return Measurement(attacked(attack, restarts), protocol, passes=restarts * (steps + 1))
 
 
 def fgsm(eps: float) -> Measurement:
     """Accuracy under FGSM."""
     attack = attacked(lambda model, x, y, draws: attacks_pgd.fgsm(model, x, y, eps=eps))
-    return Measurement(attack, {"eps": eps, "norm": "linf"})
+    return Measurement(attack, {"eps": eps, "norm": "linf"}, passes=2)
 
 
 def cw(steps: int, searches: int) -> Measurement:
@@ -138,7 +142,8 @@ def cw(steps: int, searches: int) -> Measurement:
         smallest = distance.masked_fill(~correct | robust.bool(), torch.nan)
         return {accuracy_name: robust * correct, distance_name: smallest}
 
-    return Measurement(metric, {"steps": steps, "searches": searches, "norm": "l2", "eps": None})
+    protocol = {"steps": steps, "searches": searches, "norm": "l2", "eps": None}
+    return Measurement(metric, protocol, passes=steps * searches + 2)
 
 
 def stadv(steps: int, limit: float) -> Measurement:
@@ -147,7 +152,7 @@ def stadv(steps: int, limit: float) -> Measurement:
     def attack(model: nn.Module, x: Tensor, y: Tensor, draws: PerImageRng | None) -> Tensor:
         return minimum_perturbation.stadv(model, x, y, steps=steps, limit=limit)
 
-    return Measurement(attacked(attack), {"steps": steps, "limit": limit, "unit": "pixels"})
+    return Measurement(attacked(attack), {"steps": steps, "limit": limit, "unit": "pixels"}, passes=steps + 1)
 
 
 def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measurement]:
@@ -160,9 +165,8 @@ def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measuremen
         metric = "aa" if name == autoattack.ATTACKS[-1] else f"aa-{name}"
         key = str(ScoreName(metric, norm=norm, strength=in_255ths(eps)))
         attack = partial(_autoattack, name, eps, norm)
-        stages[key] = Measurement(
-            attacked(attack), {"eps": eps, "norm": norm, "attack": name}, only_correct_after=before
-        )
+        protocol, passes = {"eps": eps, "norm": norm, "attack": name}, AUTOATTACK_PASSES[name]
+        stages[key] = Measurement(attacked(attack), protocol, only_correct_after=before, passes=passes)
         before = key
     return stages
 
@@ -216,7 +220,8 @@ def boxes(maps: tuple[str, ...]) -> Measurement:
     def postprocess(values: ScoreValues, val: ScoreValues | None) -> ScoreValues:
         return localization.box_scores(values, localization.choose_boxes(val) if val else None)
 
-    return Measurement(metric, {"iou": localization.HIT, "published": localization.PUBLISHED}, postprocess=postprocess)
+    protocol = {"iou": localization.HIT, "published": localization.PUBLISHED}
+    return Measurement(metric, protocol, postprocess=postprocess, passes=1 + len(maps))
 
 
 def masks() -> Measurement:
@@ -240,17 +245,20 @@ def attribution(
     """Similarity of attribution maps under an attack, by a protocol. explain: the map in the names of the scores."""
     stored = {**vars(settings), "step": attribution_protocols.step_of(settings), **protocol.description()}
     measured = attribution_protocols.protocol_metric(name, protocol, settings, explain)
-    return Measurement(measured, stored, settings.images, is_similarity=True)
+    passes = attribution_protocols.passes(protocol, settings)
+    return Measurement(measured, stored, settings.images, is_similarity=True, passes=passes)
 
 
 def bound(settings: Attribution) -> Measurement:
     """Both sides of the bound of Singh et al. (2020) on the change of the gradient."""
     protocol = {name: getattr(settings, name) for name in ("eps", "steps", "beta")}
     protocol |= {"step": attribution_protocols.step_of(settings), "start": "uniform", "norm": "linf"}
-    return Measurement(attribution_protocols.bound(settings), protocol, settings.images)
+    passes = 3 * settings.steps + 3  # maps of the clean image, by both nets, and of the changed one
+    return Measurement(attribution_protocols.bound(settings), protocol, settings.images, passes=passes)
 
 
 def completeness(settings: Attribution) -> Measurement:
     """Completeness inequality: the logit changes by at most its map's change."""
     protocol = {**attribution_protocols.pgd_settings(settings), "start": "uniform", "norm": "linf"}
-    return Measurement(attribution_protocols.completeness(settings), protocol, settings.images)
+    passes = protocol["steps"] + 2 + 2 * attribution_protocols.SCORING_POINTS
+    return Measurement(attribution_protocols.completeness(settings), protocol, settings.images, passes=passes)

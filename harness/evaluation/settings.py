@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from harness.setting_types import Count, CountOrZero, Positive, Strength
 
-# Suites that attack attributions
-ATTRIBUTION_SUITES = frozenset({"attribution", "attribution-legacy", "paper-art", "full"})
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -24,11 +21,6 @@ class Measure:
     watch: Count = 1
     images: CountOrZero = 0
     suites: tuple[str, ...] = ("standard",)
-
-    @property
-    def attacks_attributions(self) -> bool:
-        """Whether one of the suites attacks attributions."""
-        return not ATTRIBUTION_SUITES.isdisjoint(self.suites)
 
 
 @dataclass(frozen=True)

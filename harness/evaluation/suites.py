@@ -6,19 +6,18 @@
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from harness.data.corruptions import names, registry
 from harness.errors import UserError, unknown_name
 from harness.evaluation import attribution_protocols, measurements
-from harness.evaluation.measurements import Combined, EvaluationContext, Measurement, Suite
+from harness.evaluation.measurements import Combined, EvaluationContext, Items, Measurement
 from harness.evaluation.score_name import ScoreName, in_255ths
 from harness.evaluation.settings import Measure
 
 PIXEL = 1 / 255
 FULL_SUITE_ATTRIBUTIONS = 64  # images whose attributions `full` attacks if `attribution.images` is 0
-
-Items = dict[str, Measurement | Combined]
 
 
 def step_of(measure: Measure, eps: float) -> float:
@@ -161,23 +160,46 @@ def full_suite(context: EvaluationContext) -> Items:
     }
 
 
-SUITES: dict[str, Suite] = {
-    "standard": standard_suite,
-    "attribution": attribution_suite,
-    "attribution-legacy": legacy_attribution_suite,
-    "autoattack": autoattack_suite,
-    "corruption": corruption_suite,
-    "localization": localization_suite,
-    "paper-sat": paper_sat_suite,
-    "paper-art": paper_art_suite,
-    "full": full_suite,
-}
+@dataclass(frozen=True)
+class Suite:
+    """A named set of measurements, and what it asks of data and settings.
+
+    build: see `__call__`. attacks_attributions: whether it reads the settings `attribution.*`. corrupts: whether it
+    corrupts images, and so reads published corrupted files. needs_annotations: whether it is nothing without boxes or
+    masks.
+    """
+
+    name: str
+    build: Callable[[EvaluationContext], Items]
+    attacks_attributions: bool = False
+    corrupts: bool = False
+    needs_annotations: bool = False
+
+    def __call__(self, context: EvaluationContext) -> Items:
+        """The measurements by name."""
+        return self.build(context)
 
 
-CORRUPTION_SUITES = frozenset({"corruption", "paper-art", "full"})  # suites that corrupt images
+_ALL = (
+    Suite("standard", standard_suite),
+    Suite("attribution", attribution_suite, attacks_attributions=True),
+    Suite("attribution-legacy", legacy_attribution_suite, attacks_attributions=True),
+    Suite("autoattack", autoattack_suite),
+    Suite("corruption", corruption_suite, corrupts=True),
+    Suite("localization", localization_suite, needs_annotations=True),
+    Suite("paper-sat", paper_sat_suite),
+    Suite("paper-art", paper_art_suite, attacks_attributions=True, corrupts=True),
+    Suite("full", full_suite, attacks_attributions=True, corrupts=True),
+)
+SUITES = {suite.name: suite for suite in _ALL}
 
 
-def combined(suites: Iterable[str]) -> Suite:
+def known(names: Iterable[str]) -> list[Suite]:
+    """The suites of these names; without names of none, which `combined` refuses."""
+    return [SUITES[name] for name in names if name in SUITES]
+
+
+def combined(suites: Iterable[str]) -> Callable[[EvaluationContext], Items]:
     """Union of named suites. Raises `UserError` for an unknown name, or two suites that define a score differently."""
     chosen = tuple(dict.fromkeys(suites))
     for name in chosen:

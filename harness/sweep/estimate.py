@@ -14,6 +14,7 @@ def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
     """Upper bound on device time, from one timed training step per method, without teachers and their maps."""
     from harness.data import datasets
     from harness.evaluation import cost
+    from harness.evaluation.measurements import EvaluationContext
     from harness.trials import teachers
     from harness.trials.step_cost import epoch_seconds
 
@@ -32,7 +33,9 @@ def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
         runs = planned.trials + planned.seeds
         training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
         plain = teachers.teacher_trial(trial, "standard")
-        passes = cost.image_passes(trial.measure, trial.attribution, trial.epochs, len(data.val), len(data.test))
+        annotated = {"boxes": data.val.boxes is not None, "masks": data.val.masks is not None}
+        context = EvaluationContext(trial.measure, trial.attribution, shape, **annotated)
+        passes = cost.image_passes(context, trial.epochs, len(data.val), len(data.test))
         evaluation += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
     return (
         f"at most about {(training + evaluation) / 60:.1f} minutes of one {workspace.device} device"

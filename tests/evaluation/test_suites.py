@@ -14,7 +14,7 @@ from harness.data.corruptions import names, registry
 from harness.data.corruptions.published_files import Folder
 from harness.data.datasets import Split
 from harness.data.settings import DataSource
-from harness.evaluation import batching, evaluator, measurements, settings, suites
+from harness.evaluation import batching, cost, evaluator, measurements, suites
 from harness.evaluation.measurements import EvaluationContext, Published
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import nets
@@ -110,13 +110,13 @@ def test_full_passes_over_what_images_and_net_do_not_allow(quick):
     assert "gtknown-grad" in found and "gtknown-cam" not in found
 
 
-def test_the_suites_that_attack_attributions_are_known_to_the_settings():
+def test_the_suites_that_attack_attributions_say_so():
     reading = set()
     for name, suite in suites.SUITES.items():
         one, two = (suite(EvaluationContext(Measure(), Attribution(eps=e))) for e in (0.1, 0.2))
         if any(getattr(one[k], "is_similarity", False) and one[k].protocol != two[k].protocol for k in one):
             reading.add(name)
-    assert reading == settings.ATTRIBUTION_SUITES
+    assert reading == {name for name, suite in suites.SUITES.items() if suite.attacks_attributions}
 
 
 def test_thresholds_are_taken_from_the_validation_images(shapes):
@@ -218,3 +218,45 @@ def test_data_without_boxes_cannot_be_localised_in(shared_workspace):
     data = datasets.load(DataSource(), shared_workspace)
     with pytest.raises(trial.UserError, match="suite 'localization' needs boxes or masks, which data 'digits'"):
         check(trial.build({"measure.suites": "localization"}), data)
+
+
+def test_the_cost_of_the_standard_and_attribution_suites_has_a_closed_form():
+    measure = Measure((8 / 255, 16 / 255), 10, restarts=3, watch=2, images=100)
+    settings = Attribution(steps=50, points=10, restarts=2, images=20)
+    passes = cost.image_passes(EvaluationContext(measure, settings), epochs=5, val=300, test=1000)
+    robust = 1 + 2 * 3 * 11
+    assert passes == {"val": 3 * 100 * robust + 300 * (robust + 4), "test": 1000 * (robust + 4)}
+    attribution = cost.passes(suites.SUITES["attribution"](EvaluationContext(measure, settings)), 1000)
+    maps, bound, completeness = 2 * 2 * (4 * 50 * 10 + 4 * 100), 3 * 50 + 3, 10 + 2 + 2 * 100
+    assert attribution == 20 * (maps + bound + completeness)
+    legacy = cost.passes(suites.SUITES["attribution-legacy"](EvaluationContext(measure, settings)), 1000)
+    assert legacy == 20 * 2 * (3 * 50 * 10 + 2 * 100)
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_no_suite_costs_nothing(suite):
+    context = EvaluationContext(Measure(), boxes=True, masks=True)
+    assert all(item.passes >= 1 for item in suites.SUITES[suite](context).values() if hasattr(item, "passes"))
+    assert cost.passes(suites.SUITES[suite](context), 10) >= 10
+
+
+def test_the_cost_is_the_passes_that_the_net_makes():
+    class Counting(nn.Module):
+        images = 0
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nets.build("small", 1, 10)
+
+        def forward(self, x):
+            Counting.images += len(x)
+            return self.inner(x)
+
+    split = Split(torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    for suite in ("standard", "corruption", "paper-sat"):
+        Counting.images, measure = 0, Measure(steps=4, restarts=2)
+        context = EvaluationContext(measure, shape=(1, 8, 8))
+        evaluator.evaluate(Counting(), split, measure, name="test", suite=suites.SUITES[suite])
+        items = suites.SUITES[suite](context)
+        clean = 2 * 6 * len(items)  # an attack predicts the clean images, and its start, too
+        assert 0 < Counting.images <= cost.passes(items, 6) + clean, suite
