@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from operator import methodcaller
 from pathlib import Path
 
 from safetensors.torch import save
@@ -176,7 +177,7 @@ def write_all(record: Record, data: Data, out: Path, weights_note: str) -> Path:
         "README.md": card(record, data, weights_note).encode(),
     }
     for file, content in files.items():
-        write(out / stem / file, lambda temporary, content=content: temporary.write_bytes(content))
+        write(out / stem / file, methodcaller("write_bytes", content))
     return out / stem
 
 
@@ -243,7 +244,7 @@ def _scores(record: Record) -> str:
     by_name, rows = {s.name: s for s in record.result.scores}, []
     for name in sorted({str(ScoreName.parse(name).on("")) for name in by_name}, key=score_names.sort_key):
         test, val = by_name.get(f"test/{name}"), by_name.get(f"val/{name}")
-        score = test or val
+        score = test or by_name[f"val/{name}"]
         counts = [f"{count} {what}" for what, count in score.counts.items() if count]
         protocol = [_protocol_text(what, value) for what, value in score.protocol.items()] + counts
         figures = [
@@ -263,8 +264,9 @@ def _scores(record: Record) -> str:
 
 
 def _protocol_text(what: str, value: object) -> str:
-    many = isinstance(value, list) and len(value) > 4
-    return f"{what} {len(value)} scores" if many else f"{what} {_setting(what, value)}"
+    if isinstance(value, list) and len(value) > 4:
+        return f"{what} {len(value)} scores"
+    return f"{what} {_setting(what, value)}"
 
 
 def _setting(path: str, value: object) -> str:

@@ -44,6 +44,7 @@ from reports.read.record import (
     read,
     reproduced_verdicts,
     stored,
+    weights_of,
 )
 
 WIDTH = 110  # columns of the terminal
@@ -93,7 +94,8 @@ def compare(record: Record, now: Result, *, bitwise: bool) -> list[Compared]:
         then, again = then_scores.get(name), now_scores.get(name)
         if then is None or again is None:
             note = "not in the record" if then is None else "not measured again"
-            rows.append(Compared(name, then and then.mean, again and again.mean, 0.0, None, False, False, note))
+            before, now_mean = (None if score is None else score.mean for score in (then, again))
+            rows.append(Compared(name, before, now_mean, 0.0, None, False, False, note))
             continue
         images = _images(then.per_example, again.per_example)
         same = _text(then.record()) == _text(again.record()) and not (images and images[0])
@@ -142,9 +144,10 @@ def same_weights(then: Path, now: Path) -> tuple[int, int]:
     return sum(_equal(one.get(name), other.get(name)) for name in names), len(names)
 
 
-def _equal(one: object, other: object) -> bool:
-    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
-    return tensors and one.dtype == other.dtype and torch.equal(one, other)
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return False
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def reproduce(record: Record, workspace: Workspace, report: Callable[[EpochMetrics], None] = run.no_report) -> Result:
@@ -269,7 +272,7 @@ def _disagreement_hint(bitwise: bool, then: Mapping[str, str]) -> str:
 def _weights(record: Record, now: Result, workspace: Workspace, bitwise: bool) -> tuple[list[str], bool]:
     """Compare the stored weights with the new ones if bitwise, else their verdicts with the recorded ones."""
     if bitwise:
-        same, total = same_weights(record.weights, workspace.trial(now.trial.key) / "weights.pt")
+        same, total = same_weights(weights_of(record), workspace.trial(now.trial.key) / "weights.pt")
         return [f"{same} of {total} tensors of the weights agree bit for bit."], same == total
     verdicts = reproduced_verdicts(record, data_of(record, workspace), workspace.device)
     if verdicts is None:
