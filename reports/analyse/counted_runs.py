@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from reports.read.artifacts import Files
 
 # Settings that change a test score but are not part of its name: runs that differ in them are not averaged. `robust` is
 # a mean over the grid of eps; the papers' suites have their own steps, and `full` attacks fewer attributions.
-MEASURED_BY = ("protocol", "tag:data.test", "suites")
+MEASURED_BY: tuple[str, ...] = ("protocol", "tag:data.test", "suites")
 MEASURED_BY += tuple(f"param:measure.{name}" for name in ("eps", "steps", "step", "restarts"))
 OWN_PROTOCOL = ("paper-sat", "paper-art", "full")
 
@@ -140,18 +140,18 @@ def unfinished(cell_runs: pd.DataFrame, reasons: Iterable[str] = ()) -> str:
     return f"no seed run yet; trials: {_counted(search['state'])}"
 
 
-def _winners(row: pd.Series | dict) -> list[str] | None:
+def _winners(row: pd.Series | Mapping[str, str | None]) -> list[str] | None:
     """The trial keys of the cell's current winners; None if not recorded."""
     named = row.get("winners")
     return named.split(",") if isinstance(named, str) else None
 
 
-def _is_current(row: dict) -> bool:
+def _is_current(row: Mapping[str, str | None]) -> bool:
     winners, winner = _winners(row), row.get("winner")
     return winners is None or not isinstance(winner, str) or not winner or winner in winners
 
 
-def _label(row: dict) -> str:
+def _label(row: Mapping[str, str]) -> str:
     winners = _winners(row) or []
     if len(winners) < 2 or row.get("winner") not in winners:
         return row["cell"]

@@ -31,7 +31,7 @@ class Gap:
         return self.best - self.last
 
 
-def curve(text: object) -> list[tuple[int, float]]:
+def curve(text: str | float | None) -> list[tuple[int, float]]:
     """Parse a field such as `6:0.23 12:0.31` into (epoch, value); empty if missing, without non-finite values.
 
     Raises `UserError` for any other text."""

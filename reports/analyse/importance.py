@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -84,7 +85,7 @@ def _ped_anova(finished: pd.DataFrame, paths: list[str], values: pd.Series) -> d
         optuna.logging.set_verbosity(verbosity)
 
 
-def _frozen(row: dict, paths: list[str], value: float) -> FrozenTrial:
+def _frozen(row: Mapping[str, str | None], paths: list[str], value: float) -> FrozenTrial:
     params: dict[str, float | str] = {}
     distributions: dict[str, BaseDistribution] = {}
     for path in paths:

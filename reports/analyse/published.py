@@ -138,6 +138,6 @@ def step(params: Mapping[str, str], score: str) -> float:
 @cache
 def _number(text: str | float | None) -> float:
     try:
-        return float(Fraction(text))  # type: ignore[arg-type] # None raises TypeError
-    except (TypeError, ValueError, ZeroDivisionError):
+        return math.nan if text is None else float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
         return math.nan

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from scipy.special import bdtr, gammaln, ndtr, ndtri, stdtr, stdtrit
@@ -73,6 +74,10 @@ def holm(p_values: Iterable[float]) -> list[float]:
     return p.tolist()
 
 
+@overload
+def interquartile_mean(values: Iterable[float], axis: None = None) -> float: ...
+@overload
+def interquartile_mean(values: Iterable[float], axis: int) -> np.ndarray: ...
 def interquartile_mean(values: Iterable[float], axis: int | None = None) -> float | np.ndarray:
     """Interquartile mean; NaN for fewer than four values.
 

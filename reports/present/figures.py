@@ -188,7 +188,7 @@ def _by_cell(leaderboard: Leaderboard) -> dict[str, list[Row]]:
     return rows
 
 
-def _value(path: str, text: object) -> float | str | None:
+def _value(path: str, text: str | float | None) -> float | str | None:
     """A setting as a plot value: strengths in 255ths, text if not a number; None for several values at once."""
     if not isinstance(text, str) or " | " in text:
         return None

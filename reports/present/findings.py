@@ -83,7 +83,7 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
 
 def shared(tested: pd.DataFrame) -> list[str]:
     """Rows with the same trained nets, which merged experiments may contain."""
-    rows: dict[frozenset, list[str]] = {}
+    rows: dict[frozenset[str], list[str]] = {}
     for row, keys in tested.groupby("row", sort=False)["key"]:
         if (keys.fillna("") != "").all():
             rows.setdefault(frozenset(keys), []).append(row)

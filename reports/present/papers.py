@@ -67,8 +67,8 @@ def _table(paper: str, name: str, figures: list[PublishedFigure], measured: Mapp
     printed: dict[str, dict[str, PublishedFigure]] = {}
     for figure in figures:
         printed.setdefault(figure["row"], {})[figure["column"]] = figure
-    # A row may have gaps; the longest has every column.
-    labels = list(max(printed.values(), key=lambda by_column: len(by_column)))
+    longest = max(printed.values(), key=len)  # a row may have gaps, the longest has every column
+    labels = list(longest)
     letters = _letters(figures)
     rows: list[list[Entry]] = []
     for label, by_column in printed.items():

@@ -31,7 +31,7 @@ def all_sections(runs: pd.DataFrame, leaderboard: Leaderboard, files: Files) -> 
     done = bool(leaderboard.finished)
     galleries = {gallery.key: gallery for gallery in _galleries(leaderboard, files)}
     boxes = [galleries.pop("boxes")] if "boxes" in galleries else []
-    trade_offs = [figures.strength(leaderboard), figures.fronts(leaderboard)] if done else []
+    trade_offs: list[Item] = [figures.strength(leaderboard), figures.fronts(leaderboard)] if done else []
     localisation = [tables.scores_of_kind(leaderboard, kind) for kind in ("localization", "segmentation")]
     parts = [
         Section("leaderboard", "Leaderboard", [*_result(runs, leaderboard), tables.unfinished(leaderboard)]),
@@ -65,7 +65,7 @@ def _result(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
 
 
 def _trust(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
-    items = [
+    items: list[Item] = [
         reliability.cautions(leaderboard),
         reliability.rules(leaderboard),
         reliability.image_by_image(leaderboard),
@@ -75,7 +75,7 @@ def _trust(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
 
 
 def _tuning(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[Item]:
-    items = [tables.settings(leaderboard), edges(runs), figures.importance(runs), figures.fidelities(runs)]
+    items: list[Item] = [tables.settings(leaderboard), edges(runs), figures.importance(runs), figures.fidelities(runs)]
     return [*items, *figures.hyperparameters(runs, leaderboard)]
 
 

@@ -45,7 +45,7 @@ def to_frame(leaderboard: Leaderboard) -> pd.DataFrame:
     return frame
 
 
-Fields = dict[str, object]  # a column's name -> its value in a row
+Fields = dict[str, str | float | None]  # a column's name -> its value in a row
 
 
 def _columns(leaderboard: Leaderboard, fields: Callable[[Leaderboard, Row], Fields]) -> pd.DataFrame:
@@ -99,7 +99,12 @@ def _figure(name: str, figure: Figure) -> Fields:
 def _published(name: str, figure: Figure) -> Fields:
     if (known := figure.published) is None:
         return {}
-    fields = {"": known.value, "_id": known.id, "_difference": known.difference, "_covered": _YES[known.covered]}
+    fields: Fields = {
+        "": known.value,
+        "_id": known.id,
+        "_difference": known.difference,
+        "_covered": _YES[known.covered],
+    }
     fields |= {"_source": known.source, "_note": known.note}
     return {f"published{what}:{name}": value for what, value in fields.items()}
 
@@ -126,7 +131,7 @@ def _front(leaderboard: Leaderboard, row: Row) -> Fields:
     return {"goals": ",".join(leaderboard.goals), "front": _YES[row.front]} if several else {}
 
 
-def _text(value: object) -> object:
+def _text(value: str | float | None) -> str | float | None:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value) else value
 
 

@@ -31,7 +31,7 @@ def papers(parts: list[Section], headline: list[str], name: str) -> str:
     return _page(name=name, kind="published and measured", headline=headline, parts=parts, reading=[])
 
 
-def _page(**content: object) -> str:
+def _page(*, name: str, kind: str, headline: list[str], parts: list[Section], reading: list[tuple[str, str]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -40,7 +40,9 @@ def _page(**content: object) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"breakable": _breakable, "glued": _glued, "uri": webp.data_uri, "kind": _kind}
-    return environment.get_template(TEMPLATE.name).render(plots=Markup(plots.CSS), **content)
+    return environment.get_template(TEMPLATE.name).render(
+        plots=Markup(plots.CSS), name=name, kind=kind, headline=headline, parts=parts, reading=reading
+    )
 
 
 def _kind(item: Item) -> str:

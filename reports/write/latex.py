@@ -54,7 +54,7 @@ def _parts(table: Table) -> list[Table]:
     chosen = [[0, *range(*ends)] for ends in pairwise([1, *cuts, len(table.columns)])]
     rows = list(pairwise(_cuts(len(table.rows), ROWS)))
     count = len(chosen) * len(rows)
-    parts = []
+    parts: list[Table] = []
     for columns in chosen:
         for first, last in rows:
             at = len(parts) + 1
@@ -134,7 +134,7 @@ def _character(c: str) -> str:
         return _TEXT[c]
     if c.isascii():
         return c if c.isprintable() else ""
-    base, *accents = unicodedata.normalize("NFD", c)
+    base, *accents = list(unicodedata.normalize("NFD", c))
     if base.isascii() and base.isalpha() and len(accents) == 1 and accents[0] in _ACCENTS:
         return rf"\{_ACCENTS[accents[0]]}{{{base}}}"
     return f"U+{ord(c):04X}"

@@ -1,6 +1,6 @@
 """Galleries of a report: per kind, one composite picture for each row of the leaderboard."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -55,7 +55,7 @@ class Gallery:
 class _Sheet:
     """tiles: rows of images (h, w, 3) uint8, None for an empty tile. eps: of the attack that is shown, if any."""
 
-    tiles: list[list[np.ndarray | None]]
+    tiles: Sequence[Sequence[np.ndarray | None]]
     columns: tuple[str, ...]
     alt: str
     note: str = ""
@@ -139,7 +139,7 @@ def _moved(arrays: Arrays) -> _Sheet:
     def where_moved(tiles: Iterable[np.ndarray]) -> list[np.ndarray | None]:
         return [tile if moved else None for tile, moved in zip(as_tiles(tiles), was_attacked, strict=True)]
 
-    rows = [
+    rows: list[Sequence[np.ndarray | None]] = [
         as_tiles(heat_colours(m) for m in read_maps(arrays, "integrated", "x")[:n]),
         where_moved(read_images(arrays, "moved")[:n]),
         where_moved(heat_colours(m) for m in read_maps(arrays, "moved_integrated", "moved")[:n]),
@@ -149,7 +149,7 @@ def _moved(arrays: Arrays) -> _Sheet:
         for name, c, k, moved in zip(names, intersection, tau, was_attacked, strict=True)
     ]
     alt = f"Attributions of {n} test images before and after an attack on these. {'; '.join(texts)}."
-    note = f"IN {_percent(intersection[was_attacked].mean())}, K {_percent(tau[was_attacked].mean())}"
+    note = f"IN {_percent(float(intersection[was_attacked].mean()))}, K {_percent(float(tau[was_attacked].mean()))}"
     return _Sheet(rows, names, alt, note, float(arrays["moved_eps"]))
 
 
@@ -184,7 +184,7 @@ def _boxes(arrays: Arrays) -> _Sheet:
         for i, name in enumerate(names)
     ]
     alt = f"{n} test images with the true and the located boxes. Overlap (IoU) with the true one: {'; '.join(texts)}."
-    mean = ", ".join(f"{what} {_percent(np.mean(values))}" for what, values in overlaps.items())
+    mean = ", ".join(f"{what} {_percent(float(np.mean(values)))}" for what, values in overlaps.items())
     return _Sheet([drawn], names, alt, f"IoU: {mean}", gap=4 * GAP)
 
 
@@ -197,7 +197,9 @@ def _samples(arrays: Arrays) -> _Sheet:
 
 def _picture(name: str, sheet: _Sheet) -> Picture:
     """The sheet as one picture; all tiles have the size of the first."""
-    height, width = sheet.tiles[0][0].shape[:2]
+    if (first := sheet.tiles[0][0]) is None:
+        raise ValueError("the first tile is empty")
+    height, width = first.shape[:2]
     down, across = height + sheet.gap, width + sheet.gap
     rows, columns = len(sheet.tiles), len(sheet.tiles[0])
     canvas = np.zeros((rows * down - sheet.gap, columns * across - sheet.gap, 3), np.uint8)

@@ -67,8 +67,8 @@ def draw_boxes(image: np.ndarray, boxes: Mapping[str, np.ndarray]) -> np.ndarray
     canvas = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     pen = ImageDraw.Draw(canvas)
     for name, (x1, y1, x2, y2) in boxes.items():
-        ends = [round(end * factor) for end in (x1, y1, x2 + 1, y2 + 1)]
-        ends = (*ends[:2], max(ends[0], ends[2] - 1), max(ends[1], ends[3] - 1))
+        left, top, right, foot = (round(end * factor) for end in (x1, y1, x2 + 1, y2 + 1))
+        ends = (left, top, max(left, right - 1), max(top, foot - 1))
         colour, width, *_ = EDGES[name]
         pen.rectangle(ends, outline="#000000", width=width + 1)
         pen.rectangle(ends, outline=colour, width=width)

@@ -29,7 +29,7 @@ CSS = """
 
 def heat(
     rows: Sequence[str],
-    columns: Sequence[object],
+    columns: Sequence[str | int],
     values: Iterable[Iterable[float]],
     *,
     low: float = 0.0,
@@ -42,19 +42,19 @@ def heat(
     in per cent without decimals; the tooltip has one decimal. With more columns than fit a phone it is wider than the
     screen: its container has to scroll."""
     shares = [[float(value) for value in row] for row in values]
-    columns = [str(column) for column in columns]
+    heads = [str(column) for column in columns]
     left = LETTER * min(max(map(len, rows), default=0), NAME) + 12
-    least = max(LEAST, LETTER * min(max(map(len, columns), default=0), COLUMN) + 4)
-    step = max(least, (WIDE - left) / max(len(columns), 1))
-    width = left + step * len(columns)
-    head = open_svg("heat", width, HEAD + ROW * len(rows), f"{title}: {_summary(rows, columns, shares)}")
+    least = max(LEAST, LETTER * min(max(map(len, heads), default=0), COLUMN) + 4)
+    step = max(least, (WIDE - left) / max(len(heads), 1))
+    width = left + step * len(heads)
+    head = open_svg("heat", width, HEAD + ROW * len(rows), f"{title}: {_summary(rows, heads, shares)}")
     parts = [head if width < WIDE + 1 else f'{head[:-1]} style="min-width:{width:.0f}px">']
-    for c, column in enumerate(columns):
+    for c, column in enumerate(heads):
         parts.append(name(left + (c + 0.5) * step, HEAD - 6, "middle", column, COLUMN, "tick"))
     for r, (row, shares_of_row) in enumerate(zip(rows, shares, strict=True)):
         y = HEAD + r * ROW
         parts.append(name(left - 8, y + 15, "end", row, NAME))
-        for c, (column, share) in enumerate(zip(columns, shares_of_row, strict=True)):
+        for c, (column, share) in enumerate(zip(heads, shares_of_row, strict=True)):
             parts.append(_cell(left + c * step, y, step, share, (share - low) / (high - low), f"{row} {column}"))
     return "\n".join([*parts, "</svg>"])
 

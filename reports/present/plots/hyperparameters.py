@@ -64,8 +64,9 @@ def against(
         chosen = None if chosen is None else str(chosen)
     known = [value for value in (*(p[0] for p in points), chosen) if value is not None]
     names = sorted({value for value in known if isinstance(value, str)})
+    numbers = [value for value in known if not isinstance(value, str)]
     ends = [] if names else [value for value in (low, high) if value is not None]
-    limits = (-0.5, len(names) - 0.5) if names else widened([*known, *ends], log)
+    limits = (-0.5, len(names) - 0.5) if names else widened([*numbers, *ends], log)
     across = Axis(*limits, LEFT, NARROW - RIGHT, log and not names)
     least = min([0.0, *(goal for _, goal, _ in points)])
     bottom, top, upright = shares([goal for _, goal, _ in points], least)
@@ -74,7 +75,7 @@ def against(
     def x(value: Value) -> float:
         return across.at(names.index(value) if isinstance(value, str) else value)
 
-    drop, labels = _names(names, x) if names else (0.0, _numbers(across, known, ends))
+    drop, labels = _names(names, x) if names else (0.0, _numbers(across, numbers, ends))
     height = HEIGHT + drop
     parts = [open_svg("against", NARROW, height, _summary(points, label, chosen, unit))]
     parts += levels(up, LEFT, NARROW - RIGHT, upright, bare)

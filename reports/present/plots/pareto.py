@@ -159,7 +159,7 @@ def _steps(best: Sequence[Point], across: Axis, up: Axis, less: bool) -> list[tu
         return LEFT + WIDE - RIGHT - h if less else h
 
     places = [(turned(across.at(p.x)), up.at(p.y)) for p in (reversed(best) if less else best)]
-    walk = [(LEFT, places[0][1])]
+    walk: list[tuple[float, float]] = [(LEFT, places[0][1])]
     for (h, v), (_, lower) in zip(places, [*places[1:], (0.0, HEIGHT - FOOT)], strict=True):
         walk += [(h, v), (h, lower)]
     return [(turned(h), v) for h, v in walk]
