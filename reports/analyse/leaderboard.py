@@ -39,9 +39,10 @@ def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> Leaderb
     ranked, scores = goals[0], _measured(tested, goals)
     cells = runs.drop_duplicates("cell").sort_values("order", kind="stable")
     control_runs = _control_runs(cells, tested)
-    rows = list(_rows(cells["cell"], runs, tested, ranked, scores, control_runs))
+    rows = list(_rows(cells["cell"], runs, tested, ranked, scores))
     rows.sort(key=lambda row: -row.figure(ranked).mean if row.seeds else math.inf)
     seeds = {name: tested[tested["row"] == name] for name in (row.name for row in rows if row.seeds)}
+    rows = _against(rows, seeds, control_runs, ranked)
     rows = _grouped(rows, seeds, ranked, scores)
     rows = _paired(rows, seeds, ranked, files or Files())
     rows = _selected_otherwise(rows, runs)
@@ -75,12 +76,7 @@ def _control_runs(cells: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(
-    cells: Iterable[str],
-    runs: pd.DataFrame,
-    tested: pd.DataFrame,
-    ranked: str,
-    scores: Sequence[str],
-    control_runs: pd.DataFrame,
+    cells: Iterable[str], runs: pd.DataFrame, tested: pd.DataFrame, ranked: str, scores: Sequence[str]
 ) -> Iterator[Row]:
     """The rows in the order of the cells, not yet compared with each other."""
     reasons = counted_runs.failures(runs).groupby("cell")["reason"].agg(list).to_dict()
@@ -88,32 +84,27 @@ def _rows(
     for cell in cells:
         cell_runs, cell_tested = runs[runs["cell"] == cell], tested[tested["cell"] == cell]
         if cell_tested.empty:
-            reason = counted_runs.unfinished(cell_runs, reasons.get(cell, []))
-            yield replace(_row(cell, next(place), cell_runs, cell_runs, cell_tested, scores), not_finished=reason)
+            row = _row(cell, next(place), cell_runs, cell_runs, cell_tested, ranked, scores)
+            yield replace(row, not_finished=counted_runs.unfinished(cell_runs, reasons.get(cell, [])))
         for position, (name, seeds) in enumerate(cell_tested.groupby("row", sort=True)):
             # Of several winners the first is charged the cost of the whole cell without the other winners' seeds.
             charged = cell_runs if not position else seeds
             charged = charged[~charged["run_id"].isin(cell_tested.loc[cell_tested["row"] != name, "run_id"])]
-            row = _row(name, next(place), cell_runs, charged, seeds, scores)
-            is_control = name in set(control_runs["row"])
-            welch = stats.difference(seeds[ranked], control_runs[ranked], LEVEL)
-            doubts = counted_runs.failed_checks(seeds)
-            resampled = replace(row.figure(ranked), resampled=_resampled(seeds[ranked]))
-            yield replace(
-                row,
-                figures={**row.figures, ranked: resampled},
-                winner=_first(_texts(seeds, "winner")),
-                val=stats.interval(column_of(seeds, score_names.on(ranked, "val")), LEVEL)[0],
-                settings=_settings(cell_runs, seeds),
-                difference=Difference() if is_control else Difference(*welch),
-                doubts=None if doubts is None else tuple(doubts),
-            )
+            row = _row(name, next(place), cell_runs, charged, seeds, ranked, scores)
+            yield replace(row, settings=_settings(cell_runs, seeds))
 
 
 def _row(
-    name: str, place: int, cell_runs: pd.DataFrame, charged: pd.DataFrame, seeds: pd.DataFrame, scores: Sequence[str]
+    name: str,
+    place: int,
+    cell_runs: pd.DataFrame,
+    charged: pd.DataFrame,
+    seeds: pd.DataFrame,
+    ranked: str,
+    scores: Sequence[str],
 ) -> Row:
-    """What a row has with or without seed runs. charged: the runs that its cost is of."""
+    """A row of these seed runs, which may be none. charged: the runs that its cost is of."""
+    doubts = counted_runs.failed_checks(seeds)
     return Row(
         name=name,
         cell=str(cell_runs.iloc[0]["cell"]),
@@ -122,14 +113,17 @@ def _row(
         method=_first(_texts(cell_runs, "param:method")),
         data=_first(_texts(cell_runs, "param:data")),
         cost=_cost(charged, seeds),
-        figures=_figures(seeds, scores),
+        figures=_figures(seeds, ranked, scores),
         seeds=len(seeds),
+        winner=_first(_texts(seeds, "winner")),
+        val=stats.interval(column_of(seeds, score_names.on(ranked, "val")), LEVEL)[0],
         val_images=_most_images(seeds, "val"),
         test_images=_most_images(seeds, "test"),
+        doubts=None if doubts is None else tuple(doubts),
     )
 
 
-def _figures(seeds: pd.DataFrame, scores: Sequence[str]) -> dict[str, Figure]:
+def _figures(seeds: pd.DataFrame, ranked: str, scores: Sequence[str]) -> dict[str, Figure]:
     columns = [c for c in seeds.columns if c.startswith("param:") and not c.startswith("param:search.")]
     params = {c.removeprefix("param:"): texts[0] for c in columns if (texts := _texts(seeds, c))}
     figures = {}
@@ -142,6 +136,7 @@ def _figures(seeds: pd.DataFrame, scores: Sequence[str]) -> dict[str, Figure]:
             version=_version(seeds, score_names.on(name, "test_version")),
             images=_images(seeds, name),
             published=_published(params, name, mean, half),
+            resampled=_resampled(seeds[name]) if name == ranked else None,
         )
     return figures
 
@@ -213,7 +208,17 @@ def _resampled(values: pd.Series) -> Resampled | None:
     return Resampled(low, high, stats.interquartile_mean(values), iqm_low, iqm_high)
 
 
-# Rows beside each other, the best first
+# Rows beside each other, the best first; seeds: name of a finished row -> its seed runs
+
+
+def _against(
+    rows: Sequence[Row], seeds: Mapping[str, pd.DataFrame], control_runs: pd.DataFrame, ranked: str
+) -> list[Row]:
+    """With the difference to the control."""
+    control = control_runs[ranked]
+    others = [name for name in seeds if name not in set(control_runs["row"])]
+    differences = {name: Difference(*stats.difference(seeds[name][ranked], control, LEVEL)) for name in others}
+    return [replace(row, difference=differences.get(row.name, Difference())) for row in rows]
 
 
 def _grouped(rows: Sequence[Row], seeds: Mapping[str, pd.DataFrame], ranked: str, scores: Sequence[str]) -> list[Row]:
