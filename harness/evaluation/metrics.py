@@ -36,7 +36,7 @@ class Unit:
 
 SHARE = Unit("%", 100, 0, 1)
 CORRELATION = Unit("%", 100, -1, 1)
-NUMBER = Unit("")
+NUMBER = Unit("number")
 
 
 @dataclass(frozen=True)

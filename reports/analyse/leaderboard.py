@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from harness.evaluation.score_name import ScoreName
 from reports.analyse import counted_runs, curves, other_selection_rules, published, rank_groups, stats
 from reports.analyse.missing import column_of
 from reports.analyse.rows import (
@@ -224,8 +225,13 @@ def _against(
 def _grouped(rows: Sequence[Row], seeds: Mapping[str, pd.DataFrame], ranked: str, scores: Sequence[str]) -> list[Row]:
     """With rank groups, and in every column with the best figures."""
     groups = dict(zip(seeds, rank_groups.tied([list(of[ranked]) for of in seeds.values()], LEVEL), strict=True))
-    best = {score: rank_groups.best([list(of[score]) for of in seeds.values()], LEVEL) for score in scores}
-    among_best = {name: {score: best[score][i] for score in scores} for i, name in enumerate(seeds)}
+    signs = {score: {"higher": 1, "lower": -1, "": 0}[ScoreName.parse(score).about.better] for score in scores}
+    best = {
+        score: rank_groups.best([list(sign * of[score]) for of in seeds.values()], LEVEL)  # the highest is best
+        for score, sign in signs.items()
+        if sign
+    }
+    among_best = {name: {score: of[i] for score, of in best.items()} for i, name in enumerate(seeds)}
     result = []
     for row in rows:
         figures = {n: replace(f, best=among_best.get(row.name, {}).get(n, False)) for n, f in row.figures.items()}

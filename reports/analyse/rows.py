@@ -63,7 +63,7 @@ class Figure:
     """A score of a row on test. seeds: runs that have it; for IN none if no image could be attacked.
 
     version: the lowest version of measuring of its runs; None if none recorded one, which is then 1. best:
-    indistinguishable from the highest of all rows (`rank_groups.best`). images: of IN and K. resampled: of the ranked
+    indistinguishable from the best of all rows (`rank_groups.best`). images: of IN and K. resampled: of the ranked
     score."""
 
     mean: float = math.nan

@@ -64,7 +64,7 @@ def spread(leaderboard: Leaderboard, runs: pd.DataFrame) -> Spread:
     ]
     reference = [row.figure(score).mean for row in done if row.name == control]
     drawn, axis = plots.interval_chart(dots, *reference, least=score_names.minimum(score))
-    numbers = [number_format.with_interval(figure.mean, figure.half) for figure in ranked]
+    numbers = [number_format.with_interval(figure.mean, figure.half, score_names.unit(score)) for figure in ranked]
     remark = "Dot: mean over seeds, in per cent. Bar: its 95 % interval. Ticks below: single seeds. "
     remark += f"Blue: the first group. Hollow: controls.{f' Dashed: {control}.' if control else ''}"
     names = (row.name for row in done)

@@ -29,10 +29,11 @@ def headline(leaderboard: Leaderboard) -> list[str]:
     first, figure = done[0], done[0].figure(leaderboard.ranked_by)
     peers = [row.name for row in done if row.group == first.group][1:]
     verb = "reached" if len(done) == 1 else "leads with" if peers else "is best:"
-    mean = with_interval(figure.mean, figure.half)
-    parts = ["", first.name, f" {verb} {mean} % {score_names.label(leaderboard.ranked_by)}"]
+    unit = score_names.unit(leaderboard.ranked_by)
+    mean = f"{with_interval(figure.mean, figure.half, unit)} {unit.name}"
+    parts = ["", first.name, f" {verb} {mean} {score_names.label(leaderboard.ranked_by)}"]
     if not math.isnan(first.difference.mean):
-        difference = points(first.difference.mean, first.difference.half).removeprefix("+")
+        difference = points(first.difference.mean, first.difference.half, unit).removeprefix("+")
         parts[-1] += f", {difference} points above "
         parts += [leaderboard.control, ""]
     elif first.name == leaderboard.control and len(done) > 1:

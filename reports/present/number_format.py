@@ -4,6 +4,7 @@ import ast
 import math
 from collections.abc import Sequence
 
+from harness.evaluation.metrics import SHARE, Unit
 from reports.analyse.missing import is_missing
 
 NONE = "–"  # a missing figure
@@ -11,20 +12,26 @@ NONE = "–"  # a missing figure
 
 def percent(share: float) -> str:
     """0.7123 -> `71.2`; a missing value -> a dash."""
-    return NONE if is_missing(share) else _minus(f"{100 * share:.1f}")
+    return in_unit(share, SHARE)
 
 
-def points(difference: float, half: float = math.nan) -> str:
-    """A signed difference of shares in percentage points: `+12.4 ± 2.0`."""
-    if is_missing(difference):
+def in_unit(value: float, unit: Unit, sign: str = "") -> str:
+    """A score in the unit of its metric: per cent with one decimal, else four figures. sign: `+` to show that too."""
+    if is_missing(value):
         return NONE
-    number = _minus(f"{100 * difference:+.1f}")
-    return number if is_missing(half) else f"{number} ± {percent(half)}"
+    return _minus(format(unit.scale * value, f"{sign}.1f" if unit.name == "%" else f"{sign}.4g"))
 
 
-def with_interval(mean: float, half: float) -> str:
+def points(difference: float, half: float = math.nan, unit: Unit = SHARE) -> str:
+    """A signed difference of shares in percentage points, or of other scores in their unit: `+12.4 ± 2.0`."""
+    number = in_unit(difference, unit, "+")
+    return number if is_missing(difference) or is_missing(half) else f"{number} ± {in_unit(half, unit)}"
+
+
+def with_interval(mean: float, half: float, unit: Unit = SHARE) -> str:
     """`71.2 ± 1.3`; the mean alone without an interval."""
-    return percent(mean) if is_missing(mean) or is_missing(half) else f"{percent(mean)} ± {percent(half)}"
+    number = in_unit(mean, unit)
+    return number if is_missing(mean) or is_missing(half) else f"{number} ± {in_unit(half, unit)}"
 
 
 def seconds(value: float) -> str:

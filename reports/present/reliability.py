@@ -72,7 +72,8 @@ def over_seeds(leaderboard: Leaderboard, runs: pd.DataFrame) -> Table:
     for row in done:
         values = tested[tested["row"] == row.name].sort_values("number", kind="stable")[score]
         figure = row.figure(score)
-        entries = [_count(len(values)), Entry(number_format.with_interval(figure.mean, figure.half), figure.mean)]
+        mean_text = number_format.with_interval(figure.mean, figure.half, score_names.unit(score))
+        entries = [_count(len(values)), Entry(mean_text, figure.mean)]
         entries += [_share(values.min()), _share(values.max())]
         if many:
             of = figure.resampled or Resampled()

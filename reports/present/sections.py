@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from harness.config.search_domains import Choices, Domain
+from harness.evaluation.metrics import KINDS
 from reports.analyse import winners_at_edge
 from reports.analyse.rows import Leaderboard
 from reports.present import figures, number_format, reliability, tables
@@ -14,6 +15,7 @@ from reports.present.pictures.galleries import Gallery
 from reports.present.tables import Column, Entry, Table
 from reports.read.artifacts import Files
 
+_PLACED = ("accuracy", "attribution", "corruption", "localization", "segmentation")  # kinds with a section, or ranked
 Item = Table | Figure | Spread | Gallery
 
 
@@ -33,6 +35,7 @@ def all_sections(runs: pd.DataFrame, leaderboard: Leaderboard, files: Files) -> 
     boxes = [galleries.pop("boxes")] if "boxes" in galleries else []
     trade_offs: list[Item] = [figures.strength(leaderboard), figures.fronts(leaderboard)] if done else []
     localisation = [tables.scores_of_kind(leaderboard, kind) for kind in ("localization", "segmentation")]
+    others = [kind for kind in KINDS if kind not in _PLACED]
     parts = [
         Section("leaderboard", "Leaderboard", [*_result(runs, leaderboard), tables.unfinished(leaderboard)]),
         Section("robustness", "Robustness and trade-offs", trade_offs),
@@ -43,6 +46,7 @@ def all_sections(runs: pd.DataFrame, leaderboard: Leaderboard, files: Files) -> 
             [tables.scores_of_kind(leaderboard, "corruption"), figures.corruptions(leaderboard)],
         ),
         Section("localisation", "Localisation", [*localisation, *boxes]),
+        Section("other", "Other scores", [tables.scores_of_kind(leaderboard, kind) for kind in others]),
         Section("pictures", "Pictures", list(galleries.values())),
         Section("papers", "Comparison with published figures", [tables.published_figures(leaderboard)]),
         Section("trust", "How far to trust it", _trust(runs, leaderboard) if done else [tables.failed(runs)]),

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pandas as pd
 
 from harness.evaluation.metrics import KINDS, PROTOCOLS
+from harness.evaluation.score_name import ScoreName
 from reports.analyse import counted_runs
 from reports.analyse.missing import is_missing
 from reports.analyse.rows import Leaderboard, Row, Setting
@@ -69,15 +70,17 @@ def ranking(leaderboard: Leaderboard) -> Table:
     columns = [Column("Cell", number=False), *map(Column, labels)]
     rows = []
     for row in done:
-        differences = [_difference(row, control)] if control else []
+        differences = [_difference(row, control, first)] if control else []
         on_front = [_on_front(row)] if front else []
         counts = [_count(row.group or 0), *on_front, _count(row.seeds)]
         rows.append([_name(row, checks=True), _mean(row, first, done), *differences, *counts])
         rows[-1] += [_mean(row, name, done) for name in others]
     what = findings.measured([first, *others]) if rows else ""
-    caption = f"{what} on test in per cent: mean over seeds ± half of its 95 % interval"
+    caption = f"{what} on test {_in_units(first, *others)}: mean over seeds ± half of its 95 % interval"
     best = sum(row.group == 1 for row in done)
-    remark = "Bold: indistinguishable from the highest figure of the column." if _any_best(rows) else ""
+    directed = all(ScoreName.parse(name).about.better != "lower" for name in (first, *others))
+    most = "highest" if directed else "best"
+    remark = f"Bold: indistinguishable from the {most} figure of the column." if _any_best(rows) else ""
     return Table("ranking", caption, columns, rows, remark, best=best if best < len(done) else 0)
 
 
@@ -99,7 +102,7 @@ def scores_of_kind(leaderboard: Leaderboard, kind: str) -> Table:
     for i, row in enumerate(done):
         numbers = [Entry(number_format.number(of[i]), _number(of[i])) for of in counts.values()]
         rows.append([_name(row), *(_mean(row, n, done) for n in names), *numbers])
-    caption = f"{KINDS[kind]}, on test in per cent"
+    caption = f"{KINDS[kind]}, on test {_in_units(*names)}"
     return Table(kind, caption, columns, rows if names else [])
 
 
@@ -225,18 +228,20 @@ def _mean(row: Row, name: str, among: Sequence[Row] = ()) -> Entry:
         mark = "not measured"
     elif version < newest:
         mark = f"measured by version {version}"
-    return Entry(number_format.with_interval(figure.mean, figure.half), _number(figure.mean), mark, best)
+    text = number_format.with_interval(figure.mean, figure.half, score_names.unit(name))
+    return Entry(text, _number(figure.mean), mark, best)
 
 
 def _any_best(rows: list[list[Entry]]) -> bool:
     return any(entry.best for row in rows for entry in row)
 
 
-def _difference(row: Row, control: str) -> Entry:
+def _difference(row: Row, control: str, score: str) -> Entry:
     if row.name == control:
         return Entry(number_format.NONE, 0.0)
     difference = row.difference
-    return Entry(number_format.points(difference.mean, difference.half), _number(difference.mean))
+    text = number_format.points(difference.mean, difference.half, score_names.unit(score))
+    return Entry(text, _number(difference.mean))
 
 
 def _on_front(row: Row) -> Entry:
@@ -261,4 +266,11 @@ def _sorted_as(text: str) -> float | str:
 
 
 def _header(score: str) -> str:
-    return number_format.capitalised(score_names.label(score))
+    """The label, with the unit if it is not per cent."""
+    unit = score_names.unit(score).name
+    return number_format.capitalised(score_names.label(score)) + (f" [{unit}]" if unit != "%" else "")
+
+
+def _in_units(*scores: str) -> str:
+    others = any(score and score_names.unit(score).name != "%" for score in scores)
+    return "in per cent, or in the unit in brackets" if others else "in per cent"

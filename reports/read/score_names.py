@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from harness.evaluation.metrics import METRICS, PROTOCOLS, UNKNOWN
+from harness.evaluation.metrics import KINDS, METRICS, PROTOCOLS, SHARE, UNKNOWN, Unit
 from harness.evaluation.score_name import ScoreName
 
 MAPS = {
@@ -35,7 +35,13 @@ def attribution(score: str) -> tuple[str, str, str] | None:
 
 def kind(score: str) -> str:
     """The kind of a score, a key of `KINDS`."""
-    return ScoreName.parse(score).about.kind
+    named = ScoreName.parse(score).about.kind
+    return named if named in KINDS else "other"
+
+
+def unit(score: str) -> Unit:
+    """The unit of a score."""
+    return ScoreName.parse(score).about.unit
 
 
 def corruption(score: str) -> tuple[str, int] | None:
@@ -47,12 +53,12 @@ def corruption(score: str) -> tuple[str, int] | None:
 def accuracy(score: str) -> bool:
     """Whether the score is the share of correctly classified images."""
     about = ScoreName.parse(score).about
-    return about.kind in ("accuracy", "corruption") and about.is_share
+    return about.kind in ("accuracy", "corruption") and about.unit == SHARE
 
 
 def minimum(score: str) -> float:
     """Lower bound of the score: -1 for correlations, else 0."""
-    return max(ScoreName.parse(score).about.unit.lowest, -1.0)
+    return max(unit(score).lowest, -1.0)
 
 
 def is_minor(score: str) -> bool:
