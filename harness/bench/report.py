@@ -100,7 +100,7 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     storage, studies = optuna.storages.InMemoryStorage(), []
     for order, (name, cell) in enumerate(planned.studies.items()):
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
-        tracker.start_study(name, cell.name, tune._study_tags(planned, cell, order), searched)
+        tracker.start_study(name, cell.name, tune._study_tags(planned, cell), searched)
         studies.append(Study(name, planned.space, cell, trials, storage, 0))
     source = SweepJobs(studies, seeds, tracker.on_winners, tracker.is_complete)
     _store_gallery(workspace)

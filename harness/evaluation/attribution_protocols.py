@@ -255,5 +255,5 @@ def check(settings: Attribution, classes: int, height: int, width: int) -> None:
 def passes(protocol: Protocol, settings: Attribution) -> int:
     """Estimated cost per attacked image, in forward-backward passes; a second derivative counts as two."""
     step = 1 if attribution.random_signs in protocol.objectives else 3
-    attack = step * settings.steps * protocol.attacked.images + 2 * protocol.scored.images
+    attack = step * settings.steps * protocol.attacked.passes + 2 * protocol.scored.passes
     return protocol.restarts * len(protocol.objectives) * attack

@@ -24,7 +24,7 @@ from harness.evaluation.measurements import (
     EvaluationContext,
     Items,
     Measurement,
-    Metric,
+    MetricFunction,
     Published,
     ScoreValues,
     accuracy,
@@ -195,7 +195,7 @@ class _Evaluation:
             results.append(Score.of(f"{self.name}/{score}", per_example, dict(item.protocol), dict(counts)))
         return results
 
-    def _run_in_batches(self, key: str, metric: Metric, split: Split, seeds: Tensor) -> ScoreValues:
+    def _run_in_batches(self, key: str, metric: MetricFunction, split: Split, seeds: Tensor) -> ScoreValues:
         """Run a metric on all images in batches: one tensor (n, ...) per score. seeds: of the images (n,)."""
         draws = PerImageRng(seeds, (self.seed, key))
         parts, first, size = [], 0, chunk_size(split.x)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.config import chosen_cells
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Plan:
     def experiment(self) -> str:
         return f"{self.space_name}-{self.data}"
 
-    def order(self, cell) -> int:
+    def order(self, cell: "Cell") -> int:
         """Position of a cell in the space; a cell that is not of the space comes last."""
         return (*self.space_cells, cell.name).index(cell.name)
 
@@ -61,10 +60,12 @@ def plan(args: Namespace) -> Plan:
         raise UserError("--device cpu and --gpus contradict each other; leave one out")
     if args.space is None:
         raise UserError(f"name a space: --space {' | '.join(cli.spaces())}")
+    from harness.config import chosen_cells
+
     space = cli.space(args.space)
     chosen = chosen_cells.choose(space, args.cell, cli.overrides(args))
 
-    def studies(cells) -> dict[str, object]:
+    def studies(cells: "list[Cell]") -> "dict[str, Cell]":
         return {f"{args.space}-{c.data}/{c.name} @{space.digest(c)}-{args.seed}": c for c in cells}
 
     trials = space.trials if args.trials is None else args.trials
