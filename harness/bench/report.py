@@ -98,7 +98,7 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     tracker.start_sweep(planned.experiment, "Scores generated from seeds.")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, studies = optuna.storages.InMemoryStorage(), []
-    for order, (name, cell) in enumerate(planned.studies.items()):
+    for name, cell in planned.studies.items():
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(name, cell.name, tune._study_tags(planned, cell), searched)
         studies.append(Study(name, planned.space, cell, trials, storage, 0))
