@@ -4,9 +4,12 @@ A field of a settings class or a training method has one of these types, or its 
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Ge, Gt, Interval
+
+# The type that a setting declares: a class, a union, `Annotated[...]` and so on, which have no type in common.
+Declared: TypeAlias = Any
 
 
 @dataclass(frozen=True)

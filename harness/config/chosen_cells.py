@@ -12,8 +12,9 @@ from harness.config.search_domains import Domain, Relative
 from harness.config.space import Cell, Space
 from harness.config.trial import Trial, build, has_setting
 from harness.errors import UserError, unknown_name
+from methods import Setting
 
-Settings = Mapping[str, object]
+Settings = Mapping[str, Setting]
 
 
 @dataclass(frozen=True)

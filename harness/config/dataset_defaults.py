@@ -4,15 +4,19 @@ They override the dataclasses' own defaults in every trial on that data set, by 
 method does not have (`method.step` for `standard`) is ignored. Strengths are on the [0, 1] scale of pixels.
 """
 
+from methods import Setting
+
+Settings = dict[str, Setting]
+
 PIXEL = 1 / 255
 
-_COMMON = {"optim.name": "sgd", "optim.momentum": 0.9, "optim.schedule": "cosine"}
+_COMMON: Settings = {"optim.name": "sgd", "optim.momentum": 0.9, "optim.schedule": "cosine"}
 
 # Interpolation points of integrated gradients in training: below the published 50, so that a trial takes a minute.
-_COARSE = {"method.points": 5, "method.coarse": 5}
+_COARSE: Settings = {"method.points": 5, "method.coarse": 5}
 
 # Mangla et al. (2020): Adam with torch's defaults, no schedule, 100 epochs; evaluated by PGD with 5 steps of 2/255.
-_SAT = {
+_SAT: Settings = {
     "model": "resnet10",
     "epochs": 100,
     "batch": 128,
@@ -26,7 +30,7 @@ _SAT = {
 }
 
 # Mangla et al. on Flower-17. Size, no augmentation, and the attack on attributions are Chen et al.'s (2019).
-_FLOWERS = {
+_FLOWERS: Settings = {
     **_SAT,
     "data.size": 128,
     "batch": 64,
@@ -36,7 +40,7 @@ _FLOWERS = {
     "attribution.steps": 100,
 }
 
-DATASET_DEFAULTS: dict[str, dict[str, object]] = {
+DATASET_DEFAULTS: dict[str, Settings] = {
     "digits": {
         **_COMMON,
         "model": "small",
@@ -114,10 +118,10 @@ DATASET_DEFAULTS: dict[str, dict[str, object]] = {
 }
 
 # Any other image folder: the CIFAR-10 settings, at 32 pixels.
-OTHER = {**DATASET_DEFAULTS["cifar10"], "data.size": 32}
+OTHER: Settings = {**DATASET_DEFAULTS["cifar10"], "data.size": 32}
 
 
-def dataset_defaults(name: str) -> dict[str, object]:
+def dataset_defaults(name: str) -> Settings:
     """Default settings of data set `name`; an unknown folder gets those of CIFAR-10 at 32 pixels."""
     if name in DATASET_DEFAULTS:
         return DATASET_DEFAULTS[name]

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from optuna.distributions import (
     BaseDistribution,
@@ -21,13 +22,14 @@ from optuna.distributions import (
 )
 
 from harness.errors import UserError
+from methods import Setting
 
 
 @dataclass(frozen=True)
 class Ordered:
     """Values in an order. Optuna searches their index, so that its sampler knows which are neighbours."""
 
-    choices: tuple
+    choices: tuple[Setting, ...]
 
     @property
     def index(self) -> IntDistribution:
@@ -41,38 +43,39 @@ class Relative:
     resolve: Callable[[float], "Domain"]
 
 
-Domain = BaseDistribution | Ordered
 Choices = CategoricalDistribution | Ordered
 Range = FloatDistribution | IntDistribution
+Domain = Choices | Range
 
 
 def uniform(low: float, high: float) -> FloatDistribution:
     """Uniform on [low, high]."""
-    return _range(FloatDistribution, low, high, log=False)
+    return _real(low, high, log=False)
 
 
 def log(low: float, high: float) -> FloatDistribution:
     """Log-uniform on [low, high]."""
-    return _range(FloatDistribution, low, high, log=True)
+    return _real(low, high, log=True)
 
 
 def integer(low: int, high: int, log: bool = False) -> IntDistribution:
     """Whole numbers from low to high, both included."""
     if low != int(low) or high != int(high):
         raise UserError(f"integer(low, high) takes whole numbers, not {low!r} and {high!r}")
-    return _range(IntDistribution, int(low), int(high), log=log)
+    _check_ends(int(low), int(high), log)
+    return IntDistribution(int(low), int(high), log=log)
 
 
-def choice(*values: object) -> CategoricalDistribution:
+def choice(*values: Setting) -> CategoricalDistribution:
     """One of these values, which have no order."""
     if not values:
         raise UserError("a choice needs at least one value")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tuples, such as several eps, which are stored as JSON lists
-        return CategoricalDistribution(values)
+        return CategoricalDistribution(values)  # type: ignore[arg-type]  # tuples, too
 
 
-def ordered(*values: object) -> Ordered:
+def ordered(*values: Setting) -> Ordered:
     """One of these values, which have this order."""
     if len(set(values)) < max(1, len(values)):
         raise UserError(f"ordered values are given, each once, not {values!r}")
@@ -94,7 +97,7 @@ def within(factor: float) -> Relative:
     return Relative(around)
 
 
-def resolve(domain: Domain | Relative, published: object) -> Domain:
+def resolve(domain: Domain | Relative, published: Setting) -> Domain:
     """The domain at the published value. Raises `UserError` if it is relative and that is no number."""
     if not isinstance(domain, Relative):
         return domain
@@ -103,7 +106,7 @@ def resolve(domain: Domain | Relative, published: object) -> Domain:
     return domain.resolve(published)
 
 
-def contains(domain: Domain, value: object) -> bool:
+def contains(domain: Domain, value: Setting) -> bool:
     """Whether a value is inside the domain."""
     if isinstance(domain, Choices):
         return value in domain.choices
@@ -112,7 +115,7 @@ def contains(domain: Domain, value: object) -> bool:
     return isinstance(domain, FloatDistribution) or (value - domain.low) % domain.step == 0
 
 
-def examples(domain: Domain) -> tuple:
+def examples(domain: Domain) -> tuple[Setting, ...]:
     """Values of the domain: all choices, or the ends of a range."""
     return tuple(domain.choices) if isinstance(domain, Choices) else (domain.low, domain.high)
 
@@ -122,17 +125,21 @@ def distributions(search: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
     return {path: domain.index if isinstance(domain, Ordered) else domain for path, domain in search.items()}
 
 
-def to_params(search: Mapping[str, Domain], values: Mapping[str, object]) -> dict[str, object]:
+def to_params(search: Mapping[str, Domain], values: Mapping[str, Setting]) -> dict[str, Setting]:
     """Values as Optuna's parameters."""
-    return {p: search[p].choices.index(v) if isinstance(search[p], Ordered) else v for p, v in values.items()}
+    return {p: d.choices.index(v) if isinstance(d, Ordered) else v for p, v in values.items() for d in [search[p]]}
 
 
-def from_params(search: Mapping[str, Domain], params: Mapping[str, object]) -> dict[str, object]:
+def from_params(search: Mapping[str, Domain], params: Mapping[str, Setting]) -> dict[str, Setting]:
     """Optuna's parameters as values."""
-    return {p: search[p].choices[v] if isinstance(search[p], Ordered) else v for p, v in params.items()}
+    return {path: _value(search[path], param) for path, param in params.items()}
 
 
-def domain_as_json(domain: Domain) -> dict[str, object]:
+def _value(domain: Domain, param: Setting) -> Setting:
+    return domain.choices[param] if isinstance(domain, Ordered) and isinstance(param, int) else param
+
+
+def domain_as_json(domain: Domain) -> Mapping[str, object]:
     """A domain as a JSON object, as tags of runs have it.
 
     {"low", "high"}, with "log": real numbers. {"choices"}, with "ordered". Else Optuna's {"name", "attributes"}.
@@ -148,12 +155,12 @@ def domain_from_json(text: str) -> Domain:
     """The domain of a tag. Raises `UserError` for any other text."""
     try:
         parsed = json.loads(text)
-        if "name" in parsed:
-            return json_to_distribution(text)
+        if "name" in parsed and isinstance(domain := json_to_distribution(text), Domain):
+            return domain
         if "choices" in parsed:
             values = [tuple(value) if isinstance(value, list) else value for value in parsed["choices"]]
             return ordered(*values) if parsed.get("ordered") else choice(*values)
-        return _range(FloatDistribution, float(parsed["low"]), float(parsed["high"]), bool(parsed.get("log", False)))
+        return _real(float(parsed["low"]), float(parsed["high"]), bool(parsed.get("log", False)))
     except UserError:
         raise
     except (ValueError, TypeError, KeyError):
@@ -173,15 +180,19 @@ def digest_text(domain: Domain) -> str:
     return json.dumps(domain_as_json(domain), sort_keys=True)
 
 
-def _is_plain(domain: Domain) -> bool:
+def _is_plain(domain: Domain) -> TypeGuard[FloatDistribution]:
     return isinstance(domain, FloatDistribution) and domain.step is None
 
 
-def _range(kind: type[Range], low: float, high: float, log: bool) -> Range:
+def _real(low: float, high: float, log: bool) -> FloatDistribution:
+    _check_ends(low, high, log)
+    domain = FloatDistribution(low, high, log=log)
+    domain.low, domain.high = low, high  # as written, 0 rather than 0.0: the study's digest has this text
+    return domain
+
+
+def _check_ends(low: float, high: float, log: bool) -> None:
     if not low <= high or (log and low <= 0) or math.isinf(high - low):
         raise UserError(
             f"a domain goes from low to high, above 0 where it is logarithmic, not from {low!r} to {high!r}"
         )
-    domain = kind(low, high, log=log)
-    domain.low, domain.high = low, high  # as written, 0 rather than 0.0: the study's digest has this text
-    return domain

@@ -22,9 +22,10 @@ from harness.config.trial import Trial, build, check_settings_used, has_setting
 from harness.errors import UserError, one_line
 from harness.evaluation.metrics import UNKNOWN
 from harness.evaluation.score_name import ScoreName
+from methods import Setting
 
 
-def grid(name: str, **axes: tuple) -> dict[str, dict[str, object]]:
+def grid(name: str, **axes: tuple[str, tuple[Setting, ...]]) -> dict[str, dict[str, Setting]]:
     """Cells of a Cartesian product: grid("{s} {t}", s=("maps.saliency", (...)), t=("maps.teacher", (...)))."""
     paths = {axis: path for axis, (path, _) in axes.items()}
     cells = {}
@@ -41,15 +42,15 @@ class Cell:
     name: str
     trial: Trial
     search: dict[str, Domain]
-    settings: dict[str, object]
+    settings: dict[str, Setting]
     control: bool = False
     data: str = "digits"
 
-    def proposed(self, values: Mapping[str, object]) -> Trial:
+    def proposed(self, values: Mapping[str, Setting]) -> Trial:
         """The cell's trial with proposed values for the searched paths."""
         return build({**self.settings, **values})
 
-    def published(self) -> dict[str, object]:
+    def published(self) -> dict[str, Setting]:
         """The values of the searched paths in the published trial."""
         flat = self.trial.flat()
         return {path: flat[path] for path in self.search}
@@ -65,8 +66,8 @@ class Space:
     factor of successive halving; the best 1/halving of the trials at a rung continue (0: no pruning).
     """
 
-    base: dict[str, object]
-    compare: dict[str, dict[str, object]]
+    base: dict[str, Setting]
+    compare: dict[str, dict[str, Setting]]
     search: dict[str, Domain | Relative]
     goal: str | tuple[str, ...] = "val/robust"
     floor: dict[str, float] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class Space:
     def goals(self) -> tuple[str, ...]:
         return (self.goal,) if isinstance(self.goal, str) else self.goal
 
-    def cells(self, overrides: Mapping[str, object]) -> list[Cell]:
+    def cells(self, overrides: Mapping[str, Setting]) -> list[Cell]:
         """The cells, with `overrides` applied to each. Raises `UserError` for a setting that no cell has."""
         for path in overrides:
             if any(path in own for own in self.compare.values()) and len(self.compare) > 1:
@@ -112,8 +113,8 @@ class Space:
             settings |= fitting
             trial = build(settings)
             check_settings_used(trial, overrides)
-            search = {p: d for p, d in self.search.items() if has_setting(trial, p) and p not in overrides}
-            search = {p: _resolved(name, trial, settings, p, d) for p, d in search.items()}
+            searched = {p: d for p, d in self.search.items() if has_setting(trial, p) and p not in overrides}
+            search = {p: _resolved(name, trial, settings, p, d) for p, d in searched.items()}
             cells.append(Cell(name, trial, search, settings, name in self.controls, trial.data.name))
         for path in unused:  # a path that no cell has: `build` raises with the nearest name
             build({**self.base, **next(iter(reversed(self.compare.values()))), path: overrides[path]})
@@ -127,7 +128,7 @@ class Space:
 
 
 def _resolved(
-    cell: str, trial: Trial, settings: Mapping[str, object], path: str, declared: Domain | Relative
+    cell: str, trial: Trial, settings: Mapping[str, Setting], path: str, declared: Domain | Relative
 ) -> Domain:
     """The search domain of a cell. Raises `UserError` unless it gives valid trials and contains the published value."""
     published = trial.flat()[path]

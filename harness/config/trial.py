@@ -8,7 +8,7 @@ overrides the data set's defaults with these settings. Spaces, the search and `-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from annotated_types import Ge
 
@@ -21,8 +21,14 @@ from harness.data.settings import Augment, DataSource
 from harness.errors import UserError, nearest
 from harness.evaluation import suites
 from harness.evaluation.settings import Attribution, Measure
-from harness.setting_types import AnyInteger, Count
+from harness.setting_types import AnyInteger, Count, Declared
 from harness.training.settings import Maps, Optim
+from methods import Setting
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,9 @@ class Trial:
         """Whether one of its suites attacks attributions."""
         return any(suite.attacks_attributions for suite in suites.known(self.measure.suites))
 
-    def flat(self) -> dict[str, object]:
+    def flat(self) -> dict[str, Setting]:
         """All settings by dotted path; `maps.*` and `attribution.*` only where the trial uses them."""
-        flat: dict[str, object] = {"method": methods.name(self.method), "data": self.data.name}
+        flat: dict[str, Setting] = {"method": methods.name(self.method), "data": self.data.name}
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             if part.name == "maps" and not methods.reads_maps(self.method):
@@ -69,14 +75,14 @@ class Trial:
         return flat
 
 
-def build(settings: Mapping[str, object]) -> Trial:
+def build(settings: Mapping[str, Setting]) -> Trial:
     """Build a trial from dotted paths: the data set's defaults, overridden by `settings`.
 
     Raises `UserError` for a path that does not exist or a value of the wrong type or range.
     """
     settings = dict(settings)
-    method = methods.make(parse_value("method", settings.pop("method", "standard"), str))
-    source = parse_value("data", settings.pop("data", "digits"), str)
+    method = methods.make(str(parse_value("method", settings.pop("method", "standard"), str)))
+    source = str(parse_value("data", settings.pop("data", "digits"), str))
     trial = Trial(method=method, data=DataSource(name=source))
     for path, value in dataset_defaults(source).items():
         if not path.startswith("method.") or hasattr(method, path.removeprefix("method.")):
@@ -99,21 +105,22 @@ def has_setting(trial: Trial, path: str) -> bool:
     return path in trial.flat()
 
 
-def declared_type(trial: Trial, path: str) -> object:
+def declared_type(trial: Trial, path: str) -> Declared:
     """The type of the trial's setting at this dotted path, with what it declares of a number."""
     head, _, leaf = path.partition(".")
     return declared_types(type(getattr(trial, head)))[leaf] if leaf else declared_types(Trial)[head]
 
 
-def _with_setting(trial: Trial, path: str, value: object) -> Trial:
+def _with_setting(trial: Trial, path: str, value: Setting) -> Trial:
     head, _, leaf = path.partition(".")
     if head not in declared_types(Trial):
         raise _no_field("a trial", head, Trial)
-    part = getattr(trial, head)
+    part: Setting | DataclassInstance = getattr(trial, head)
     if not leaf:
         if dataclasses.is_dataclass(part):
-            raise UserError(f"{path!r} is a group of settings; name one: {', '.join(_leaves(head, part))}")
-        return dataclasses.replace(trial, **{head: parse_value(path, value, declared_types(Trial)[head])})
+            leaves = ", ".join(f"{head}.{name}" for name in declared_types(type(part)))
+            raise UserError(f"{path!r} is a group of settings; name one: {leaves}")
+        return _replaced(trial, head, parse_value(path, value, declared_types(Trial)[head]))
     if not dataclasses.is_dataclass(part):
         raise UserError(f"{head!r} is a single setting, {path!r} does not exist")
     if path == "data.name":
@@ -121,12 +128,11 @@ def _with_setting(trial: Trial, path: str, value: object) -> Trial:
     types = declared_types(type(part))
     if leaf not in types:
         raise _no_field(type(part).__name__, leaf, type(part))
-    part = dataclasses.replace(part, **{leaf: parse_value(path, value, types[leaf])})
-    return dataclasses.replace(trial, **{head: part})
+    return _replaced(trial, head, _replaced(part, leaf, parse_value(path, value, types[leaf])))
 
 
-def _leaves(head: str, part: object) -> list[str]:
-    return [f"{head}.{f.name}" for f in dataclasses.fields(part)]
+def _replaced(settings: _Settings, name: str, value: "Setting | DataclassInstance") -> _Settings:
+    return dataclasses.replace(settings, **{name: value})
 
 
 def _no_field(owner: str, name: str, cls: type) -> UserError:

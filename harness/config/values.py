@@ -5,17 +5,13 @@ from fractions import Fraction
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from harness.errors import UserError, unknown_name
+from harness.setting_types import Declared
+from methods import Setting
 
 
-def parse_value(path: str, value: object, kind: object) -> object:
+def parse_value(path: str, value: Setting, kind: Declared) -> Setting:
     """`value` as type `kind`; strings are parsed. Raises `UserError` for a value of the wrong type."""
     origin = get_origin(kind)
-    if origin is Annotated:
-        return parse_value(path, value, get_args(kind)[0])
-    if origin is Literal:
-        if value not in get_args(kind):
-            raise unknown_name(f"{path}:", str(value), [str(v) for v in get_args(kind)])
-        return value
     if origin in (Union, types.UnionType):
         empty = value is None or (isinstance(value, str) and value.lower() == "none")
         if empty and type(None) in get_args(kind):
@@ -23,9 +19,18 @@ def parse_value(path: str, value: object, kind: object) -> object:
         return parse_value(path, value, next(k for k in get_args(kind) if k is not type(None)))
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (tuple, list)):
-            items = (items,)
-        return tuple(parse_value(path, item, get_args(kind)[0]) for item in items)
+        several = items if isinstance(items, (tuple, list)) else (items,)
+        return tuple(_parse_one(path, item, get_args(kind)[0]) for item in several)
+    return _parse_one(path, value, kind)
+
+
+def _parse_one(path: str, value: Setting, kind: Declared) -> bool | int | float | str:
+    if get_origin(kind) is Annotated:
+        return _parse_one(path, value, get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise unknown_name(f"{path}:", str(value), [str(v) for v in get_args(kind)])
+        return str(value)
     if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if kind in (int, float) and isinstance(value, str):
@@ -52,5 +57,5 @@ def _parse_number(path: str, text: str) -> float | int:
     return int(number) if number.denominator == 1 and "." not in text else float(number)
 
 
-def _type_name(kind: object) -> str:
+def _type_name(kind: Declared) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}.get(kind, str(kind))

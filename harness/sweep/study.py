@@ -21,6 +21,7 @@ from harness.sweep.job_types import Job, Outcome
 from harness.sweep.optuna_journal import going_on
 from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
+from methods import Setting
 
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -69,7 +70,7 @@ class Study:
         trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
         return [t for t in trials if set(t.params) == set(self._distributions)]
 
-    def _trial(self, params: Mapping[str, object]) -> Trial:
+    def _trial(self, params: Mapping[str, Setting]) -> Trial:
         return self.cell.proposed(from_params(self.cell.search, params))
 
     def remaining(self) -> int:

@@ -114,7 +114,7 @@ def evaluate(
     other: key and net of another seed, for a transfer check. Of a stored evaluation only what its suites have gained
     is measured. A test evaluation is recorded before measuring starts.
     """
-    settings = {
+    settings: dict[str, object] = {
         path: value for path, value in requested.flat().items() if path.startswith(("measure.", "attribution."))
     }
     part = part_of(target.data, split, requested, workspace, images)
