@@ -117,8 +117,9 @@ class Delivery:
                     return True
                 self._last_error = one_line(error)
             if self._ending:
-                return False
+                break
             time.sleep(RETRY_PAUSES[min(tries, len(RETRY_PAUSES) - 1)])
+        return False
 
 
 def deliver_all(uri: str, log: Path, workspace: Workspace) -> Delivery:

@@ -9,14 +9,48 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from harness.errors import UserError
 from harness.storage.files import drop_partial_line
 
 FOLDER = "track"  # under the output folder
-Event = dict[str, object]
+Metric = tuple[str, float, int]  # name, value, step
+
+
+class Begin(TypedDict):
+    """The start of a run. parent: name of the run that it is nested in."""
+
+    title: str
+    parent: str | None
+    tags: dict[str, str]
+
+
+class Content(TypedDict, total=False):
+    """What an event says of its run."""
+
+    begin: Begin
+    params: dict[str, str]
+    metrics: list[Metric]
+    tags: dict[str, str]
+    files: list[tuple[str, str]]
+    status: str
+
+
+class Event(Content):
+    """Content, with the run and the time."""
+
+    run: str
+    time: int
+
+
+class Header(TypedDict):
+    """The first line of a log."""
+
+    log: str
+    experiment: str
 
 
 class EventLog:
@@ -34,18 +68,18 @@ class EventLog:
         except OSError as error:
             raise UserError(f"cannot open the event log {str(path)!r}: {error.strerror}") from None
 
-    def append(self, run: str, **event: object) -> None:
+    def append(self, run: str, **content: Unpack[Content]) -> None:
         """Append an event of a run and sync it to disk. Raises `UserError` if it cannot be written."""
         try:
-            self._append({"run": run, "time": int(time.time() * 1000), **{k: v for k, v in event.items() if v}})
+            self._append({"run": run, "time": int(time.time() * 1000), **{k: v for k, v in content.items() if v}})
         except OSError as error:
             raise UserError(f"cannot write {str(self.path)!r}: {error.strerror}; existing data is unchanged") from None
 
-    def _append(self, event: Event) -> None:
+    def _append(self, line: Mapping[str, object]) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with open(self.path, "ab") as file:
-                file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+                file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -54,7 +88,7 @@ class EventLog:
             raise
 
 
-def read_header(path: Path) -> Event:
+def read_header(path: Path) -> Header:
     """The header: id (`log`) and `experiment`. Raises `UserError` if the file is no event log."""
     for event, _ in _lines(path, 0):
         if "log" in event:
@@ -73,7 +107,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
     return _lines(path, start or first_event(path))
 
 
-def _lines(path: Path, start: int) -> Iterator[tuple[Event, int]]:
+def _lines(path: Path, start: int) -> Iterator[tuple[Any, int]]:
     with open(path, "rb") as file:
         file.seek(start)
         for line in file:

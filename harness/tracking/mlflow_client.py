@@ -9,7 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,7 +87,7 @@ def _quiet(environment: Mapping[str, str]) -> Iterator[None]:
 # Pages
 
 
-def search_runs(client: "MlflowClient", experiments: Sequence[str], where: str, page: int = PAGE) -> list["Run"]:
+def search_runs(client: "MlflowClient", experiments: list[str], where: str, page: int = PAGE) -> list["Run"]:
     """All runs of the experiments with these ids that match a filter. page: runs per request."""
     return _all_pages(lambda token: client.search_runs(experiments, where, max_results=page, page_token=token))
 
@@ -98,7 +98,8 @@ def search_experiments(client: "MlflowClient") -> list["Experiment"]:
 
 
 def _all_pages(request: Callable[[str | None], "PagedList[_T]"]) -> list[_T]:
-    results, token = [], None
+    results: list[_T] = []
+    token = None
     while True:
         page = request(token)
         results.extend(page)

@@ -1,11 +1,14 @@
 """Idempotent writes of logged events to MLflow runs."""
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
 from harness.tracking.mlflow_client import search_runs, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 BATCH_SIZE = 1000  # MLflow's limit on metrics per call
 # Errors that a retry cannot fix.
@@ -15,11 +18,11 @@ PERMANENT_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOU
 class MlflowWriter:
     """Writes the events of one log to MLflow. Runs are found by their event names, so writes can be repeated."""
 
-    def __init__(self, client, uri: str, log: Path, workspace: Workspace):
+    def __init__(self, client: "MlflowClient", uri: str, log: Path, workspace: Workspace):
         """Find or create the log's experiment, and find its existing runs."""
         self._client, self._workspace, self._uri = client, workspace, uri
         header = event_log.read_header(log)
-        self.log, self.experiment = str(header["log"]), self._experiment(str(header["experiment"]))
+        self.log, self.experiment = header["log"], self._experiment(header["experiment"])
         self.runs: dict[str, str] = {}  # name in the log -> MLflow run id
         self.find_runs()
 
@@ -48,7 +51,7 @@ class MlflowWriter:
         """Write one event; idempotent. Raises `LookupError` for a run that does not exist or a file outside `out`."""
         from mlflow.entities import Metric, Param, RunTag
 
-        name, at = str(event["run"]), int(event["time"])
+        name, at = event["run"], event["time"]
         if "begin" in event and name not in self.runs:
             self.runs[name] = self._create_run(name, at, event["begin"])
         run = self.runs.get(name)
@@ -73,7 +76,7 @@ class MlflowWriter:
         elif "status" in event:
             self._client.set_terminated(run, event["status"], end_time=at)
 
-    def _create_run(self, name: str, at: int, begin: Mapping) -> str:
+    def _create_run(self, name: str, at: int, begin: event_log.Begin) -> str:
         tags = {**begin["tags"], "harness.log": self.log, "harness.event": name}
         if begin["parent"]:
             tags["mlflow.parentRunId"] = self.runs[begin["parent"]]

@@ -47,9 +47,9 @@ class Tracker:
         self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
         self._last: dict[str, int] = {}  # job id -> last logged epoch
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
-        self._figures: dict[str, list] = {}  # study -> last logged figures of its winner
+        self._figures: dict[str, list[event_log.Metric]] = {}  # study -> last logged figures of its winner
         self._curves: dict[str, dict[int, EpochMetrics]] = {}  # job id -> epoch -> metrics
-        self._pending: dict[str, list] = {}
+        self._pending: dict[str, list[event_log.Metric]] = {}
         self._flushed = time.monotonic()
         self._read_log()
 
@@ -57,12 +57,13 @@ class Tracker:
         for event, _ in event_log.read_events(self.log):
             run = event["run"]
             self._begun.add(run)
-            tags = {**event.get("begin", {}).get("tags", {}), **event.get("tags", {})}
+            begun = event["begin"]["tags"] if "begin" in event else {}
+            tags = {**begun, **event.get("tags", {})}
             if tags.get("harness.role") == "study":
                 self._cells[run] = tags.get("harness.cell", "")
             if "harness.superseded" in tags:
                 (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
-            metrics = [tuple(metric) for metric in event.get("metrics", ())]
+            metrics = [(name, value, step) for name, value, step in event.get("metrics", ())]
             for name, value, _ in metrics:
                 if name == "epoch":
                     self._last[run] = max(self._last.get(run, 0), int(value))
@@ -100,7 +101,7 @@ class Tracker:
         if name in self._begun:
             self._log.append(name, status="RUNNING")
         else:
-            begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
+            begin: event_log.Begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
             self._log.append(name, begin=begin, params=_texts(params))
             self._begun.add(name)
 
@@ -138,7 +139,7 @@ class Tracker:
             "harness.state": "running",
         }
         title = f"{_ROLES[job.role]} {job.number}: {self._searched[job.study][0]}"
-        begin = {"title": title, "parent": job.study, "tags": {**self._tags, **tags}}
+        begin: event_log.Begin = {"title": title, "parent": job.study, "tags": {**self._tags, **tags}}
         self._log.append(job.id, begin=begin, params=_texts(job.trial.flat()))
         self._begun.add(job.id)
 
@@ -146,7 +147,7 @@ class Tracker:
         self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
         if row["epoch"] <= self._last.get(job.id, 0):
             return
-        self._last[job.id] = row["epoch"]
+        self._last[job.id] = int(row["epoch"])
         self._pending.setdefault(job.id, []).extend(_metrics(row, int(row["epoch"])))
         if time.monotonic() - self._flushed > max(FLUSH, len(self._pending) / RATE):
             self.flush()
@@ -177,9 +178,10 @@ class Tracker:
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
         """Log what was measured of a complete job since; nothing, if a command was killed before its study knew."""
-        ended = self._ended[job.id]
-        later = _metrics(_summary(outcome.result), job.trial.epochs) if outcome.result else []
-        if later := [metric for metric in later if ended.get(metric[0]) != metric[1]]:
+        if not outcome.result:
+            return
+        ended, measured = self._ended[job.id], _metrics(_summary(outcome.result), job.trial.epochs)
+        if later := [metric for metric in measured if ended.get(metric[0]) != metric[1]]:
             files = self._files(self._workspace.trial(job.trial.key) / name for name in RESULT_FILES)
             self._log.append(job.id, metrics=later, tags=_check_tags(outcome.result.checks), files=files)
             ended |= {name: value for name, value, _ in later}
@@ -232,7 +234,7 @@ class Tracker:
         return [(str(path.relative_to(self._workspace.out)), folder) for path in existing]
 
 
-def _metrics(values: Mapping[str, float], step: int) -> list[tuple[str, float, int]]:
+def _metrics(values: Mapping[str, float], step: int) -> list[event_log.Metric]:
     return [(name, float(value), step) for name, value in values.items() if math.isfinite(value)]
 
 
@@ -244,7 +246,7 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
 
 def _curves(rows: Mapping[int, EpochMetrics]) -> dict[str, str]:
     """The validation curves of a run as tags, `6:0.2303 12:0.3125`: epoch and value."""
-    tags = {}
+    tags: dict[str, str] = {}
     for name in CURVES:
         points = [f"{epoch}:{row[key]:.4f}" for epoch, row in sorted(rows.items()) if (key := f"curve/{name}") in row]
         stride = -(-len(points) // POINTS) or 1
