@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import optuna
@@ -42,6 +42,7 @@ from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.store.entities import PagedList
 
@@ -118,7 +119,7 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
         count += 1
     tracker.close()
     client = BulkClient(folder / "artifacts", experiment)
-    writer = mlflow_writer.MlflowWriter(client, uri, tracker.log, workspace)
+    writer = mlflow_writer.MlflowWriter(cast("MlflowClient", client), uri, tracker.log, workspace)
     for event, _ in event_log.read_events(tracker.log):
         writer.write(event)
     client.insert(folder / "mlflow.db")
