@@ -24,7 +24,12 @@ from harness.sweep.estimate import dry_run
 from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
-    from harness.sweep.job_types import Job
+    from harness.config.space import Cell
+    from harness.storage.remote_store import DriverFiles
+    from harness.storage.workspace import Workspace
+    from harness.sweep.job_types import Callback, Job
+    from harness.sweep.study import Study
+    from harness.tracking.tracker import Tracker
 
 
 def arguments(argv: list[str] | None = None) -> Namespace:
@@ -71,7 +76,7 @@ def main() -> int:
     return sweep(planned, workspace, args)
 
 
-def sweep(planned: Plan, workspace, args: Namespace, callbacks: Sequence = ()) -> int:
+def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
     """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
     from harness.tracking.mlflow_client import default_uri
 
@@ -87,7 +92,14 @@ def sweep(planned: Plan, workspace, args: Namespace, callbacks: Sequence = ()) -
             return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
 
 
-def _locked_sweep(planned: Plan, workspace, uri: str, driver_files, args: Namespace, callbacks: Sequence) -> int:
+def _locked_sweep(
+    planned: Plan,
+    workspace: "Workspace",
+    uri: str,
+    driver_files: "DriverFiles",
+    args: Namespace,
+    callbacks: "Sequence[Callback]",
+) -> int:
     from harness.tracking.delivery import Delivery
     from harness.tracking.tracker import Tracker
 
@@ -110,7 +122,7 @@ def _locked_sweep(planned: Plan, workspace, uri: str, driver_files, args: Namesp
     return status
 
 
-def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
+def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "Tracker") -> "list[Study]":
     """Open or resume the Optuna study of every cell, and start its MLflow run."""
     from harness.config.setting_text import format_setting
     from harness.sweep import optuna_journal
@@ -126,7 +138,14 @@ def _studies(planned: Plan, workspace, args: Namespace, tracker) -> list:
     ]
 
 
-def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker, callbacks: Sequence) -> bool:
+def _run_jobs(
+    planned: Plan,
+    workspace: "Workspace",
+    args: Namespace,
+    studies: "list[Study]",
+    tracker: "Tracker",
+    callbacks: "Sequence[Callback]",
+) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
     from harness.sweep import cluster, job_queue, ray_runner, trial_slots
     from harness.sweep.progress import SweepProgress
@@ -151,7 +170,7 @@ def _run_jobs(planned: Plan, workspace, args: Namespace, studies: list, tracker,
             display.close()
 
 
-def _is_done(tracker, workspace) -> "Callable[[Job], bool]":
+def _is_done(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], bool]":
     """Whether a seed run is complete, and its suites have gained nothing to measure on its stored weights."""
     from harness.data import datasets
     from harness.trials.run import measured_later
@@ -187,7 +206,7 @@ def _sweep_note(planned: Plan) -> str:
     )
 
 
-def _study_tags(planned: Plan, cell) -> dict[str, str]:
+def _study_tags(planned: Plan, cell: "Cell") -> dict[str, str]:
     import json
 
     from harness.config.search_domains import domain_as_json
@@ -203,7 +222,7 @@ def _study_tags(planned: Plan, cell) -> dict[str, str]:
     }
 
 
-def _report(planned: Plan, workspace, uri: str, tracker, studies: list) -> int:
+def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]") -> int:
     """Write and print the report, and print the paths. Returns the exit status: 1 if a cell has no winner."""
     from reports.analyse import counted_runs
     from reports.analyse.leaderboard import build_leaderboard, cell_figures

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.config.search_domains import distributions, from_params, to_params
 from harness.config.space import Cell, Space
 from harness.config.trial import Trial
-from harness.errors import UserError
+from harness.errors import UserError, required
 from harness.randomness import derive_seed
 from harness.sweep import halving
 from harness.sweep.job_types import Job, Outcome
@@ -116,7 +116,7 @@ class Study:
             proposal.set_user_attr("reason", outcome.reason)
             self._optuna.tell(proposal, state=TrialState.FAIL)
         else:
-            means = {s.name: s.mean for s in outcome.result.scores}
+            means = {s.name: s.mean for s in required(outcome.result, "result").scores}
             for name in (*self.goals, *self.floor):
                 if name not in means:
                     raise UserError(f"no score {name!r} was measured; there are: {', '.join(sorted(means))}")

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +72,7 @@ def store_result(result: Result, folder: Path, part: str = "") -> None:
         Ledger(folder / f"measuring-{part}").clear()
 
 
-def decode_result(record: Mapping[str, object], trial: Trial) -> Result:
+def decode_result(record: Mapping[str, Any], trial: Trial) -> Result:
     """Decode the JSON object of `store_result`. Raises KeyError or TypeError for any other object."""
     fields = dict(record)
     fields["test_evaluations"] = fields.pop(TEST_EVALUATIONS, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -34,7 +35,7 @@ def step_seconds(
     return times
 
 
-def _setup(run: Trial, device: str, shape: tuple[int, int, int]):
+def _setup(run: Trial, device: str, shape: tuple[int, int, int]) -> Callable[[], None]:
     """A function that takes one training step, its batch already on the device."""
     with seeded("bench", device=device):
         x = torch.randint(256, (run.batch, *shape), dtype=torch.uint8, device=device)
