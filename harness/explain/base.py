@@ -15,13 +15,29 @@ class Map:
     result has a graph. The caller chooses the net's mode; `detached` is the map of the evaluated net.
     """
 
-    signed: ClassVar[bool] = True  # has values of both signs; else 0 is the least, not a boundary between evidences
     per_channel: ClassVar[bool] = True  # one map per channel of the image
     of_features: ClassVar[bool] = False  # needs the feature maps and the head of a `Net`; `UserError` for other models
     differentiable: ClassVar[bool] = False  # can be attacked: has a useful derivative on softplus surrogates
-    complete: ClassVar[bool] = False  # sums to logit(x) - logit(black), up to quadrature
-    random: ClassVar[bool] = False  # draws from the global generator, for the batch as a whole
-    passes: ClassVar[int] = 1  # cost: images passed through the net, forward and backward, per map
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has values of both signs; else 0 is the least, not a boundary between evidences."""
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether it sums to logit(x) - logit(black), up to quadrature."""
+        return False
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws from the global generator, for the batch as a whole."""
+        return False
+
+    @property
+    def passes(self) -> int:
+        """Its cost: images passed through the net, forward and backward, per map."""
+        return 1
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise NotImplementedError

@@ -66,7 +66,7 @@ def _takes_x_and_y(candidate: object, kind: type) -> bool:
         return False
     if candidate.__name__ == "LRP":  # has rules for modules only: wrong for global average pooling and shortcuts
         return False
-    signatures = [inspect.signature(f).parameters for f in (candidate.__init__, candidate.attribute)]
+    signatures = [inspect.signature(getattr(candidate, f)).parameters for f in ("__init__", "attribute")]
     other_parameters = [p for ps in signatures for p in list(ps.values())[2:]]
     return "target" in signatures[1] and all(
         p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in other_parameters

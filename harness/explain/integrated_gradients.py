@@ -1,7 +1,7 @@
 """Integrated gradients, differentiable and in bounded memory: attacked, scored, shown and trained on."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from harness.explain import input_gradients
 from harness.explain.base import Map
 from harness.explain.input_gradients import Scalar, chunk_size
+
+Chunk = tuple[Tensor, Tensor]  # nodes and weights of a quadrature
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class IntegratedGradients(Map):
         if len(chunks) > 1 and x.requires_grad:
             mean = _ChunkedGradient.apply(x, net, y, scalar, chunks)
         else:
-            mean = sum(_weighted_gradient(net, x, y, scalar, *chunk) for chunk in chunks)
+            mean = _total(net, x, y, scalar, chunks)
         return (x if self.through_factor else x.detach()) * mean
 
     def _quadrature(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,18 +76,22 @@ def _weighted_gradient(net: nn.Module, x: Tensor, y: Tensor, scalar: Scalar, nod
     return (weights.view(-1, 1, 1, 1, 1) * g.unflatten(0, (len(nodes), len(x)))).sum(0)
 
 
+def _total(net: nn.Module, x: Tensor, y: Tensor, scalar: Scalar, chunks: list[Chunk]) -> Tensor:
+    return sum((_weighted_gradient(net, x, y, scalar, *chunk) for chunk in chunks), x.new_zeros(()))
+
+
 class _ChunkedGradient(torch.autograd.Function):
     """Weighted gradient over all chunks with one chunk in memory at a time; recomputed in backward."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, net: nn.Module, y: Tensor, scalar: Scalar, chunks: list) -> Tensor:
+    def forward(ctx: Any, x: Tensor, net: nn.Module, y: Tensor, scalar: Scalar, chunks: list[Chunk]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.settings = net, y, scalar, chunks
-        return sum(_weighted_gradient(net, x.detach(), y, scalar, *chunk) for chunk in chunks)
+        return _total(net, x.detach(), y, scalar, chunks)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, v: Tensor) -> tuple:
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:
         (x,) = ctx.saved_tensors
         net, y, scalar, chunks = ctx.settings
         total = torch.zeros_like(x)

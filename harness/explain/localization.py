@@ -118,7 +118,7 @@ def box_overlaps(heat: Tensor, boxes: Tensor, thresholds: Sequence[float] = THRE
     """
     images, sweep = len(heat), len(thresholds)
     largest_box = np.tile(np.array([0, 0, 1, 1]), (images * sweep, 1))
-    component_boxes, owner = [largest_box[:0]], [np.empty(0, np.int64)]
+    component_boxes, owners = [largest_box[:0]], [np.empty(0, np.int64)]
     for i, image in enumerate(heat.cpu().numpy()):
         maximum = image.max()
         for j, threshold in enumerate(thresholds):
@@ -126,14 +126,14 @@ def box_overlaps(heat: Tensor, boxes: Tensor, thresholds: Sequence[float] = THRE
             if len(part_boxes):
                 largest_box[i * sweep + j] = part_boxes[pixels.argmax()]
                 component_boxes.append(part_boxes)
-                owner.append(np.full(len(part_boxes), i * sweep + j))
+                owners.append(np.full(len(part_boxes), i * sweep + j))
     truth = boxes.cpu().repeat_interleave(sweep, 0)
     of_largest = iou(torch.from_numpy(largest_box), truth)
-    owner = torch.from_numpy(np.concatenate(owner))
+    owner = torch.from_numpy(np.concatenate(owners))
     of_best = of_largest.scatter_reduce(
         0, owner, iou(torch.from_numpy(np.concatenate(component_boxes)), truth[owner]), "amax"
     )
-    return tuple(t.view(images, sweep).to(heat.device) for t in (of_largest, of_best))
+    return of_largest.view(images, sweep).to(heat.device), of_best.view(images, sweep).to(heat.device)
 
 
 def largest_boxes(heat: Tensor, threshold: float) -> Tensor:
@@ -304,7 +304,7 @@ def mask_scores(measured: Mapping[str, Tensor], chosen: float | None = None) -> 
     rules = {"": PUBLISHED["grad"], "-oracle": choose_mask(measured)}
     if chosen is not None:
         rules["-transferred"] = chosen
-    scores = {}
+    scores: dict[str, Tensor] = {}
     for name in ("iou", "dice", "pixel"):
         scores |= {name + rule: at(measured[name], threshold) for rule, threshold in rules.items()}
         scores[f"{name}-otsu"] = measured[f"{name}-otsu"]

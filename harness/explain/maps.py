@@ -9,7 +9,7 @@ A new map is a class here, or in a module of its own, and a line in `MAPS`. It d
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,13 +76,13 @@ class _GuidedReLU(torch.autograd.Function):
     """Guided ReLU: its backward pass clamps the gradient at 0, where the input was positive."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         out = x.clamp_min(0)
         ctx.save_for_backward(out)
         return out
 
     @staticmethod
-    def backward(ctx, g: Tensor) -> Tensor:
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
         return g.clamp_min(0) * (out > 0)
 
@@ -178,7 +178,8 @@ def _features_and_weight(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, 
     explained = net.model if isinstance(net, Softened) else net
     if not isinstance(explained, Net):
         raise UserError(f"class activation maps need a Net of harness.models, not {type(explained).__name__}")
-    return net.maps(x), net.head.weight.detach()[y][:, :, None, None]
+    features = net.maps(x) if isinstance(net, Softened) else explained.maps(x)
+    return features, explained.head.weight.detach()[y][:, :, None, None]
 
 
 def _enlarged(m: Tensor, x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def lens_precision(a: Tensor, b: Tensor, k: int, w: int = 1) -> Tensor:
 def lens_recall(a: Tensor, b: Tensor, k: int, w: int = 1) -> Tensor:
     """LENS recall: the fraction of b's top k within w pixels of a's: |N_w(top_k(a)) & top_k(b)| / k."""
     _check(a, b)
-    within_window = F.max_pool2d(top_k(a, k)[:, None].float(), **_window(w))[:, 0] > 0
+    within_window = F.max_pool2d(top_k(a, k)[:, None].float(), _side(w), stride=1, padding=w)[:, 0] > 0
     return _cast((within_window & top_k(b, k)).sum((1, 2)).double() / k, a, b)
 
 
@@ -117,13 +117,13 @@ def lens_spearman(a: Tensor, b: Tensor, w: int = 1) -> Tensor:
 def _averaged(w: int, *maps: Tensor) -> list[Tensor]:
     _check(*maps)
     # In float64, sums of float32 values of similar size are exact: ties and constant maps are preserved.
-    return [F.avg_pool2d(m[:, None].double(), **_window(w), count_include_pad=False)[:, 0] for m in maps]
+    return [F.avg_pool2d(m[:, None].double(), _side(w), 1, w, count_include_pad=False)[:, 0] for m in maps]
 
 
-def _window(w: int) -> dict[str, int]:
+def _side(w: int) -> int:
     if w < 0:
         raise UserError(f"w, the radius of a window in pixels, must not be negative: {w}")
-    return {"kernel_size": 2 * w + 1, "stride": 1, "padding": w}
+    return 2 * w + 1
 
 
 def _check(*maps: Tensor) -> None:
