@@ -142,7 +142,7 @@ class WideResNet(nn.Module):
 def small(channels: int, classes: int) -> Net:
     """Small CNN for tests and digits."""
     features = Small(channels)
-    return Net(features, 64, classes, channels, stages=features.ends[:-1])
+    return Net(features, 64, classes, channels, stages=list(features.ends)[:-1])
 
 
 def _first_of_later_stages(blocks: nn.Sequential) -> list[nn.Module]:

@@ -6,22 +6,28 @@ are missing, so their schemas are declared first; neither is called.
 
 import contextlib
 import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from torchvision.datasets import GTSRB
 
 _OPERATORS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+_library: torch.library.Library  # the schemas live as long as this object
 
 
-def _load():
+def _load() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    global _library  # the schemas live as long as this object
+    global _library
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _OPERATORS.values():
         with contextlib.suppress(RuntimeError):  # already defined
@@ -32,6 +38,6 @@ def _load():
 torchvision = _load()
 
 
-def listed_files(images: torchvision.datasets.GTSRB) -> list[tuple[str, int]]:
+def listed_files(images: "GTSRB") -> list[tuple[str, int]]:
     """Path and class of every image of a data set that torchvision lists, without opening any."""
     return images._samples
