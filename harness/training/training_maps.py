@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import methods
 from harness.data.batches import MAP_UNIT
 from harness.data.datasets import Data, Split
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, required, unknown_name
 from harness.explain.maps import for_training
 from harness.randomness import seeded
 from harness.storage.workspace import Workspace
@@ -22,13 +22,14 @@ from harness.training.settings import Maps
 from harness.training.teacher_maps import Teacher, explain
 
 FROM_DATA = ("box", "mask", "random")
+MapColumn = Tensor | Callable[[Tensor, Tensor], Tensor]  # of all images, or computed from x, y of a batch
 
 
 @dataclass(frozen=True)
 class TrainingMaps:
     """Maps for `Batches`. seconds: cost by phase (`maps`, `teacher`), also where another trial paid it."""
 
-    maps: tuple[Tensor | Callable[[Tensor, Tensor], Tensor], ...] = ()
+    maps: tuple[MapColumn, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -66,7 +67,8 @@ def prepare_maps(
     maps: Maps, data: Data, workspace: Workspace, teacher: Callable[[str], Teacher], *, seed: int
 ) -> TrainingMaps:
     """Compute or load the maps of the training images. teacher(method): the net to explain; seed: of random maps."""
-    columns, seconds = [], {"maps": 0.0, "teacher": 0.0}
+    columns: list[MapColumn] = []
+    seconds = {"maps": 0.0, "teacher": 0.0}
     for name, method in map_sources(maps):
         if name in FROM_DATA:
             columns.append(_maps_from_data(name, data.train, seed).to(workspace.device))
@@ -89,9 +91,11 @@ def _maps_from_data(name: str, train: Split, seed: int = 0) -> Tensor:
         with seeded("random maps", seed):
             return (torch.randint(2, (n, c, height, width), dtype=torch.int8) * 2 - 1) * MAP_UNIT
     if name == "mask":  # pixels of unknown label get 0
-        inside, outside = train.masks == 1, train.masks == 0
+        masks = required(train.masks, "masks")
+        inside, outside = masks == 1, masks == 0
     else:
-        x1, y1, x2, y2 = (train.boxes[:, i, None, None] for i in range(4))
+        boxes = required(train.boxes, "boxes")
+        x1, y1, x2, y2 = (boxes[:, i, None, None] for i in range(4))
         rows, cols = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
         inside = (rows >= y1) & (rows <= y2) & (cols >= x1) & (cols <= x2)
         outside = ~inside
