@@ -26,7 +26,7 @@ from harness.explain.input_gradients import chunk_size
 from harness.models.relus import softened
 from harness.randomness import PerImageRng
 
-Objective = Callable[[Tensor], Callable[[Tensor], Tensor]]
+Objective = Callable[[Tensor], Callable[[Tensor], Tensor] | None]  # None: random signs
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -108,7 +108,15 @@ class _BestIterate:
     """Objective of an ascent that records the best iterate per criterion."""
 
     def __init__(
-        self, model, explain, objective, criteria, x: Tensor, y: Tensor, beta: float, draws: PerImageRng | None
+        self,
+        model: nn.Module,
+        explain: Map,
+        objective: Objective,
+        criteria: Mapping[str, Criterion],
+        x: Tensor,
+        y: Tensor,
+        beta: float,
+        draws: PerImageRng | None,
     ):
         self.model, self.surrogate, self.explain = model, softened(model, beta), explain
         self.y, self.criteria, self.draws = y, criteria, draws

@@ -8,6 +8,7 @@ resumed. An image is robust if no attack succeeds: the worst case per image, not
 """
 
 import logging
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -60,7 +61,9 @@ def attack(
     return clip(z.to(x.dtype), x, eps, norm)
 
 
-def _standard(name: str, package: ModuleType, model: nn.Module, x: Tensor, eps: float, norm: Norm, seed: int):
+def _standard(
+    name: str, package: ModuleType, model: nn.Module, x: Tensor, eps: float, norm: Norm, seed: int
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The package's function (x, y) -> z for one attack, with the number of targets limited to the wrong classes."""
     ensemble = package.AutoAttack(
         model, eps=eps, norm={"linf": "Linf", "l2": "L2"}[norm], seed=seed, device=x.device, version="standard"
