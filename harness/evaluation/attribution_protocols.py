@@ -19,6 +19,7 @@ protocols differ by more than methods do, so their numbers must not be compared 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -200,8 +201,8 @@ def bound(settings: Attribution) -> Metrics:
         def change(z: Tensor) -> Tensor:
             return (explain(surrogate, z, batch.y) - start).square().sum((1, 2, 3))
 
-        ball = {"eps": settings.eps, "step": step_of(settings), "steps": settings.steps}
-        z = ascend(change, batch.x, **ball, draws=batch.draws)
+        step, draws = step_of(settings), batch.draws
+        z = ascend(change, batch.x, eps=settings.eps, step=step, steps=settings.steps, draws=draws)
         before, after = explain(model, batch.x, batch.y), explain(model, z, batch.y)
         left = _largest(after - before)
         right = 2 * torch.maximum(_largest(before - batch.x), _largest(after - z)) + settings.eps
@@ -236,7 +237,13 @@ def completeness(settings: Attribution) -> Metrics:
     return metric
 
 
-def pgd_settings(settings: Attribution) -> dict[str, float]:
+class PGD(TypedDict):
+    eps: float
+    step: float
+    steps: int
+
+
+def pgd_settings(settings: Attribution) -> PGD:
     """The PGD attack of `completeness`."""
     return {"eps": settings.eps, "step": settings.eps / 4, "steps": 10}
 

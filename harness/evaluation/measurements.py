@@ -18,6 +18,7 @@ from harness.attacks import pgd as attacks_pgd
 from harness.data.batches import Batch
 from harness.data.corruptions import registry
 from harness.data.corruptions.published_files import Folder
+from harness.errors import required
 from harness.evaluation import attribution_protocols
 from harness.evaluation.score_name import ScoreName, in_255ths
 from harness.evaluation.settings import Attribution, Measure
@@ -115,12 +116,12 @@ def attacked(attack: Attack, restarts: int = 1) -> MetricFunction:
 
 def pgd(eps: float, step: float, steps: int, restarts: int = 1, norm: attacks_pgd.Norm = "linf") -> Measurement:
     """Accuracy under PGD; misclassification at any iterate counts."""
-    settings = {"eps": eps, "step": step, "steps": steps, "norm": norm}
 
     def attack(model: nn.Module, x: Tensor, y: Tensor, draws: PerImageRng | None) -> Tensor:
-        return attacks_pgd.pgd_until_broken(model, x, y, **settings, draws=draws)
+        return attacks_pgd.pgd_until_broken(model, x, y, eps=eps, step=step, steps=steps, norm=norm, draws=draws)
 
-    protocol = {**settings, "restarts": restarts, "start": "uniform", "broken by": "any iterate"}
+    protocol = {"eps": eps, "step": step, "steps": steps, "norm": norm, "restarts": restarts}
+    protocol |= {"start": "uniform", "broken by": "any iterate"}
     return Measurement(attacked(attack, restarts), protocol, passes=restarts * (steps + 1))
 
 
@@ -171,7 +172,9 @@ def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measuremen
     return stages
 
 
-def _autoattack(name: str, eps: float, norm: attacks_pgd.Norm, model: nn.Module, x: Tensor, y: Tensor, draws) -> Tensor:
+def _autoattack(
+    name: str, eps: float, norm: attacks_pgd.Norm, model: nn.Module, x: Tensor, y: Tensor, draws: PerImageRng | None
+) -> Tensor:
     return autoattack.attack(name, model, x, y, eps=eps, norm=norm)
 
 
@@ -198,7 +201,8 @@ def corruption(name: str, severity: int, published: Published | None = None) -> 
         return Measurement(accuracy, protocol | origin, replacement=partial(published.images, name, severity))
 
     def metric(model: nn.Module, batch: Batch) -> Tensor:
-        return accuracy(model, Batch(registry.corrupt(name, batch.x, severity, batch.draws), batch.y))
+        x = registry.corrupt(name, batch.x, severity, required(batch.draws, "random draws"))
+        return accuracy(model, Batch(x, batch.y))
 
     return Measurement(metric, protocol | {"images": "generated here"})
 
@@ -215,7 +219,7 @@ def boxes(maps: tuple[str, ...]) -> Measurement:
     """Box localisation by these maps, at the published, the best validation, and the oracle threshold."""
 
     def metric(model: nn.Module, batch: Batch) -> ScoreValues:
-        return localization.measure_boxes(model, batch.x, batch.y, batch.boxes, maps)
+        return localization.measure_boxes(model, batch.x, batch.y, required(batch.boxes, "boxes"), maps)
 
     def postprocess(values: ScoreValues, val: ScoreValues | None) -> ScoreValues:
         return localization.box_scores(values, localization.choose_boxes(val) if val else None)
@@ -228,7 +232,7 @@ def masks() -> Measurement:
     """Segmentation by the gradient map, at the same thresholds and Otsu's."""
 
     def metric(model: nn.Module, batch: Batch) -> ScoreValues:
-        return localization.measure_masks(model, batch.x, batch.masks)
+        return localization.measure_masks(model, batch.x, required(batch.masks, "masks"))
 
     def postprocess(values: ScoreValues, val: ScoreValues | None) -> ScoreValues:
         return localization.mask_scores(values, localization.choose_mask(val) if val else None)

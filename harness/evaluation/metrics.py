@@ -63,8 +63,8 @@ class Metric:
 UNKNOWN = Metric()  # of a stored score that `METRICS` does not hold: a plain number
 
 
-def _accuracy(label: str = "", form: Form = "plain", **options) -> Metric:
-    return Metric(label, "accuracy", SHARE, "higher", form=form, **options)
+def _accuracy(label: str = "", form: Form = "plain", headline: bool = True) -> Metric:
+    return Metric(label, "accuracy", SHARE, "higher", headline, form)
 
 
 def _attack(label: str, headline: bool = True) -> Metric:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from harness.errors import required
 from harness.evaluation.score_name import ScoreName
 
 BLACK_BOX = ("square", "aa")  # AutoAttack ends with Square
@@ -19,14 +20,19 @@ def family(name: ScoreName) -> tuple[str, str, int, int]:
     return name.norm, name.metric, name.steps, name.restarts
 
 
+def strength_of(name: ScoreName) -> float:
+    """Strength of one of these attacks, in 255ths."""
+    return required(name.strength, "strength")
+
+
 def matches(name: ScoreName, norm: str, strength: float) -> bool:
     """Whether the attack has this norm and strength (255ths)."""
-    return name.norm == norm and abs(name.strength - strength) <= 1e-5 * strength  # names have six digits
+    return name.norm == norm and abs(strength_of(name) - strength) <= 1e-5 * strength  # names have six digits
 
 
 def is_stronger_than(name: ScoreName, other: ScoreName) -> bool:
     """Whether it is the other attack with more steps or restarts, and no fewer of either."""
-    same = name.metric == other.metric and matches(name, other.norm, other.strength)
+    same = name.metric == other.metric and matches(name, other.norm, strength_of(other))
     more = name.steps >= other.steps and name.restarts >= other.restarts and family(name) != family(other)
     return same and more
 

@@ -1,7 +1,7 @@
 """Checks of the attack: reach, unbounded eps, convergence, and reproducibility of stored adversarial examples."""
 
 from harness.attacks import pgd
-from harness.evaluation.checks.attack_names import attack_names
+from harness.evaluation.checks.attack_names import attack_names, strength_of
 from harness.evaluation.checks.common import (
     compare_attacks,
     correct_as_measured,
@@ -65,7 +65,7 @@ def repeats(evidence: Evidence) -> Check:
         out = ((z < -1e-6) | (z > 1 + 1e-6)).flatten(1).any(1)
         for n in attack_names([name]):
             size = delta.norm(dim=1) if n.norm == "l2" else delta.abs().amax(1)
-            out |= size > n.strength / 255 * (1 + 1e-4) + 1e-6
+            out |= size > strength_of(n) / 255 * (1 + 1e-4) + 1e-6
         outside.append((share_of(out), name))
     (same, share, verdict), (beyond, limit) = min(differing), max(outside)
     numbers = {"differing": abs(share), "outside": beyond}

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.evaluation.checks.attack_names import BLACK_BOX, attack_names, correct_under_gradients, matches
+from harness.evaluation.checks.attack_names import (
+    BLACK_BOX,
+    attack_names,
+    correct_under_gradients,
+    matches,
+    strength_of,
+)
 from harness.evaluation.checks.common import (
     ALPHA,
     MAX_BROKEN_ALONE,
@@ -69,7 +75,7 @@ def black_box(evidence: Evidence) -> Check:
     """
     scores, results = evidence.scores, []
     for square in (n for n in attack_names(scores) if n.metric in BLACK_BOX):
-        white, targeted = correct_under_gradients(scores, square.norm, square.strength)
+        white, targeted = correct_under_gradients(scores, square.norm, strength_of(square))
         if white is None:
             continue
         a, b = both_counted(white, scores[str(square)])

@@ -5,7 +5,7 @@ from itertools import pairwise, permutations
 import numpy as np
 
 from harness.attacks import pgd
-from harness.evaluation.checks.attack_names import attack_names, family, is_stronger_than, matches
+from harness.evaluation.checks.attack_names import attack_names, family, is_stronger_than, matches, strength_of
 from harness.evaluation.checks.common import (
     both_counted,
     is_correct,
@@ -43,7 +43,7 @@ def falls_with_eps(evidence: Evidence) -> Check:
     may overshoot). Fails if significantly many images are correct again at a larger eps.
     """
     scores = evidence.scores
-    names = sorted((n for n in attack_names(scores) if n.metric != "fgsm"), key=lambda n: n.strength)
+    names = sorted((n for n in attack_names(scores) if n.metric != "fgsm"), key=strength_of)
     clean = ["clean"] if "clean" in scores else []
     grids = [clean + [str(n) for n in names if family(n) == attack] for attack in dict.fromkeys(map(family, names))]
     pairs = [pair for grid in grids for pair in pairwise(grid)]
@@ -66,7 +66,7 @@ def one_step(evidence: Evidence) -> Check:
     scores = evidence.scores
     mean = {name: mean_counted(values) for name, values in scores.items() if not np.isnan(values).all()}
     steps = [(a, b) for a, b in permutations(attack_names(mean), 2) if (a.metric, b.metric) == ("fgsm", "pgd")]
-    named = [(str(a), str(b)) for a, b in steps if matches(a, b.norm, b.strength)]
+    named = [(str(a), str(b)) for a, b in steps if matches(a, b.norm, strength_of(b))]
     if not named or "clean" not in mean:
         return not_asked("one_step", "clean accuracy, FGSM and PGD at one eps were not all measured")
     clean = mean["clean"]
