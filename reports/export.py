@@ -100,7 +100,7 @@ def entry(record: Record) -> dict[str, object]:
     trial, tested = record.result.trial, _tested(record)
     named = {ScoreName.parse(text): score for text, score in tested.items()}
     attacks = {n: score for n, score in named.items() if n.metric in _ATTACKED and n.norm == "linf"}
-    eps = max((n.strength for n in attacks), default=None)
+    eps = max((n.strength for n in attacks if n.strength is not None), default=None)
     attacked = [score for n, score in attacks.items() if n.strength == eps]
     lowest = min(attacked, key=lambda s: (s.mean, s.name), default=None)
     failed = [c.name for c in record.result.checks if c.passed is False]

@@ -57,4 +57,4 @@ def _file(client: "MlflowClient", run: Mapping[str, object], name: str) -> Path:
     uri = str(run["artifacts"] or "")
     if uri.startswith(("/", "file:///")):
         return Path(unquote(uri.removeprefix("file://"))) / name
-    return Path(client.download_artifacts(run["run_id"], name))
+    return Path(client.download_artifacts(str(run["run_id"]), name))

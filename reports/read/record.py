@@ -128,11 +128,12 @@ def stored(folder: Path, source: str) -> Result:
 
 def _is_valid(result: Result) -> bool:
     """Whether every part of a decoded result has its type."""
-    parts = (result.seconds, dict), (result.checksums, dict), (result.machine, dict), (result.rows, list)
-    numbers = [(number, (int, float)) for s in result.scores for number in (s.mean, s.stderr, s.n)]
-    kinds = [(part, dict) for s in result.scores for part in (s.protocol, s.counts)]
+    parts: list[object] = [result.seconds, result.checksums, result.machine]
+    parts += [part for s in result.scores for part in (s.protocol, s.counts)]
+    numbers: list[object] = [number for s in result.scores for number in (s.mean, s.stderr, s.n)]
+    typed = all(isinstance(part, dict) for part in parts) and all(isinstance(n, int | float) for n in numbers)
     known = all(s.name.startswith(("val/", "test/")) for s in result.scores)
-    return bool(result.scores) and known and all(isinstance(part, kind) for part, kind in (*parts, *numbers, *kinds))
+    return bool(result.scores) and known and typed and isinstance(result.rows, list)
 
 
 def data_of(record: Record, workspace: Workspace) -> Data:
@@ -187,8 +188,9 @@ def reproduced_verdicts(record: Record, data: Data, device: str) -> tuple[int, i
         raise UserError(f"the weights of run {record.run} cannot be used: {reason}") from None
     if then is None or then.per_example is None:
         return None
-    options = {"name": "val", "suite": lambda _: {"clean": Measurement(accuracy)}}
-    now = per_image(evaluator.evaluate(net, data.val.to(device), trial.measure, **options))["val/clean"]
+    images, suite = data.val.to(device), {"clean": Measurement(accuracy)}
+    scores = evaluator.evaluate(net, images, trial.measure, name="val", suite=lambda _: {**suite})
+    now = per_image(scores)["val/clean"]
     return int((now == then.per_example).sum()) if len(now) == len(then.per_example) else 0, len(now)
 
 
