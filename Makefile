@@ -39,6 +39,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 
 # The pinned set, installed again when a pin or a dependency changes.
 .venv/installed: pyproject.toml constraints.txt
