@@ -120,6 +120,13 @@ def examples(domain: Domain) -> tuple[Setting, ...]:
     return tuple(domain.choices) if isinstance(domain, Choices) else (domain.low, domain.high)
 
 
+def numbers(domain: Domain) -> list[float]:
+    """Values of the domain if all are numbers; else none."""
+    values = examples(domain)
+    found = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return found if len(found) == len(values) else []
+
+
 def distributions(search: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
     """What Optuna searches: path -> distribution."""
     return {path: domain.index if isinstance(domain, Ordered) else domain for path, domain in search.items()}

@@ -121,8 +121,8 @@ def pgd(eps: float, step: float, steps: int, restarts: int = 1, norm: attacks_pg
         return attacks_pgd.pgd_until_broken(model, x, y, eps=eps, step=step, steps=steps, norm=norm, draws=draws)
 
     protocol = {"eps": eps, "step": step, "steps": steps, "norm": norm, "restarts": restarts}
-    protocol |= {"start": "uniform", "broken by": "any iterate"}
-    return Measurement(attacked(attack, restarts), protocol, passes=restarts * (steps + 1))
+    stored = {**protocol, "start": "uniform", "broken by": "any iterate"}
+    return Measurement(attacked(attack, restarts), stored, passes=restarts * (steps + 1))
 
 
 def fgsm(eps: float) -> Measurement:
@@ -263,6 +263,7 @@ def bound(settings: Attribution) -> Measurement:
 
 def completeness(settings: Attribution) -> Measurement:
     """Completeness inequality: the logit changes by at most its map's change."""
-    protocol = {**attribution_protocols.pgd_settings(settings), "start": "uniform", "norm": "linf"}
-    passes = protocol["steps"] + 2 + 2 * attribution_protocols.SCORING_POINTS
+    attack = attribution_protocols.pgd_settings(settings)
+    protocol = {**attack, "start": "uniform", "norm": "linf"}
+    passes = attack["steps"] + 2 + 2 * attribution_protocols.SCORING_POINTS
     return Measurement(attribution_protocols.completeness(settings), protocol, settings.images, passes=passes)

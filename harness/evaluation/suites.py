@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from harness.attacks.pgd import Norm
 from harness.data.corruptions import names, registry
 from harness.errors import UserError, unknown_name
 from harness.evaluation import attribution_protocols, measurements
@@ -30,8 +31,8 @@ def pgd_name(measure: Measure, eps: float) -> str:
     return _attack_name("pgd", eps, steps=measure.steps, restarts=measure.restarts)
 
 
-def _attack_name(metric: str, eps: float, **parts) -> str:
-    return str(ScoreName(metric, strength=in_255ths(eps), **parts))
+def _attack_name(metric: str, eps: float, *, steps: int = 0, restarts: int = 1, norm: Norm = "linf") -> str:
+    return str(ScoreName(metric, steps=steps, restarts=restarts, norm=norm, strength=in_255ths(eps)))
 
 
 def robust_suite(context: EvaluationContext) -> Items:
@@ -106,8 +107,12 @@ def _corrupted(context: EvaluationContext, corruptions: tuple[str, ...]) -> Item
 def localization_suite(context: EvaluationContext) -> Items:
     """Boxes and masks from gradient and class activation maps, if the data has annotations."""
     maps = ("grad", "cam") if context.features else ("grad",)
-    suite = {"boxes": measurements.boxes(maps)} if context.boxes else {}
-    return {**suite, "masks": measurements.masks()} if context.masks else suite
+    items: Items = {}
+    if context.boxes:
+        items["boxes"] = measurements.boxes(maps)
+    if context.masks:
+        items["masks"] = measurements.masks()
+    return items
 
 
 def paper_sat_suite(context: EvaluationContext) -> Items:

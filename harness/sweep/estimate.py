@@ -33,8 +33,8 @@ def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
         runs = planned.trials + planned.seeds
         training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
         plain = teachers.teacher_trial(trial, "standard")
-        annotated = {"boxes": data.val.boxes is not None, "masks": data.val.masks is not None}
-        context = EvaluationContext(trial.measure, trial.attribution, shape, **annotated)
+        boxes, masks = data.val.boxes is not None, data.val.masks is not None
+        context = EvaluationContext(trial.measure, trial.attribution, shape, boxes=boxes, masks=masks)
         passes = cost.image_passes(context, trial.epochs, len(data.val), len(data.test))
         evaluation += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
     return (

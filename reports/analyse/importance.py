@@ -110,7 +110,10 @@ def _within(searched: Domain, text: str) -> float | str | None:
         inside = min(max(value, searched.low), searched.high)  # its text has nine digits
         return int(inside) if isinstance(searched, IntDistribution) else inside
     for index, choice in enumerate(searched.choices):
-        number = isinstance(choice, int | float) and not isinstance(choice, bool)
-        if math.isclose(choice, value, rel_tol=1e-6) if number else str(choice) == text:
+        if isinstance(choice, int | float) and not isinstance(choice, bool):
+            same = math.isclose(choice, value, rel_tol=1e-6)
+        else:
+            same = str(choice) == text
+        if same:
             return index if isinstance(searched, Ordered) else str(choice)
     return None

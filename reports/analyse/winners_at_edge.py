@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.config.search_domains import Choices, Domain, FloatDistribution
+from harness.config.search_domains import Choices, Domain, FloatDistribution, numbers
 from reports.analyse import counted_runs
 from reports.analyse.curves import searched_trials, to_number
 from reports.analyse.search_domain_tags import domain
@@ -66,11 +66,10 @@ def _side(searched: Domain, value: float) -> str:
     if math.isnan(value):
         return ""
     if isinstance(searched, Choices):
-        if not all(isinstance(c, int | float) and not isinstance(c, bool) for c in searched.choices):
+        values = numbers(searched)
+        if len(set(values)) < ORDERED:
             return ""
-        low, high = min(searched.choices), max(searched.choices)
-        if len(set(searched.choices)) < ORDERED:
-            return ""
+        low, high = min(values), max(values)
         at_low, at_high = math.isclose(value, low, rel_tol=1e-6), math.isclose(value, high, rel_tol=1e-6)
         share = low == 0 and high == 1
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.config.search_domains import Domain, Range, examples
+from harness.config.search_domains import Domain, Range, numbers
 from harness.data.corruptions.names import NAMES, SEVERITIES
 from reports.analyse import counted_runs, rung_agreement, search_domain_tags
 from reports.analyse import importance as analyse_importance
@@ -201,10 +201,8 @@ def _value(path: str, text: str | float | None) -> float | str | None:
 def _limits(path: str, domain: Domain) -> tuple[float, float] | tuple[None, None]:
     """Both ends of a numeric domain, strengths in 255ths; none of other domains."""
     factor = 255 if number_format.in_255ths(path) else 1
-    values = examples(domain)
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return None, None
-    return min(values) * factor, max(values) * factor
+    values = numbers(domain)
+    return (min(values) * factor, max(values) * factor) if values else (None, None)
 
 
 def importance(runs: pd.DataFrame) -> Figure:

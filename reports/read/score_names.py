@@ -24,7 +24,9 @@ def on(score: str, split: str) -> str:
 def attack(score: str) -> tuple[float, int, int] | None:
     """eps (in 255ths), steps and restarts of a PGD score in the maximum norm; None for any other."""
     name = ScoreName.parse(score)
-    return (name.strength, name.steps, name.restarts) if (name.metric, name.norm) == ("pgd", "linf") else None
+    if (name.metric, name.norm) != ("pgd", "linf") or name.strength is None:
+        return None
+    return name.strength, name.steps, name.restarts
 
 
 def attribution(score: str) -> tuple[str, str, str] | None:
