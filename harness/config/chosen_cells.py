@@ -63,7 +63,10 @@ def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: l
     origin = next(cell for cell in cells if cell.name == base)
     settings = {**space.base, **space.compare[base], **own}
     plain = build({path: value for path, value in {**settings, **shared}.items() if path in ("method", "data")})
-    lost = [p for p in settings if p.startswith("method.") and p not in own and not has_setting(plain, p)]
+    lost = [p for p in settings if p.startswith(("method.", "maps.")) and not has_setting(plain, p)]
+    for path in (path for path in lost if path.startswith("maps.") and path in own):
+        raise UserError(f"{path} has no effect: method {plain.flat()['method']} reads no maps")
+    lost = [path for path in lost if path not in own]  # `build` names those
     settings = {path: value for path, value in settings.items() if path not in lost}
     trial = build({**settings, **shared})
     name = _name(space, base, own, kept=[path for path in space.compare[base] if path in settings])
@@ -79,8 +82,7 @@ def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: l
     changes = [f"{p} = {now[p]}" + (f" instead of {before[p]}" if p in before else "") for p in own]
     dropped = [*lost, *(path for path in origin.search if path not in {**search, **own})]
     ending = f"; it has no {', '.join(dropped)}" if dropped else ""
-    note = f"cell {base} is the base" + (f" of {name}" if name != base else "")
-    return cell, f"{note}: {', '.join(changes)}{ending}"
+    return cell, f"cell {base} is the base of {name}: {', '.join(changes)}{ending}"
 
 
 def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:

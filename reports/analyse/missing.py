@@ -4,8 +4,10 @@ import math
 
 import pandas as pd
 
+Value = str | float | bool | None  # of a field in the table of runs; pandas' NA counts as None
 
-def is_missing(value: object) -> bool:
+
+def is_missing(value: Value) -> bool:
     """Whether a value is None, NaN or pandas' NA."""
     return value is None or bool(pd.isna(value))
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 from harness.evaluation.metrics import SHARE, Unit
+from methods import Setting
 from reports.analyse.missing import is_missing
 
 NONE = "–"  # a missing figure
@@ -66,12 +67,13 @@ def setting(path: str, text: str) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-def plain(text: str) -> object:
+def plain(text: str) -> Setting:
     """The Python value of a setting's text; the text itself if it is no literal."""
     try:
-        return ast.literal_eval(text)
+        value: Setting = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
+    return value
 
 
 def in_255ths(path: str) -> bool:

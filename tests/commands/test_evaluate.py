@@ -1,5 +1,6 @@
 """The command that measures a net: a trial's, or somebody else's."""
 
+import dataclasses
 import json
 import os
 import re
@@ -71,7 +72,9 @@ def test_what_a_suite_has_gained_since_is_all_that_is_measured(monkeypatch, caps
     assert evaluated(monkeypatch, workspace, *words) == 0
     before = capsys.readouterr().out.splitlines()
     standard, done, measure = suites.SUITES["standard"], [], evaluator._Evaluation.measure
-    monkeypatch.setitem(suites.SUITES, "standard", lambda of: {**standard(of), "pgd3-16": pgd(16 / 255, 8 / 255, 3)})
+    gained = {"pgd3-16": pgd(16 / 255, 8 / 255, 3)}
+    more = dataclasses.replace(standard, build=lambda of: {**standard(of), **gained})
+    monkeypatch.setitem(suites.SUITES, "standard", more)
     monkeypatch.setattr(
         evaluator._Evaluation, "measure", lambda self, key, *of: done.append(key) or measure(self, key, *of)
     )

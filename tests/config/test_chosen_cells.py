@@ -86,6 +86,11 @@ def test_a_setting_that_only_the_new_method_has_is_its_own():
         (["pgd"], {"method": "trades", "epoch": "1"}, "has no 'epoch'; did you mean 'epochs'?"),
         (["pgd"], {"method": "pgd_noise"}, "choose it: --cell 'pgd + noise'"),
         (["standard"], {"method": "standard"}, "choose it: --cell standard"),
+        (
+            ["pgd"],
+            {"method": "trades", "maps.saliency": "box"},
+            "maps.saliency has no effect: method trades reads no maps",
+        ),
     ],
 )
 def test_what_makes_no_cell_is_one_line(names, settings, words):

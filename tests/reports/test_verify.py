@@ -161,14 +161,14 @@ def test_what_is_no_finished_trial_is_refused_in_one_line(capsys, store, kept):
 
 
 def test_a_beginning_that_several_runs_share_is_refused(store):
+    class Page(list):
+        token = None
+
     class Client:
-        def search_experiments(self):
-            return []
+        def search_experiments(self, **_):
+            return Page()
 
         def search_runs(self, experiments, where, **_):
-            class Page(list):
-                token = None
-
             return Page(["one", "other"] if "LIKE 'abcdef%'" in where else [])
 
     with pytest.raises(UserError, match="'abcdef' begins the ids of 2 runs"):

@@ -47,7 +47,7 @@ def gains(patch):
             "worst-16": Combined(("pgd2-16", "pgd3-16"), "worst"),
         }
 
-    patch.setitem(suites.SUITES, "standard", more)
+    patch.setitem(suites.SUITES, "standard", replace(standard, build=more))
 
 
 def records(result, split):
