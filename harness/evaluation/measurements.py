@@ -28,6 +28,7 @@ from harness.randomness import PerImageRng
 AUTOATTACK_PASSES = {"apgd-ce": 101, "apgd-t": 901, "fab-t": 1801, "square": 5001}  # at most, with a prediction
 
 ScoreValues = dict[str, Tensor]
+Family = Literal["accuracy", "attack", "attribution", "corruption", "localization", "other"]
 MetricFunction = Callable[[nn.Module, Batch], Tensor | ScoreValues]
 Attack = Callable[[nn.Module, Tensor, Tensor, PerImageRng | None], Tensor]
 
@@ -58,7 +59,8 @@ class Measurement:
     with 1 are measured, the others get 0. replacement: returns images (N, C, H, W) uint8 that replace the split's.
     postprocess: computes the scores from the metric's values for all images, of any shape (N, ...), and for the
     validation images if given. is_similarity: whether it compares maps, so that 1 means a failed attack. passes: most
-    forward-backward passes per measured image; a second derivative counts as two, a forward pass alone as one.
+    forward-backward passes per measured image; a second derivative counts as two, a forward pass alone as one. family:
+    of its version of measuring. starts: what the names of its scores begin with, if not with its own name.
     """
 
     metric: MetricFunction
@@ -69,6 +71,8 @@ class Measurement:
     postprocess: Callable[[ScoreValues, ScoreValues | None], ScoreValues] | None = None
     is_similarity: bool = False
     passes: int = 1
+    family: Family = "other"
+    starts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ def accuracy(model: nn.Module, batch: Batch) -> Tensor:
         return ((logits.argmax(1) == batch.y) & logits.isfinite().all(1)).float()
 
 
+def clean() -> Measurement:
+    """Accuracy on the images as they are."""
+    return Measurement(accuracy, family="accuracy")
+
+
 def attacked(attack: Attack, restarts: int = 1) -> MetricFunction:
     """Adversarial accuracy per image: 1 where the prediction is correct after every restart of the attack."""
 
@@ -122,13 +131,13 @@ def pgd(eps: float, step: float, steps: int, restarts: int = 1, norm: attacks_pg
 
     protocol = {"eps": eps, "step": step, "steps": steps, "norm": norm, "restarts": restarts}
     stored = {**protocol, "start": "uniform", "broken by": "any iterate"}
-    return Measurement(attacked(attack, restarts), stored, passes=restarts * (steps + 1))
+    return Measurement(attacked(attack, restarts), stored, passes=restarts * (steps + 1), family="attack")
 
 
 def fgsm(eps: float) -> Measurement:
     """Accuracy under FGSM."""
     attack = attacked(lambda model, x, y, draws: attacks_pgd.fgsm(model, x, y, eps=eps))
-    return Measurement(attack, {"eps": eps, "norm": "linf"}, passes=2)
+    return Measurement(attack, {"eps": eps, "norm": "linf"}, passes=2, family="attack")
 
 
 def cw(steps: int, searches: int) -> Measurement:
@@ -144,7 +153,7 @@ def cw(steps: int, searches: int) -> Measurement:
         return {accuracy_name: robust * correct, distance_name: smallest}
 
     protocol = {"steps": steps, "searches": searches, "norm": "l2", "eps": None}
-    return Measurement(metric, protocol, passes=steps * searches + 2)
+    return Measurement(metric, protocol, passes=steps * searches + 2, family="attack")
 
 
 def stadv(steps: int, limit: float) -> Measurement:
@@ -153,7 +162,8 @@ def stadv(steps: int, limit: float) -> Measurement:
     def attack(model: nn.Module, x: Tensor, y: Tensor, draws: PerImageRng | None) -> Tensor:
         return minimum_perturbation.stadv(model, x, y, steps=steps, limit=limit)
 
-    return Measurement(attacked(attack), {"steps": steps, "limit": limit, "unit": "pixels"}, passes=steps + 1)
+    protocol = {"steps": steps, "limit": limit, "unit": "pixels"}
+    return Measurement(attacked(attack), protocol, passes=steps + 1, family="attack")
 
 
 def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measurement]:
@@ -167,7 +177,7 @@ def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measuremen
         key = str(ScoreName(metric, norm=norm, strength=in_255ths(eps)))
         attack = partial(_autoattack, name, eps, norm)
         protocol, passes = {"eps": eps, "norm": norm, "attack": name}, AUTOATTACK_PASSES[name]
-        stages[key] = Measurement(attacked(attack), protocol, only_correct_after=before, passes=passes)
+        stages[key] = Measurement(attacked(attack), protocol, only_correct_after=before, passes=passes, family="attack")
         before = key
     return stages
 
@@ -198,13 +208,14 @@ def corruption(name: str, severity: int, published: Published | None = None) -> 
     protocol = {"corruption": name, "severity": severity}
     if published and name in published.folder.corruptions:
         origin = {"images": f"{published.folder.path.name}/{name}.npy", "sha256": _digest(published.folder, name)}
-        return Measurement(accuracy, protocol | origin, replacement=partial(published.images, name, severity))
+        replacement = partial(published.images, name, severity)
+        return Measurement(accuracy, protocol | origin, replacement=replacement, family="corruption")
 
     def metric(model: nn.Module, batch: Batch) -> Tensor:
         x = registry.corrupt(name, batch.x, severity, required(batch.draws, "random draws"))
         return accuracy(model, Batch(x, batch.y))
 
-    return Measurement(metric, protocol | {"images": "generated here"})
+    return Measurement(metric, protocol | {"images": "generated here"}, family="corruption")
 
 
 @functools.lru_cache(maxsize=32)
@@ -225,7 +236,8 @@ def boxes(maps: tuple[str, ...]) -> Measurement:
         return localization.box_scores(values, localization.choose_boxes(val) if val else None)
 
     protocol = {"iou": localization.HIT, "published": localization.PUBLISHED}
-    return Measurement(metric, protocol, postprocess=postprocess, passes=1 + len(maps))
+    passes, starts = 1 + len(maps), ("gtknown", "top1loc", "maxboxacc")
+    return Measurement(metric, protocol, postprocess=postprocess, passes=passes, family="localization", starts=starts)
 
 
 def masks() -> Measurement:
@@ -237,7 +249,8 @@ def masks() -> Measurement:
     def postprocess(values: ScoreValues, val: ScoreValues | None) -> ScoreValues:
         return localization.mask_scores(values, localization.choose_mask(val) if val else None)
 
-    return Measurement(metric, {"published": localization.PUBLISHED["grad"]}, postprocess=postprocess)
+    protocol, starts = {"published": localization.PUBLISHED["grad"]}, ("iou", "dice", "pixel")
+    return Measurement(metric, protocol, postprocess=postprocess, family="localization", starts=starts)
 
 
 # Attributional robustness
@@ -250,7 +263,7 @@ def attribution(
     stored = {**vars(settings), "step": attribution_protocols.step_of(settings), **protocol.description()}
     measured = attribution_protocols.protocol_metric(name, protocol, settings, explain)
     passes = attribution_protocols.passes(protocol, settings)
-    return Measurement(measured, stored, settings.images, is_similarity=True, passes=passes)
+    return Measurement(measured, stored, settings.images, is_similarity=True, passes=passes, family="attribution")
 
 
 def bound(settings: Attribution) -> Measurement:
@@ -258,7 +271,8 @@ def bound(settings: Attribution) -> Measurement:
     protocol = {name: getattr(settings, name) for name in ("eps", "steps", "beta")}
     protocol |= {"step": attribution_protocols.step_of(settings), "start": "uniform", "norm": "linf"}
     passes = 3 * settings.steps + 3  # maps of the clean image, by both nets, and of the changed one
-    return Measurement(attribution_protocols.bound(settings), protocol, settings.images, passes=passes)
+    measured = attribution_protocols.bound(settings)
+    return Measurement(measured, protocol, settings.images, passes=passes, family="attribution")
 
 
 def completeness(settings: Attribution) -> Measurement:
@@ -266,4 +280,5 @@ def completeness(settings: Attribution) -> Measurement:
     attack = attribution_protocols.pgd_settings(settings)
     protocol = {**attack, "start": "uniform", "norm": "linf"}
     passes = attack["steps"] + 2 + 2 * attribution_protocols.SCORING_POINTS
-    return Measurement(attribution_protocols.completeness(settings), protocol, settings.images, passes=passes)
+    measured = attribution_protocols.completeness(settings)
+    return Measurement(measured, protocol, settings.images, passes=passes, family="attribution")

@@ -47,7 +47,7 @@ def robust_suite(context: EvaluationContext) -> Items:
         for eps in measure.eps
     }
     return {
-        "clean": Measurement(measurements.accuracy),
+        "clean": measurements.clean(),
         **grid,
         "robust": Combined(tuple(grid), "mean", {"step": measure.step}),
     }
@@ -79,7 +79,7 @@ def legacy_attribution_suite(context: EvaluationContext) -> Items:
 
 def autoattack_suite(context: EvaluationContext) -> Items:
     """AutoAttack's standard version at the largest eps of the grid."""
-    return {"clean": Measurement(measurements.accuracy), **measurements.cascade(max(context.measure.eps))}
+    return {"clean": measurements.clean(), **measurements.cascade(max(context.measure.eps))}
 
 
 def corruption_suite(context: EvaluationContext) -> Items:
@@ -101,7 +101,7 @@ def _corrupted(context: EvaluationContext, corruptions: tuple[str, ...]) -> Item
         for group, members in {"corrupted": names.STANDARD, "corrupted_art": names.ART}.items()
         if set(members) <= set(corruptions)
     }
-    return {"clean": Measurement(measurements.accuracy), **each, **means, **over}
+    return {"clean": measurements.clean(), **each, **means, **over}
 
 
 def localization_suite(context: EvaluationContext) -> Items:
@@ -118,14 +118,14 @@ def localization_suite(context: EvaluationContext) -> Items:
 def paper_sat_suite(context: EvaluationContext) -> Items:
     """As Mangla et al. (2020): PGD-5 with steps of 2/255 at eps 1/255 to 4/255; and their weak CW of 20 steps."""
     grid = {_attack_name("pgd", e * PIXEL, steps=5): measurements.pgd(e * PIXEL, 2 * PIXEL, 5) for e in (1, 2, 3, 4)}
-    return {"clean": Measurement(measurements.accuracy), **grid, "cw20": measurements.cw(steps=20, searches=9)}
+    return {"clean": measurements.clean(), **grid, "cw20": measurements.cw(steps=20, searches=9)}
 
 
 def paper_art_suite(context: EvaluationContext) -> Items:
     """As Singh et al. (2020): PGD-40 at 8/255, IN and K by their protocol, and their 15 corruptions."""
     settings = context.attribution
     return {
-        "clean": Measurement(measurements.accuracy),
+        "clean": measurements.clean(),
         _attack_name("pgd", 8 * PIXEL, steps=40): measurements.pgd(8 * PIXEL, 2 * PIXEL, 40),
         "art": measurements.attribution("art", attribution_protocols.art(settings), settings),
         **_corrupted(context, names.ART),

@@ -6,34 +6,26 @@ measured anew on the stored weights; nothing is trained anew, for the version is
 
 from collections.abc import Iterable, Mapping
 
-from harness.evaluation.measurements import Combined, Measurement
+from harness.evaluation.measurements import Combined, Family, Measurement
 
-VERSIONS = {"accuracy": 1, "attack": 1, "attribution": 1, "corruption": 1, "localization": 1}
-# What the names of a measurement's scores begin with, if not with its own name
-NAMES = {"boxes": ("gtknown", "top1loc", "maxboxacc"), "masks": ("iou", "dice", "pixel")}
-
-Items = Mapping[str, Measurement | Combined]
-
-
-def family(item: Measurement) -> str:
-    """The family of a metric, a key of `VERSIONS`."""
-    if item.images is not None:
-        return "attribution"
-    if "corruption" in item.protocol:
-        return "corruption"
-    if item.postprocess:
-        return "localization"
-    return "attack" if item.protocol else "accuracy"
+VERSIONS: dict[Family, int] = {
+    "accuracy": 1,
+    "attack": 1,
+    "attribution": 1,
+    "corruption": 1,
+    "localization": 1,
+    "other": 1,
+}
 
 
 def version(item: Measurement) -> int:
     """The version by which it measures now."""
-    return VERSIONS[family(item)]
+    return VERSIONS[item.family]
 
 
-def by_item(items: Items, names: Iterable[str]) -> dict[str, list[str]]:
+def by_item(items: Mapping[str, Measurement | Combined], names: Iterable[str]) -> dict[str, list[str]]:
     """Names of scores, without their split, by the item that they are of; items without any are left out."""
-    starts = {start: key for key in items for start in NAMES.get(key, (key,))}
+    starts = {start: key for key, item in items.items() for start in _starts(key, item)}
     found: dict[str, list[str]] = {}
     for name in names:
         of = [start for start in starts if name == start or name.startswith((f"{start}-", f"{start}_"))]
@@ -42,7 +34,11 @@ def by_item(items: Items, names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def missing(items: Items, measured: Mapping[str, int]) -> list[str]:
+def _starts(key: str, item: Measurement | Combined) -> tuple[str, ...]:
+    return (isinstance(item, Measurement) and item.starts) or (key,)
+
+
+def missing(items: Mapping[str, Measurement | Combined], measured: Mapping[str, int]) -> list[str]:
     """The items to measure: without a score, of an older version, or computed from such a one.
 
     measured: the stored scores' names, without their split, and versions.

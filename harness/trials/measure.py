@@ -97,7 +97,7 @@ def measure(
     )
     seconds = time.perf_counter() - began
     if unnamed := missing(trial, part.images, versions_of(scores), features=evaluator.has_features(net)):
-        raise ValueError(f"no score of measurement {unnamed[0]!r} has its name; see harness.evaluation.versions.NAMES")
+        raise ValueError(f"no score of measurement {unnamed[0]!r} begins with its name; declare `starts`")
     as_stored = {score.name: score for of in kept.values() for score in of}
     scores = [as_stored.get(score.name, score) for score in scores]  # means of the others as they were
     names = {score.name for score in scores}

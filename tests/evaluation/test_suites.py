@@ -14,7 +14,7 @@ from harness.data.corruptions import names, registry
 from harness.data.corruptions.published_files import Folder
 from harness.data.datasets import Split
 from harness.data.settings import DataSource
-from harness.evaluation import batching, cost, evaluator, measurements, suites
+from harness.evaluation import batching, cost, evaluator, measurements, suites, versions
 from harness.evaluation.measurements import EvaluationContext, Published
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import nets
@@ -260,3 +260,12 @@ def test_the_cost_is_the_passes_that_the_net_makes():
         items = suites.SUITES[suite](context)
         clean = 2 * 6 * len(items)  # an attack predicts the clean images, and its start, too
         assert 0 < Counting.images <= cost.passes(items, 6) + clean, suite
+
+
+@pytest.mark.parametrize("name", suites.SUITES)
+def test_every_measurement_says_by_which_version_it_is_measured(name):
+    context = EvaluationContext(Measure(), Attribution(), boxes=True, masks=True)
+    for key, item in suites.combined([name])(context).items():
+        if isinstance(item, measurements.Measurement):
+            says = f"{key}: give its `Measurement` a family of `harness.evaluation.versions.VERSIONS`"
+            assert item.family in versions.VERSIONS and item.family != "other", says

@@ -192,7 +192,7 @@ def test_every_score_is_of_the_measurement_that_gave_it(shared_workspace, quick,
     items = suites.combined([name])(evaluator.context_of(trial.measure, trial.attribution, split, features=True))
     names = {key: [key] for key in items}
     for key, item in items.items():
-        if isinstance(item, Measurement) and versions.family(item) == "attribution":
+        if isinstance(item, Measurement) and item.family == "attribution":
             short = {"bound": ["_left", "_right", "_slack"], "completeness": ["", "_left", "_right"]}
             names[key] = [key + ending for ending in short.get(key, ["-in", "-k", "-lens_recall"])]
     names |= {"boxes": ["gtknown-grad", "maxboxacc-cam"], "masks": ["iou", "pixel-otsu"]}
