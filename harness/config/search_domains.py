@@ -72,7 +72,7 @@ def choice(*values: Setting) -> CategoricalDistribution:
         raise UserError("a choice needs at least one value")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tuples, such as several eps, which are stored as JSON lists
-        return CategoricalDistribution(values)  # type: ignore[arg-type]  # tuples, too
+        return CategoricalDistribution(values)  # type: ignore[arg-type]  # tuples are choices, too
 
 
 def ordered(*values: Setting) -> Ordered:
