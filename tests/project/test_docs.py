@@ -21,6 +21,7 @@ import reports.export
 import reports.verify
 from harness import cli, deliver, evaluate, tune
 from harness.bench import __main__
+from harness.config import chosen_cells
 from harness.config import trial as config_trial
 from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.data.corruptions.registry import CORRUPTIONS
@@ -107,8 +108,23 @@ def test_the_pages_show_commands_of_every_module():
     }
 
 
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """The methods that pages define (blocks that begin with a file of `methods/`) are there, as they will be."""
+    folder = tmp_path_factory.mktemp("methods")
+    for _, code in blocks("python"):
+        if file := re.match(r"# methods/(\w+\.py)\n", code):
+            (folder / file[1]).write_text(code)
+    assert list(folder.iterdir())
+    methods.__path__.append(str(folder))
+    yield
+    methods.__path__.remove(str(folder))
+    for name in {file.stem for file in folder.iterdir()}:
+        sys.modules.pop(f"methods.{name}", None)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_a_valid_one(command, monkeypatch):
+def test_every_command_is_a_valid_one(command, monkeypatch, examples):
     module, words = arguments(command)
     if module == "harness.tune" and "--list" in words:
         assert tune.arguments(words).list
@@ -124,8 +140,9 @@ def test_every_command_is_a_valid_one(command, monkeypatch):
             assert args.model in nets.NETS
     elif module == "harness.trial":
         args = cli.parser(module, "", single=True).parse_args(words)
-        cells = cli.space(args.space).cells(cli.overrides(args))
-        assert args.cell == "all" or cli.choose_cell(cells, args.cell)
+        named = [args.cell] if args.cell not in (None, "all") else []
+        cells = chosen_cells.choose(cli.space(args.space), named, cli.overrides(args)).cells
+        assert args.cell == "all" or cli.choose_cell(cells, None)
     elif module == "harness.deliver":
         assert deliver.arguments(words)
     elif module == "harness.bench":
@@ -389,7 +406,10 @@ def test_every_file_that_is_named_exists():
     named = {page: named_files(page) | listed_files(page) for page in PAGES}
     missing = {f"{page}: {name}" for page, names in named.items() for name in names if not (ROOT / name).exists()}
     assert sum(map(len, named.values())) > 100
-    assert not missing
+    written = {
+        f"{page}: {name}" for page in PAGES for name in re.findall(r"^```python\n# (\S+\.py)$", PAGES[page], re.M)
+    }
+    assert not missing - written
 
 
 def test_the_map_shows_every_room():
