@@ -11,29 +11,115 @@ from torch.overrides import TorchFunctionMode
 
 from harness.models.nets import Net
 
-_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
-_RELUS = {F.relu, torch.relu, Tensor.relu} | _IN_PLACE
+Rectifier = Callable[[Tensor], Tensor]
+Bound = float | Tensor | None
+_RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
+_RELUS = {F.relu, torch.relu, Tensor.relu} | _RELUS_IN_PLACE
 
 
 class _Rectifier(TorchFunctionMode):
-    """Replace ReLUs by `rectifier`, and with `affine` batch normalisation by `_affine_norm`."""
+    """Replace ReLUs by `rectifier`; with `smooth` whatever is made of ReLUs, and batch normalisation by a product."""
 
-    def __init__(self, rectifier: Callable[[Tensor], Tensor], affine: bool = False):
+    def __init__(self, rectifier: Rectifier, smooth: bool = False):
         super().__init__()
-        self.rectifier, self.affine = rectifier, affine
+        self.rectifier, self.smooth = rectifier, smooth
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm and self.affine:
+        if func is F.batch_norm and self.smooth:
             return _affine_norm(*args, **kwargs)
-        if func not in _RELUS:
+        if func not in _RELUS and not (self.smooth and func in _OF_RELUS):
             return func(*args, **kwargs)
-        x = args[0] if args else kwargs["input"]
-        if func in _IN_PLACE or kwargs.get("inplace"):
-            return x.copy_(self.rectifier(x.clone()))  # the caller may use x and ignore the return value
-        return self.rectifier(x)
+        x, *rest = args or [kwargs.pop("input")]
+        if not x.is_floating_point():
+            return func(x, *rest, **kwargs)
+        in_place = func in _RELUS_IN_PLACE or func in _OF_RELUS_IN_PLACE
+        if in_place | kwargs.pop("inplace", False):
+            return x.copy_(self._of_relus(func, x.clone(), *rest, **kwargs))  # the caller may ignore the return value
+        return self._of_relus(func, x, *rest, **kwargs)
+
+    def _of_relus(self, func: Callable[..., Any], x: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
+        return self.rectifier(x) if func in _RELUS else _OF_RELUS[func](self.rectifier, x, *rest, **kwargs)
+
+
+# Piecewise linear functions as sums of ReLUs; their second derivative is 0, too
+
+
+def _clamp(relu: Rectifier, x: Tensor, min: Bound = None, max: Bound = None) -> Tensor:
+    x = x if min is None else min + relu(x - min)
+    return x if max is None else max - relu(max - x)
+
+
+def _clamp_min(relu: Rectifier, x: Tensor, min: Bound) -> Tensor:
+    return _clamp(relu, x, min)
+
+
+def _clamp_max(relu: Rectifier, x: Tensor, max: Bound) -> Tensor:
+    return _clamp(relu, x, None, max)
+
+
+def _relu6(relu: Rectifier, x: Tensor, inplace: bool = False) -> Tensor:
+    return _clamp(relu, x, 0.0, 6.0)
+
+
+def _hardtanh(relu: Rectifier, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    return _clamp(relu, x, min_val, max_val)
+
+
+def _hardsigmoid(relu: Rectifier, x: Tensor, inplace: bool = False) -> Tensor:
+    return _clamp(relu, x / 6 + 0.5, 0.0, 1.0)
+
+
+def _hardswish(relu: Rectifier, x: Tensor, inplace: bool = False) -> Tensor:
+    return x * _hardsigmoid(relu, x)
+
+
+def _leaky_relu(relu: Rectifier, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return negative_slope * x + (1 - negative_slope) * relu(x)
+
+
+def _prelu(relu: Rectifier, x: Tensor, weight: Tensor) -> Tensor:
+    slope = weight.view(-1, *[1] * (x.dim() - 2)) if weight.numel() > 1 else weight
+    return slope * x + (1 - slope) * relu(x)
+
+
+def _maximum(relu: Rectifier, x: Tensor, other: Tensor) -> Tensor:
+    return other + relu(x - other)
+
+
+def _minimum(relu: Rectifier, x: Tensor, other: Tensor) -> Tensor:
+    return other - relu(other - x)
+
+
+def _abs(relu: Rectifier, x: Tensor) -> Tensor:
+    return relu(x) + relu(-x)
+
+
+_OF_RELUS_IN_PLACE: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    **dict.fromkeys((torch.clamp_, Tensor.clamp_, torch.clip_, Tensor.clip_), _clamp),
+    **dict.fromkeys((torch.clamp_min_, Tensor.clamp_min_), _clamp_min),
+    **dict.fromkeys((torch.clamp_max_, Tensor.clamp_max_), _clamp_max),
+    F.hardtanh_: _hardtanh,
+    F.leaky_relu_: _leaky_relu,
+    **dict.fromkeys((torch.abs_, Tensor.abs_), _abs),
+}
+_OF_RELUS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    **_OF_RELUS_IN_PLACE,
+    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), _clamp),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), _clamp_min),
+    **dict.fromkeys((torch.clamp_max, Tensor.clamp_max), _clamp_max),
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
+    F.leaky_relu: _leaky_relu,
+    **dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu), _prelu),
+    **dict.fromkeys((torch.maximum, Tensor.maximum), _maximum),
+    **dict.fromkeys((torch.minimum, Tensor.minimum), _minimum),
+    **dict.fromkeys((torch.abs, Tensor.abs, Tensor.__abs__, torch.absolute, Tensor.absolute), _abs),
+}
 
 
 def _affine_norm(
@@ -61,14 +147,17 @@ def _affine_norm(
 
 
 @contextlib.contextmanager
-def rectified_by(rectifier: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def rectified_by(rectifier: Rectifier) -> Iterator[None]:
     """Context manager: replace every ReLU of this thread by `rectifier`: `nn.ReLU`, `F.relu`, in place or not."""
     with _Rectifier(rectifier):
         yield
 
 
 class Softened(nn.Module):
-    """`model` with softplus of sharpness beta for ReLU; all parameters and buffers are shared."""
+    """`model` with softplus of sharpness beta for ReLU, and for what is made of ReLUs: clamp, LeakyReLU, abs, ...
+
+    All parameters and buffers are shared. Max pooling, and masks such as `x * (x > 0)`, stay as they are.
+    """
 
     def __init__(self, model: nn.Module, beta: float):
         super().__init__()
@@ -88,9 +177,9 @@ class Softened(nn.Module):
         return cast(Net, self.model).head
 
     def _smooth(self) -> contextlib.AbstractContextManager[None]:
-        return _Rectifier(lambda t: F.softplus(t, self.beta), affine=True)
+        return _Rectifier(lambda t: F.softplus(t, self.beta), smooth=True)
 
 
 def softened(model: nn.Module, beta: float = 50.0) -> Softened:
-    """Softplus surrogate of a ReLU net, for second-order gradients: ReLU's second derivative is 0."""
+    """Softplus surrogate of a net of ReLUs, for second-order gradients: ReLU's second derivative is 0."""
     return Softened(model, beta)

@@ -170,6 +170,8 @@ SOUND = {
     "smooth": lambda: layered(nn.Tanh()),
     "softened": lambda: softened(layered(nn.ReLU())),
     "relu in place, softened": lambda: softened(layered(nn.ReLU(inplace=True))),
+    "leaky, softened": lambda: softened(layered(nn.LeakyReLU(0.1))),
+    "relu by clamping, softened": lambda: softened(Wrapped(lambda x: (x - 0.5).clamp_min(0))),
     "leaky and smooth": lambda: layered(nn.Sequential(nn.LeakyReLU(), nn.Tanh())),
     "constant": lambda: Wrapped(torch.zeros_like),
 }
@@ -186,9 +188,9 @@ def test_nets_with_a_true_second_derivative_pass(name, count, images):
 
 SEEMING = {
     "leaky": lambda: layered(nn.LeakyReLU(0.1)),
-    "leaky, softened": lambda: softened(layered(nn.LeakyReLU(0.1))),
     "relu": lambda: layered(nn.ReLU()),
-    "relu by clamping, softened": lambda: softened(Wrapped(lambda x: (x - 0.5).clamp_min(0))),
+    "relu by a mask, softened": lambda: softened(Wrapped(lambda x: x * (x > 0.5))),
+    "relu by where, softened": lambda: softened(Wrapped(lambda x: torch.where(x > 0.5, x - 0.5, 0))),
 }
 
 

@@ -236,6 +236,81 @@ def test_other_functions_are_left_alone():
 
 # The softplus twin
 
+MADE_OF_RELUS = {
+    "clamp": lambda x: x.clamp(-0.5, 0.7),
+    "clamp to a tensor": lambda x: torch.clamp(x, min=torch.tensor(0.2)),
+    "clamp by name": lambda x: torch.clamp(input=x, max=0.3),
+    "clip": lambda x: x.clip(min=0),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clamp_max": lambda x: torch.clamp_max(x, 0.5),
+    "clamp_": lambda x: (x * 1).clamp_(min=0),
+    "clamp_ dropped": lambda x: (z := x * 1, z.clamp_(-1, 1))[0],
+    "relu6": lambda x: F.relu6(4 * x),
+    "nn.ReLU6": nn.ReLU6(inplace=True),
+    "hardtanh": lambda x: F.hardtanh(x, -0.4, 0.6),
+    "nn.Hardtanh": nn.Hardtanh(inplace=True),
+    "hardsigmoid": lambda x: F.hardsigmoid(4 * x),
+    "hardswish": lambda x: F.hardswish(4 * x),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+    "nn.LeakyReLU": nn.LeakyReLU(0.3, inplace=True),
+    "prelu": nn.PReLU(3, init=0.4).double(),
+    "maximum": lambda x: torch.maximum(x, x.flip(1)),
+    "minimum": lambda x: x.minimum(torch.zeros(())),
+    "abs": abs,
+    "x.abs": lambda x: x.abs(),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_RELUS)
+def test_what_is_made_of_relus_has_their_curvature_in_the_softplus_twin(name):
+    """Value and gradient near those of the function for a large beta; the second derivative where it has a kink."""
+    torch.manual_seed(0)
+    x, function = torch.randn(64, 3, 5, dtype=torch.float64, requires_grad=True), MADE_OF_RELUS[name]
+    net = nn.Module()
+    net.forward = lambda x: function(x * 1)
+    plain, sharp = net(x), softened(net, 1e4)(x)
+    torch.testing.assert_close(sharp, plain, rtol=0, atol=3e-4)
+    slopes = [torch.autograd.grad(out.sum(), x)[0] for out in (plain, sharp)]
+    assert ((slopes[0] - slopes[1]).abs() > 1e-2).double().mean() < 0.01  # but for values at a kink
+    (slope,) = torch.autograd.grad(softened(net, 5.0)(x).sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad((slope * torch.randn_like(slope)).sum(), x)
+    assert (curvature != 0).double().mean() > 0.5
+    assert torch.equal(net(x), plain)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda x: x.clamp(min=0),
+        lambda x: F.leaky_relu(x, 0.0),
+        lambda x: torch.maximum(x, torch.zeros((), dtype=x.dtype)),
+        lambda x: F.hardtanh(x, 0.0, 1e3),
+        lambda x: (x + x.abs()) / 2,
+    ],
+    ids=["clamp", "leaky", "maximum", "hardtanh", "abs"],
+)
+def test_a_relu_written_another_way_has_the_same_curvature(tiny, written):
+    """So an attack on attributions is as strong, however the net is written."""
+    net, x = tiny
+    other = copy.deepcopy(net)
+    other.features[1].forward = written
+
+    def curvature(model):
+        z = x.clone().requires_grad_(True)
+        (g,) = torch.autograd.grad(softened(model)(z)[:, 0].sum(), z, create_graph=True)
+        (c,) = torch.autograd.grad((g * torch.linspace(-1, 1, g.numel(), dtype=g.dtype).view(g.shape)).sum(), z)
+        return g.detach(), c
+
+    for ours, theirs in zip(curvature(net), curvature(other), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
+    assert curvature(net)[1].abs().max() > 1e-3
+
+
+def test_a_whole_number_stays_one_in_the_softplus_twin():
+    net = nn.Module()
+    net.forward = lambda x: x[:, torch.tensor([-3, 1]).clamp(min=0)]
+    assert torch.equal(softened(net)(torch.eye(3)), torch.eye(3)[:, [0, 1]])
+
 
 @pytest.fixture
 def tiny():
