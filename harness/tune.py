@@ -198,7 +198,8 @@ def _tags(planned: Plan) -> dict[str, str]:
 
 def _sweep_note(planned: Plan) -> str:
     """Markdown note of the sweep for its MLflow page."""
-    cells = ", ".join(f"`{cell.name}`" for cell in planned.studies.values())
+    names = dict.fromkeys((*planned.space_cells, *(cell.name for cell in planned.studies.values())))
+    cells = ", ".join(f"`{name}`" for name in names)
     return (
         f"{cli.summary(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
         f" {', '.join(planned.space.goals)}. One nested run per cell: {cells}; in each its trials (`search`) and the"

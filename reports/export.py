@@ -146,8 +146,8 @@ def card(record: Record, data: Data, weights_note: str) -> str:
         "## Scores",
         _scores(record),
         "In per cent if a score is a share or a similarity, ± one standard error over the n images counted. The "
-        "setting was selected by validation scores alone; `robust` is the mean over the grid of eps. Measured with "
-        f"version {TRAINING_VERSION} of the harness's protocol; `config.json` has the full protocol of every score.",
+        "setting was selected by validation scores alone; `robust` is the mean over the grid of eps. Trained by "
+        f"version {TRAINING_VERSION} of the harness; `config.json` has the protocol and the version of every score.",
         "## Checks",
         _checks(record),
         "## Data",

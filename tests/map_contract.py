@@ -138,10 +138,12 @@ def it_has_the_size_of_the_image_and_is_finite_and_detached(name):
 
 def it_is_the_same_in_float64(name):
     net, x, y = example("grey")
-    # the generator draws other numbers in float64
-    constants = {"sigma": 0.0} if for_training(name).random else {}
+    declared = for_training(name)
+    constants = {"sigma": 0.0} if declared.random else {}
     exact = explain(name, copy.deepcopy(net).double(), x.double(), y, **constants)
     assert exact.dtype == torch.float64, f"{name}: turns float64 into {exact.dtype}; use the dtype of x throughout"
+    if declared.random and "sigma" not in {field.name for field in dataclasses.fields(declared)}:
+        return  # its noise cannot be turned off, and the generator draws other numbers in float64
     rough = explain(name, net, x, y, **constants)
     differs = (rough - exact).abs() > 1e-3 * exact.abs().amax((1, 2, 3), keepdim=True)
     share = differs.double().mean()
@@ -277,7 +279,8 @@ def its_derivative_is_right_if_it_is_differentiable(name):
     u = torch.randn(3, 72).scatter(1, extremes, 0).view_as(x).double()
     with frozen(net):
         soft, method = softened(net, 5.0), quick(kind())
-        v = torch.randn_like(method(soft, x, y))
+        plain = method(soft, x, y)
+        v = torch.randn_like(plain) / plain.abs().max().clamp_min(1e-30)  # whatever the map's unit
 
         def value(at):
             return (method(soft, at, y) * v).sum((1, 2, 3))
@@ -289,9 +292,9 @@ def its_derivative_is_right_if_it_is_differentiable(name):
         slope, h = (g * u).sum((1, 2, 3)), 1e-6
         numeric = (value(x + h * u) - value(x - h * u)) / (2 * h)
         torch.testing.assert_close(
-            slope, numeric, rtol=1e-5, atol=1e-7, msg=lambda m: f"{says}its derivative is wrong\n{m}"
+            slope, numeric, rtol=1e-4, atol=1e-5, msg=lambda m: f"{says}its derivative is wrong\n{m}"
         )
-        assert numeric.abs().max() > 1e-4, says + "it does not depend on x"
+        assert numeric.abs().max() > 1e-3, says + "it does not depend on x"
 
 
 CONTRACT = (

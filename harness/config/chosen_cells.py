@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.config.search_domains import Domain, Relative
+from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
 from harness.config.trial import Trial, build, has_setting
 from harness.errors import UserError, unknown_name
@@ -41,11 +41,18 @@ def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
     if own:
         cell, note = _new_cell(space, names[0], own, shared, cells)
         return Chosen([cell], cells, note)
-    return Chosen([cell for cell in cells if not names or cell.name in names], cells)
+    chosen = [cell for cell in cells if not names or cell.name in names]
+    for path in (path for path in shared if path.startswith("method.")):
+        if not any(has_setting(cell.trial, path) for cell in chosen):
+            raise UserError(f"{path} has no effect: the method of {_listed(names)} has no such setting")
+    return Chosen(chosen, cells)
 
 
 def _own_settings(space: Space, overrides: Settings) -> Settings:
-    """The overrides that only a new cell can have; none if the space's cells can have them all."""
+    """The overrides that are a new cell's own; none if the space's cells can have them all.
+
+    With a new method its settings are: a setting of the same name in other cells is another one.
+    """
     compared = {"method"}.union(*space.compare.values())
     if compared.isdisjoint(overrides):
         return {}
@@ -54,7 +61,10 @@ def _own_settings(space: Space, overrides: Settings) -> Settings:
         path: value
         for path, value in overrides.items()
         if path in compared
-        or (path.startswith(("method.", "maps.")) and not any(has_setting(cell.trial, path) for cell in cells))
+        or (
+            path.startswith(("method.", "maps."))
+            and ("method" in overrides or not any(has_setting(cell.trial, path) for cell in cells))
+        )
     }
 
 
@@ -74,6 +84,8 @@ def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: l
     search = {path: domain for path, domain in search.items() if path not in {**own, **shared}}
     for path, domain in search.items():
         _check_published(name, path, trial, domain)
+    for path, domain in search.items():
+        _check_inside(name, path, trial, domain)
     (cell,) = dataclasses.replace(space, base=settings, compare={name: {}}, search=search, controls=()).cells(shared)
     for same in cells:
         if (same.trial, same.search) == (cell.trial, cell.search):
@@ -85,6 +97,10 @@ def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: l
     return cell, f"cell {base} is the base of {name}: {', '.join(changes)}{ending}"
 
 
+def _listed(names: Sequence[str]) -> str:
+    return f"cell{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+
+
 def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
     """The row's name: the method's, if that replaces all that the base differs in; else the base's with the changes."""
     changes = [f"{path}={value}" for path, value in own.items()]
@@ -93,6 +109,16 @@ def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
         if short not in space.compare:
             return short
     return ", ".join([base, *changes])
+
+
+def _check_inside(name: str, path: str, trial: Trial, domain: Domain | Relative) -> None:
+    """Raise `UserError` for a domain that does not contain the method's own default."""
+    value = trial.flat()[path]
+    if not isinstance(domain, Relative) and not contains(domain, value):
+        raise UserError(
+            f"cell {name!r} cannot search {path} in the space's domain, which its default {value!r} is outside; fix it,"
+            f" such as --set {path}={value}"
+        )
 
 
 def _check_published(name: str, path: str, trial: Trial, domain: Domain | Relative) -> None:

@@ -112,7 +112,8 @@ def contains(domain: Domain, value: Setting) -> bool:
         return value in domain.choices
     if not isinstance(value, int | float) or not domain.low <= value <= domain.high:
         return False
-    return isinstance(domain, FloatDistribution) or (value - domain.low) % domain.step == 0
+    steps = (value - domain.low) / domain.step if domain.step else 0.0
+    return abs(steps - round(steps)) < 1e-8
 
 
 def examples(domain: Domain) -> tuple[Setting, ...]:

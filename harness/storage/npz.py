@@ -39,8 +39,14 @@ def read(file: Path, only: str = "") -> dict[str, np.ndarray]:
 
 
 def write(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the arrays by name, atomically. Raises `UserError` if the file cannot be written."""
-    files.write(file, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))
+    """Write the arrays by name, atomically. Raises `UserError` if the file cannot be written.
+
+    Raises `TypeError` for an array of Python objects, which numpy would pickle.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"array {name!r} holds Python objects")
+    files.write(file, lambda temporary: np.savez_compressed(temporary, **arrays))  # type: ignore[arg-type]  # by name
 
 
 def unpacked_size(file: Path) -> int:

@@ -177,8 +177,10 @@ class Tracker:
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
-        """Log what was measured of a complete job since; nothing, if a command was killed before its study knew."""
+        """Log what was measured of a complete job since; why that failed; nothing, if a command was killed before its study knew."""
         if not outcome.result:
+            if outcome.state == "failed":  # the job stays complete: its scores of before count
+                self._log.append(job.id, tags={"harness.later": f"failed: {outcome.reason}"})
             return
         ended, measured = self._ended[job.id], _metrics(_summary(outcome.result), job.trial.epochs)
         if later := [metric for metric in measured if ended.get(metric[0]) != metric[1]]:

@@ -91,9 +91,9 @@ def failures(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def foreign(runs: pd.DataFrame) -> pd.Series:
-    """How each run was measured differently from most runs under the newest protocol; "" if it was not.
+    """How each run was made differently from most runs of the newest version of training; "" if it was not.
 
-    Compares the protocol version, the test images and the settings of `MEASURED_BY` with the most frequent value, of
+    Compares the version of training, the test images and the settings of `MEASURED_BY` with the most frequent value, of
     equally frequent ones the first. A setting that a run lacks affects none of its scores."""
     runs = runs.assign(suites=_suites(runs))
     columns = [column for column in runs.columns if _is_protocol(column)]
@@ -106,7 +106,8 @@ def foreign(runs: pd.DataFrame) -> pd.Series:
             continue
         usual = max(known, key=_version) if column == "protocol" else Counter(known).most_common(1)[0][0]
         differs = values.notna() & (values != usual) & (texts == "")
-        name = {"tag:data.test": "checksum of the test images"}.get(column, column.rpartition(":")[2])
+        names = {"tag:data.test": "checksum of the test images", "protocol": "version of training"}
+        name = names.get(column, column.rpartition(":")[2])
         messages = [f"measured differently from the others: {name} {v} instead of {usual}" for v in values[differs]]
         texts[differs] = messages
         if column == "protocol":

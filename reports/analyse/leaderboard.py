@@ -134,7 +134,8 @@ def _figures(seeds: pd.DataFrame, ranked: str, scores: Sequence[str]) -> dict[st
             mean,
             half,
             seeds=int(seeds[name].notna().sum()),
-            version=_version(seeds, score_names.on(name, "test_version")),
+            measured=bool(_measures(seeds, name).any()),
+            versions=_versions(seeds, name),
             images=_images(seeds, name),
             published=_published(params, name, mean, half),
             resampled=_resampled(seeds[name]) if name == ranked else None,
@@ -142,8 +143,15 @@ def _figures(seeds: pd.DataFrame, ranked: str, scores: Sequence[str]) -> dict[st
     return figures
 
 
-def _version(seeds: pd.DataFrame, column: str) -> int | None:
-    return int(seeds[column].fillna(1).min()) if column in seeds and len(seeds) else None
+def _measures(seeds: pd.DataFrame, name: str) -> pd.Series:
+    """Which runs measured a score, be it on no image."""
+    return seeds[name].notna() | column_of(seeds, score_names.on(name, "test_n")).notna()
+
+
+def _versions(seeds: pd.DataFrame, name: str) -> tuple[int, ...]:
+    """The distinct versions of measuring, oldest first; a run that recorded none is of version 1."""
+    versions = column_of(seeds, score_names.on(name, "test_version"))[_measures(seeds, name)].fillna(1)
+    return tuple(sorted({int(version) for version in versions}))
 
 
 def _images(seeds: pd.DataFrame, name: str) -> Images:

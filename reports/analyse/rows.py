@@ -62,18 +62,23 @@ class Published:
 class Figure:
     """A score of a row on test. seeds: runs that have it; for IN none if no image could be attacked.
 
-    version: the lowest version of measuring of its runs; None if none recorded one, which is then 1. best:
-    indistinguishable from the best of all rows (`rank_groups.best`). images: of IN and K. resampled: of the ranked
-    score."""
+    measured: whether a run measured it, be it on no image. versions: of measuring, of the runs that have it; version: the
+    oldest. best: indistinguishable from the best of all rows (`rank_groups.best`). images: of IN and K. resampled: of
+    the ranked score."""
 
     mean: float = math.nan
     half: float = math.nan
     seeds: int = 0
-    version: int | None = None
+    measured: bool = False
+    versions: tuple[int, ...] = ()
     best: bool = False
     images: Images = field(default_factory=Images)
     published: Published | None = None
     resampled: Resampled | None = None
+
+    @property
+    def version(self) -> int:
+        return min(self.versions, default=1)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
     mixed = [row.name for row in done if any(len(setting.values) > 1 for setting in row.settings.values())]
     if mixed:
         sentences.append(f"Seed runs of different settings are averaged in: {'; '.join(mixed)}.")
+    sentences += _older(leaderboard)
     for name in leaderboard.shown:
         if (attack := score_names.attack(name)) is None:
             continue
@@ -80,6 +81,20 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
                 "Gradients may be masked; do not rely on accuracy under PGD there without a stronger attack."
             )
     return [*sentences, *_no_better_than_random(leaderboard), *_dropped(leaderboard)]
+
+
+def _older(leaderboard: Leaderboard) -> list[str]:
+    """Scores that rows, or the runs of a row, have by different versions of measuring."""
+    rows: dict[str, list[str]] = {}  # cells -> scores
+    for name in leaderboard.shown:
+        newest = max((max(row.figure(name).versions, default=1) for row in leaderboard.finished), default=1)
+        if older := [row.name for row in leaderboard.finished if row.figure(name).version < newest]:
+            rows.setdefault("; ".join(older), []).append(score_names.label(name))
+    return [
+        f"Measured by an older version than elsewhere, {listed(labels)} in: {cells}. Run the same command again, which "
+        "measures them anew, before comparing."
+        for cells, labels in rows.items()
+    ]
 
 
 def shared(tested: pd.DataFrame) -> list[str]:

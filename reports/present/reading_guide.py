@@ -38,7 +38,7 @@ def reading(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[tuple[str, str
             "Group",
             "Cells share a group if Welch's test over seeds, with Holm's correction for the cells compared with "
             "the group's best, cannot distinguish them from it at 5 %, or if a single seed allows no test. That is "
-            "no proof of equality. Bold figures likewise: indistinguishable from the highest of their column.",
+            "no proof of equality. Bold figures likewise: indistinguishable from the best of their column.",
         )
     )
     if len(leaderboard.goals) > 1:

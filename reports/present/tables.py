@@ -222,14 +222,13 @@ def _mean(row: Row, name: str, among: Sequence[Row] = ()) -> Entry:
     figure = row.figure(name)
     best = figure.best and not all(other.figure(name).best for other in among)
     best = best and row.seeds > 1  # one seed allows no test
-    version, newest = figure.version or 1, max((other.figure(name).version or 1 for other in among), default=1)
-    mark = f"{figure.seeds} seeds" if 0 < figure.seeds < row.seeds else ""
-    if not figure.seeds and row.seeds and is_missing(figure.images.counted):
-        mark = "not measured"
-    elif version < newest:
-        mark = f"measured by version {version}"
+    marks = [f"{figure.seeds} seeds"] if 0 < figure.seeds < row.seeds else []
+    if row.seeds and not figure.measured:
+        marks.append("not measured")
+    elif figure.version < max((other.figure(name).version for other in among), default=1):
+        marks.append(f"measured by version {figure.version}")
     text = number_format.with_interval(figure.mean, figure.half, score_names.unit(name))
-    return Entry(text, _number(figure.mean), mark, best)
+    return Entry(text, _number(figure.mean), ", ".join(marks), best)
 
 
 def _any_best(rows: list[list[Entry]]) -> bool:

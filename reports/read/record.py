@@ -268,8 +268,8 @@ def _check_finished(run: str, tags: Mapping[str, str]) -> None:
         reason = f" ({tags['reason']})" if tags.get("reason") else ""
         raise UserError(f"run {run} is {state or 'unfinished'}{reason}; only a finished trial has a result")
     if tags.get("protocol", str(TRAINING_VERSION)) != str(TRAINING_VERSION):
-        measured = f"was measured by protocol {tags['protocol']}, this version measures by {TRAINING_VERSION}"
-        raise UserError(f"run {run} {measured}; use the version that made it, or run it again")
+        trained = f"was trained by version {tags['protocol']}, this harness trains by {TRAINING_VERSION}"
+        raise UserError(f"run {run} {trained}; use the version that made it, or run it again")
 
 
 def _images(file: Path, source: str) -> dict[str, np.ndarray]:

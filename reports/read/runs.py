@@ -34,7 +34,7 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (version
-    of the protocol), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
+    of training), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
     `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, provenance (git, package.torch,
     device, data.test, ...), then every metric's last value under its own name. A study without child runs is one row

@@ -24,7 +24,7 @@ def to_frame(leaderboard: Leaderboard) -> pd.DataFrame:
 
     group, cell (the row's name), winner, control, method, data, ranked_by, not_finished, seeds
     test/..., half:, seeds:      every score measured on test: mean, half, runs that have it
-    version:test/...             its version of measuring, where recorded
+    version:test/...             its version of measuring, the oldest of its runs, where above 1
     n:, wrong:, dropped:, failed:      its `Images`, where recorded
     val/..., images:val, images:test
     trials:<state>, seeds:failed, touches, seconds:<phase>      its `Cost`
@@ -91,7 +91,7 @@ def _figure(name: str, figure: Figure) -> Fields:
     images = {"n": figure.images.counted, "wrong": figure.images.wrong}
     images |= {"dropped": figure.images.dropped, "failed": figure.images.failed}
     fields: Fields = {name: figure.mean, f"half:{name}": figure.half, f"seeds:{name}": figure.seeds}
-    if figure.version is not None:
+    if figure.version > 1:
         fields[f"version:{name}"] = figure.version
     return fields | {f"{kind}:{name}": count for kind, count in images.items() if count is not None}
 

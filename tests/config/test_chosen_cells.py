@@ -66,13 +66,35 @@ def test_a_name_is_not_given_twice():
     assert choose(space, ["other"], {"method": "sat"}).cells[0].name == "other, method=sat"
 
 
-def test_a_setting_that_only_the_new_method_has_is_its_own():
-    made = chosen("pgd", ["pgd"], method="trades", method__beta="3", method__eps="0.1")
+def test_the_settings_of_a_new_method_are_its_own_whatever_other_cells_have_by_that_name():
+    made = chosen("pgd", ["pgd"], method="trades", method__beta="3", method__eps="0.1", epochs="4")
     assert made.cells[0].trial.method.beta == 3 and "method.eps" not in made.cells[0].search
-    assert made.space_cells == cli.space("pgd").cells({"method.eps": "0.1"})
-    assert (
-        made.note == "cell pgd is the base of trades, method.beta=3: method = trades instead of pgd, method.beta = 3.0"
-    )
+    assert made.space_cells == cli.space("pgd").cells({"epochs": "4"})
+    assert made.cells[0].name == "trades, method.beta=3, method.eps=0.1"
+    start = "cell pgd is the base of trades, method.beta=3, method.eps=0.1: method = trades instead of pgd, method.beta"
+    assert made.note.startswith(start)
+    for space, base, method, own in (
+        ("attribution", "pgd", "pgd_noise", {"method.steps": "3"}),
+        ("sat", "noise", "pgd_sat", {"maps.quantile": "0.3"}),
+        ("art", "art", "trades", {"method.beta": "1"}),
+        ("attribution", "pgd", "trades", {"method.beta": "6"}),
+    ):
+        made = choose(cli.space(space), [base], {"method": method, **own})
+        assert made.space_cells == cli.space(space).cells({}), "it joins the report of the space"
+        assert all(f"{path}={value}" in made.cells[0].name and path in made.note for path, value in own.items())
+
+
+def test_a_setting_that_no_chosen_cell_has_is_refused():
+    with pytest.raises(
+        UserError, match=r"^method.flip has no effect: the method of cell 'standard' has no such setting"
+    ):
+        chosen("sat_family", ["standard"], method__flip="0.3")
+    assert chosen("sat_family", ["standard", "pgd-sat"], method__flip="0.3").cells
+
+
+def test_a_default_outside_the_spaces_domain_is_refused_with_the_way_out():
+    with pytest.raises(UserError, match=r"which its default 1\.0 is outside; fix it, such as --set method\.beta=1\.0"):
+        chosen("art", ["art"], method="trades")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_every_method_on_every_data_set_survives_its_own_description(name, data)
     assert build(trial.flat()).key == trial.key
 
 
-def test_recipe_lies_under_the_settings():
+def test_defaults_of_a_data_set_lie_under_the_settings():
     assert build({"data": "cifar10"}).model == "resnet10"
     assert build({"data": "cifar10", "model": "resnet18"}).model == "resnet18"
     assert build({"method": "pgd", "data": "digits"}).method.eps == pytest.approx(48 / 255)

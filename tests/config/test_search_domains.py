@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 import harness.config
 from harness import cli
 from harness.config import search_domains
-from harness.config.search_domains import choice, integer, log, ordered, resolve, times, uniform, within
+from harness.config.search_domains import choice, contains, integer, log, ordered, resolve, times, uniform, within
 from harness.config.setting_text import format_setting
 from harness.config.space import Space
 from harness.config.trial import build
@@ -96,6 +96,20 @@ def test_proposals_are_inside_and_begin_with_the_published_value(kind, tmp_path)
     assert values[0] == cell.published()[path] and len(values) == 24 and all(map(inside, values))
     assert len(set(values)) > 1 and all(search_domains.contains(cell.search[path], value) for value in values)
     assert study.winners() == [cell.proposed({path: values[-1]})]
+
+
+@pytest.mark.parametrize(
+    ("domain", "inside", "outside"),
+    [
+        (optuna.distributions.FloatDistribution(0, 1, step=0.25), (0, 0.25, 1.0), (0.6, 1.25)),
+        (optuna.distributions.FloatDistribution(0.1, 0.7, step=0.2), (0.3, 0.1 + 0.2 + 0.2), (0.4,)),
+        (optuna.distributions.IntDistribution(1, 9, step=4), (1, 5, 9), (3, 10)),
+        (integer(2, 32, log=True), (2, 7), (1, 2.5)),
+    ],
+)
+def test_a_value_between_two_steps_is_outside(domain, inside, outside):
+    assert all(contains(domain, value) for value in inside)
+    assert not any(contains(domain, value) for value in outside)
 
 
 def test_the_sampler_knows_the_order_of_ordered_values(tmp_path):

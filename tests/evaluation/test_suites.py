@@ -16,6 +16,7 @@ from harness.data.datasets import Split
 from harness.data.settings import DataSource
 from harness.evaluation import batching, cost, evaluator, measurements, suites, versions
 from harness.evaluation.measurements import EvaluationContext, Published
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.settings import Attribution, Measure
 from harness.models import nets
 from harness.trials import run as trial_run
@@ -74,9 +75,11 @@ def test_a_suite_gives_one_number_per_image_and_says_how(suite, shapes, quick):
     for name, score in found.items():
         assert score.per_example.shape == (24,), name
         assert np.isnan(score.mean) or score.mean == pytest.approx(np.nanmean(score.per_example)), name
-        assert score.protocol or name == "clean", name
-    shares = [s for n, s in found.items() if not n.startswith(("bound", "completeness_")) and not n.endswith("_l2")]
-    assert all(-1 <= s.mean <= 1 for s in shares if s.n)
+        says = f"{name}: give its `Measurement` a protocol, what its number depends on"
+        assert score.protocol or name == "clean", says
+        unit = ScoreName.parse(name).about.unit
+        says = f"{name}: {score.mean} is outside the range of its unit in `METRICS`"
+        assert not score.n or unit.lowest <= score.mean <= unit.highest, says
 
 
 @pytest.mark.slow
@@ -85,7 +88,8 @@ def test_full_holds_every_other_suite_but_the_papers(shapes, quick):
     found = scores(net, split, "full", val=val)
     for suite in suites.SUITES:
         if not suite.startswith("paper"):
-            assert set(scores(net, split, suite, val=val)) <= set(found), suite
+            says = f"{suite}: add its measurements to `full_suite`, which holds all but the papers'"
+            assert set(scores(net, split, suite, val=val)) <= set(found), says
     linf = [n for n, s in found.items() if s.protocol.get("norm") == "linf" and s.protocol.get("eps") == 8 / 255]
     attacked = [n for n in linf if n.startswith(("pgd", "fgsm", "aa"))]
     worst = np.min([found[n].per_example for n in attacked], axis=0)

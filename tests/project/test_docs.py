@@ -265,7 +265,7 @@ def test_every_block_of_text_holds_errors_or_files(where, code):
 def test_every_name_is_listed(page, names):
     assert names
     for name in names:
-        assert f"`{name}`" in PAGES[f"docs/{page}.md"], name
+        assert f"`{name}`" in PAGES[f"docs/{page}.md"], f"docs/{page}.md does not name `{name}`: add it there"
 
 
 @pytest.mark.parametrize(

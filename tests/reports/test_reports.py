@@ -946,3 +946,30 @@ def test_a_dash_says_whether_a_score_was_not_measured():
     assert [entry.mark for entry in standard] == ["not measured", "", "measured by version 1"]
     assert [entry.text == number_format.NONE for entry in standard] == [True, True, False]
     assert {entry.mark for entry in shown["pgd"].values()} == {""}
+
+
+def test_a_version_is_that_of_the_runs_that_have_the_score():
+    """Not of a seed that lacks it; and a control measured on no image was measured."""
+    pgd = [row | {"test/aa-8": 0.4, "test_version/aa-8": 2.0} for row in PGD]
+    del pgd[0]["test/aa-8"], pgd[0]["test_version/aa-8"]
+    control = {"test/random-in": math.nan, "test_n/random-in": 0, "test/strong-in": math.nan, "test_n/strong-in": 0}
+    standard = [row | {"test/random-in": 0.9, "test_n/random-in": 5, "test/strong-in": 0.2} for row in STANDARD]
+    made = leaderboard(standard, [row | control for row in pgd])
+    row = next(row for row in made.rows if row.name == "pgd")
+    assert row.figure("test/aa-8").versions == (2,) and row.figure("test/pgd10-8").versions == (1,)
+    shown = {r[0].text: [entry.mark for entry in r] for r in tables.ranking(made).rows}
+    assert f"{len(PGD) - 1} seeds" in shown["pgd"] and "not measured" in shown["standard"]
+    attributions = {r[0].text: [entry.mark for entry in r] for r in tables.scores_of_kind(made, "attribution").rows}
+    assert "not measured" not in attributions["pgd"]
+    frame = to_frame(made).set_index("cell")
+    assert frame.loc["pgd", "version:test/aa-8"] == 2 and math.isnan(frame.loc["standard", "version:test/aa-8"])
+
+
+def test_scores_of_different_versions_are_warned_of():
+    newer = [row | {"test_version/pgd10-8": 2.0} for row in PGD]
+    (warning,) = findings.warnings(leaderboard(STANDARD, newer))
+    assert warning.startswith("Measured by an older version than elsewhere, PGD-10 8/255 in: standard. Run the same")
+    mixed = [dict(PGD[0]), *newer[1:]]
+    (warning,) = findings.warnings(leaderboard([row | {"test_version/pgd10-8": 2.0} for row in STANDARD], mixed))
+    assert "PGD-10 8/255 in: pgd. " in warning
+    assert findings.warnings(leaderboard(STANDARD, PGD)) == []

@@ -198,8 +198,8 @@ def test_every_kind_of_domain_is_shown_and_drawn(domain, path, shown):
             {"param:measure.suites": "('standard',)"},
             "full instead of none",
         ),
-        ({"protocol": "1"}, {"protocol": "2"}, "protocol 1 instead of 2"),
-        ({"protocol": None}, {"protocol": "2"}, "protocol not recorded instead of 2"),
+        ({"protocol": "1"}, {"protocol": "2"}, "version of training 1 instead of 2"),
+        ({"protocol": None}, {"protocol": "2"}, "version of training not recorded instead of 2"),
         ({"tag:data.test": "aa"}, {"tag:data.test": "bb"}, "checksum of the test images aa instead of bb"),
         ({"param:measure.step": "0.1"}, {"param:measure.step": "0"}, "measure.step 0.1 instead of 0"),
         ({"param:attribution.k": "5"}, {"param:attribution.k": "8"}, "attribution.k 5 instead of 8"),
@@ -236,7 +236,7 @@ def test_a_setting_that_a_run_does_not_have_touches_none_of_its_scores():
 def test_a_cell_whose_runs_were_measured_otherwise_says_so():
     runs = pd.DataFrame([*STANDARD, *PGD, *(r | {"protocol": "1"} for r in seeds("trades", [0.9]))])
     leaderboard = build_leaderboard(runs)
-    assert leaderboard.rows[2].not_finished.endswith("protocol 1 instead of 2")
+    assert leaderboard.rows[2].not_finished.endswith("version of training 1 instead of 2")
 
 
 # ---- several experiments

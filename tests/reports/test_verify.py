@@ -182,7 +182,7 @@ def test_another_version_is_refused(capsys, store):
         capsys,
         store,
         run,
-        f"was measured by protocol {TRAINING_VERSION - 1}, this version measures by {TRAINING_VERSION}",
+        f"was trained by version {TRAINING_VERSION - 1}, this harness trains by {TRAINING_VERSION}",
     )
     run, folder = store.write()
     edit(folder, lambda r: r["trial"].update({"optim.lr": 0.123}))

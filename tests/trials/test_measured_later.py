@@ -183,6 +183,20 @@ def test_the_log_of_a_sweep_gets_what_is_new_once(workspace, monkeypatch, tested
     assert ["trials/" + trial.key + "/test.npz", ""] in later["files"]
 
 
+def test_a_measurement_that_fails_later_is_said_and_costs_no_score(workspace, tested):
+    from harness.tracking import event_log
+
+    trial, before = tested
+    job = Job("study", "seed", 1, trial, trial.key)
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    tracker.start_study("study", "cell", {}, {})
+    tracker.on_end(job, Outcome("complete", trial.epochs, before))
+    tracker.on_end(job, Outcome("failed", 0, reason="out of memory"))
+    last = [e for e, _ in event_log.read_events(workspace.out / "track" / "experiment-5eed.jsonl")][-1]
+    assert last["tags"] == {"harness.later": "failed: out of memory"} and "status" not in last
+    assert tracker.is_complete(job) and tracker.measured(job, "test")
+
+
 @pytest.mark.parametrize("name", suites.SUITES)
 @pytest.mark.parametrize("data", ["digits", "shapes"])
 def test_every_score_is_of_the_measurement_that_gave_it(shared_workspace, quick, monkeypatch, name, data):

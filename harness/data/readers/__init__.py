@@ -55,5 +55,5 @@ def _unknown(name: str, root: Path) -> UserError:
 
 
 def _may_hold(name: str, folder: Path) -> str:
-    layouts = f"it may hold {parquet.LAYOUT}, or {tiny_imagenet.LAYOUT}"
+    layouts = "it may hold " + ", or ".join(layout.LAYOUT for layout in LAYOUTS if hasattr(layout, "LAYOUT"))
     return f"{layouts}, or {NAMED[name].layout(name, folder)}" if name in NAMED else layouts
