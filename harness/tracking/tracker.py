@@ -177,7 +177,7 @@ class Tracker:
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
-        """Log what was measured of a complete job since; why that failed; nothing, if a command was killed before its study knew."""
+        """Log what was measured of a complete job since, or why that failed; nothing, if its study only lagged."""
         if not outcome.result:
             if outcome.state == "failed":  # the job stays complete: its scores of before count
                 self._log.append(job.id, tags={"harness.later": f"failed: {outcome.reason}"})

@@ -62,9 +62,9 @@ class Published:
 class Figure:
     """A score of a row on test. seeds: runs that have it; for IN none if no image could be attacked.
 
-    measured: whether a run measured it, be it on no image. versions: of measuring, of the runs that have it; version: the
-    oldest. best: indistinguishable from the best of all rows (`rank_groups.best`). images: of IN and K. resampled: of
-    the ranked score."""
+    measured: whether a run measured it, be it on no image. versions: of measuring, of the runs that have it; version:
+    the oldest. best: indistinguishable from the best of all rows (`rank_groups.best`). images: of IN and K. resampled:
+    of the ranked score."""
 
     mean: float = math.nan
     half: float = math.nan

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from harness.evaluation.metrics import KINDS, METRICS, PROTOCOLS, SHARE, UNKNOWN, Unit
 from harness.evaluation.score_name import ScoreName
 
-MAPS = {
+MAP_LABELS = {
     "": "",
     "gradient": "gradient",
     "smoothgrad": "SmoothGrad",
@@ -85,7 +85,7 @@ def label(score: str) -> str:
     text = about.label + _effort(name.steps, name.restarts)
     text += " L2" if name.norm == "l2" else ""
     text += f" {name.strength:g}/255" if name.strength is not None else f" {name.severity}" if name.severity else ""
-    parts = [PROTOCOLS.get(name.protocol), MAPS.get(name.map, name.map), name.variant]
+    parts = [PROTOCOLS.get(name.protocol), MAP_LABELS.get(name.map, name.map), name.variant]
     return text + (f" ({', '.join(filter(None, parts))})" if any(parts) else "")
 
 
@@ -111,7 +111,7 @@ def sort_key(score: str, *first: str) -> tuple:
         return len(head) + 3, _index(name.metric, METRICS), name.severity, 0.0, plain
     if name.protocol:
         measure = float(_index(name.metric, METRICS))
-        return len(head), _index(name.protocol, PROTOCOLS), _index(name.map, MAPS), measure, plain
+        return len(head), _index(name.protocol, PROTOCOLS), _index(name.map, MAP_LABELS), measure, plain
     if of_pgd := attack(score):
         eps, steps, restarts = of_pgd
         return len(head) + 1, steps, restarts, eps, plain
