@@ -1,4 +1,4 @@
-"""Trial key: the hash of every setting that can change a trial's numbers."""
+"""Trial key: the hash of every setting that can change a trial's numbers, of those that `Trial.flat` gives."""
 
 import hashlib
 import json

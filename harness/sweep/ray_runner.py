@@ -21,8 +21,7 @@ from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
-from harness.sweep.ray_internals import allow_failures
-from harness.sweep.retries import RETRIES, WorkerLoss
+from harness.sweep.retries import WorkerLoss, failure_config, renew
 from harness.sweep.trial_slots import slots
 from harness.sweep.worker import RAY_FOLDER, run_job
 
@@ -70,7 +69,7 @@ def run_jobs(
             verbose=0,
             callbacks=[WorkerLoss(router)],
             stop=_StopOnError(router),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=failure_config(),
         ),
     )
     try:
@@ -121,7 +120,7 @@ class _StopOnRequest(FIFOScheduler):
         elif "row" in result:
             row = dict(result["row"])
             if row["epoch"] > self._router.epochs.get(trial.trial_id, 0):
-                allow_failures(trial, RETRIES)
+                renew(trial)
             if self._router.on_epoch(trial.trial_id, row):
                 self._router.on_end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP

@@ -7,9 +7,19 @@ from ray.tune.experiment import Trial
 
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Outcome
-from harness.sweep.ray_internals import failure_lines
+from harness.sweep.ray_internals import allow_failures, failure_lines
 
 RETRIES = 2  # of a trial without a new completed epoch
+
+
+def failure_config() -> tune.FailureConfig:
+    """A trial whose worker died is started again, from its last epoch, so many times."""
+    return tune.FailureConfig(max_failures=RETRIES)
+
+
+def renew(trial: Trial) -> None:
+    """Allow a trial that has completed an epoch all retries again."""
+    allow_failures(trial, RETRIES)
 
 
 class WorkerLoss(tune.Callback):
