@@ -442,9 +442,27 @@ def test_on_a_saturated_net_random_signs_find_as_much_as_the_attack(scale, right
 
 
 def test_a_net_of_seeming_curvature_is_refused(right):
-    net = layered(nn.LeakyReLU(0.1)).eval()
+    class Masked(nn.Module):
+        def forward(self, x):
+            return x * (x > 0)
+
+    net = layered(Masked()).eval()
     with pytest.raises(UserError, match="changes, but its derivative is 0 everywhere"):
         values("strong", net, right[1])
+
+
+def test_one_function_has_one_in_however_it_is_written(right):
+    net, batch = right
+    twin = copy.deepcopy(net)
+    for parent in list(twin.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.LeakyReLU(0.0))
+    assert any(isinstance(m, nn.LeakyReLU) for m in twin.modules())
+    here, there = (values("strong", n, batch) for n in (net, twin))
+    assert here["in"].nanmean() < 0.95
+    for measure in ("in", "k"):
+        torch.testing.assert_close(there[measure], here[measure], rtol=0, atol=0.01, equal_nan=True)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.0])
