@@ -1,5 +1,6 @@
 """What every attribution map declares of itself, and how it is called."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from harness.models.freezing import frozen
 
 
-class Map:
+class Map(ABC):
     """An attribution map: `map(net, x, y)` explains class y of images x. A frozen dataclass; its fields are constants.
 
     x (B, C, H, W) in [0, 1], y (B,) -> (B, C, H, W), or (B, 1, H, W) unless `per_channel`. Positive values are evidence
@@ -39,8 +40,9 @@ class Map:
         """Its cost: images passed through the net, forward and backward, per map."""
         return 1
 
+    @abstractmethod
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The map of class y (B,) of images x (B, C, H, W)."""
 
     def detached(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The map without a graph, of the net in evaluation mode; the net's modes and flags are restored."""
