@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
-from harness.config.trial import Trial, build, has_setting
+from harness.config.trial import build, has_setting
 from harness.errors import UserError, unknown_name
 from methods import Setting
 
@@ -83,9 +83,7 @@ def _new_cell(space: Space, base: str, own: Settings, shared: Settings, cells: l
     search = {path: domain for path, domain in space.search.items() if has_setting(trial, path)}
     search = {path: domain for path, domain in search.items() if path not in {**own, **shared}}
     for path, domain in search.items():
-        _check_published(name, path, trial, domain)
-    for path, domain in search.items():
-        _check_inside(name, path, trial, domain)
+        _check_default(name, path, trial.flat()[path], domain)
     (cell,) = dataclasses.replace(space, base=settings, compare={name: {}}, search=search, controls=()).cells(shared)
     for same in cells:
         if (same.trial, same.search) == (cell.trial, cell.search):
@@ -111,21 +109,15 @@ def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
     return ", ".join([base, *changes])
 
 
-def _check_inside(name: str, path: str, trial: Trial, domain: Domain | Relative) -> None:
-    """Raise `UserError` for a domain that does not contain the method's own default."""
-    value = trial.flat()[path]
-    if not isinstance(domain, Relative) and not contains(domain, value):
+def _check_default(name: str, path: str, value: Setting, domain: Domain | Relative) -> None:
+    """Raise `UserError`, with the way out, for a domain that the new method's own default does not fit."""
+    if isinstance(domain, Relative):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise UserError(
+                f"cell {name!r} cannot search {path} around its default {value!r}; fix it, such as --set {path}=0.1"
+            )
+    elif not contains(domain, value):
         raise UserError(
             f"cell {name!r} cannot search {path} in the space's domain, which its default {value!r} is outside; fix it,"
             f" such as --set {path}={value}"
-        )
-
-
-def _check_published(name: str, path: str, trial: Trial, domain: Domain | Relative) -> None:
-    """Raise `UserError` for a domain around the published value, where that is no positive number."""
-    value = trial.flat()[path]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-    if isinstance(domain, Relative) and not number:
-        raise UserError(
-            f"cell {name!r} cannot search {path} around its default {value!r}; fix it, such as --set {path}=0.1"
         )
