@@ -13,7 +13,7 @@ from harness.evaluation import evaluator, suites, versions
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.checks.run_checks import run_checks
 from harness.evaluation.evaluator import Progress, no_progress
-from harness.evaluation.measurements import Published
+from harness.evaluation.measurements import Items, Published
 from harness.evaluation.scores import Ledger, Score
 from harness.storage.workspace import Workspace
 
@@ -60,8 +60,13 @@ def missing(trial: Trial, split: Split, measured: Mapping[str, int], *, features
     measured: names of scores and their versions, as of `versions_of`. features: whether the net has final feature maps,
     as those of this project do.
     """
+    return versions.missing(_items(trial, split, features), measured)
+
+
+def _items(trial: Trial, split: Split, features: bool) -> Items:
+    """The measurements of the trial's suites, by name."""
     context = evaluator.context_of(trial.measure, trial.attribution, split, features=features)
-    return versions.missing(suites.combined(trial.measure.suites)(context), measured)
+    return suites.combined(trial.measure.suites)(context)
 
 
 def measure(
@@ -82,7 +87,8 @@ def measure(
     of these only what is `missing` is measured. examples: the .npz file of the checks' adversarial examples; None: no
     checks. other, expensive: see `run_checks`.
     """
-    kept = _kept(net, part, trial, stored)
+    items = _items(trial, part.images, evaluator.has_features(net))
+    kept = _kept(items, stored)
     began = time.perf_counter()
     scores = evaluator.evaluate(
         net,
@@ -96,7 +102,7 @@ def measure(
         progress=progress,
     )
     seconds = time.perf_counter() - began
-    if unnamed := missing(trial, part.images, versions_of(scores), features=evaluator.has_features(net)):
+    if unnamed := versions.missing(items, versions_of(scores)):
         raise ValueError(f"no score of measurement {unnamed[0]!r} begins with its name; declare `starts`")
     as_stored = {score.name: score for of in kept.values() for score in of}
     scores = [as_stored.get(score.name, score) for score in scores]  # means of the others as they were
@@ -110,15 +116,8 @@ def measure(
     return Measured(scores, checks, seconds)
 
 
-def _kept(net: nn.Module, part: Part, trial: Trial, stored: Sequence[Score]) -> dict[str, list[Score]]:
-    """The stored scores that need not be measured again, by measurement."""
-    if not stored:
-        return {}
-    features = evaluator.has_features(net)
-    items = suites.combined(trial.measure.suites)(
-        evaluator.context_of(trial.measure, trial.attribution, part.images, features=features)
-    )
+def _kept(items: Items, stored: Sequence[Score]) -> dict[str, list[Score]]:
+    """The stored scores that need not be measured again, by measurement; none without stored scores."""
     scores = {score.name.partition("/")[2]: score for score in stored}
-    lacking = missing(trial, part.images, versions_of(stored), features=features)
-    found = versions.by_item(items, scores)
+    lacking, found = versions.missing(items, versions_of(stored)), versions.by_item(items, scores)
     return {key: [scores[name] for name in found[key]] for key in items if key not in lacking}
