@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from harness.config import search_domains
 from harness.config.search_domains import Domain, Relative
@@ -138,6 +138,8 @@ def _resolved(
             build({**settings, path: value})
         if isinstance(domain, FloatDistribution) and type(published) is int:
             raise UserError("it is a whole number, so search it by integer(low, high)")
+        if isinstance(domain, CategoricalDistribution) and any(isinstance(v, tuple) for v in domain.choices):
+            raise UserError("its values are several numbers each, so search it by ordered(...)")  # Optuna cannot
     except UserError as error:
         raise UserError(f"cell {cell!r} cannot search {path}: {one_line(error)}") from None
     if not search_domains.contains(domain, published):

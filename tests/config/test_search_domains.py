@@ -191,3 +191,11 @@ def test_of_optuna_this_room_imports_the_distributions_alone():
             elif isinstance(node, ast.ImportFrom) and node.module.startswith("optuna"):
                 imported.add(node.module)
     assert imported == {"optuna.distributions"}
+
+
+def test_choices_of_several_numbers_are_searched_in_their_order():
+    values = ((1, 2, 3), (1,), (2, 3))
+    with pytest.raises(UserError, match=r"^cell 'adl' cannot search method.at: .*search it by ordered\(\.\.\.\)$"):
+        Space({"method": "adl"}, {"adl": {}}, {"method.at": choice(*values)})
+    (cell,) = Space({"method": "adl"}, {"adl": {}}, {"method.at": ordered(*values)}).cells({})
+    assert cell.published() == {"method.at": (1, 2, 3)} and cell.proposed({"method.at": (1,)}).method.at == (1,)
