@@ -1,6 +1,7 @@
 """The checkout holds sources alone: what commands and tests write is in nobody's way and in no commit."""
 
 import subprocess
+import sys
 
 import pytest
 from sweeps import ROOT, checkout, stored_runs
@@ -75,3 +76,11 @@ def test_looking_for_runs_makes_no_database(tmp_path, monkeypatch):
         with pytest.raises(AssertionError, match="MLflow would make an empty database"):
             stored_runs(out)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bare_pytest_finds_the_packages_before_the_folders_of_their_tests():
+    """`tests/methods` is no package, but would be one of the name `methods` to an interpreter that starts there."""
+    code = "import sys, pytest; sys.path = [p for p in sys.path if p not in ('', %r)]; sys.exit(pytest.main(%r))"
+    words = ["--collect-only", "-q", "-p", "no:cacheprovider", "tests/methods/test_methods.py"]
+    done = subprocess.run([sys.executable, "-c", code % (str(ROOT), words)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
