@@ -1,4 +1,4 @@
-"""Similarity of attribution maps: top-k intersection, Kendall, Spearman, cosine, LENS variants; one number per image.
+"""Similarity of attribution maps: top-k intersection, Kendall, Spearman, cosine, LENS variants, SSIM; one per image.
 
     metric(a, b) -> score     a, b (B, H, W): the maps of the clean and of the perturbed image; score (B,)
 
@@ -85,6 +85,32 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     x, y = (m.double() for m in _flattened(a, b))
     x, y = (m / torch.where(m.any(1, keepdim=True), m.abs().amax(1, keepdim=True), 1) for m in (x, y))  # no underflow
     return _cast(_correlation((x * y).sum(1), (x * x).sum(1), (y * y).sum(1)), a, b)
+
+
+def ssim(a: Tensor, b: Tensor, value_range: float = 1.0) -> Tensor:
+    """Structural similarity (Wang et al., 2004): mean over pixels, Gaussian window of 11 x 11 pixels with sigma 1.5.
+
+    value_range: L of the constants (0.01 L)^2 and (0.03 L)^2, for values in [0, L]. Windows are clipped at the border,
+    where the original has no value, so that maps may be smaller than a window. Raises `UserError` unless L > 0.
+    """
+    _check(a, b)
+    if not value_range > 0:
+        raise UserError(f"the value range of SSIM must be positive, not {value_range}")
+    x, y = (m.detach().double().contiguous() for m in (a, b))
+    rows, columns = (_gaussian_windows(side, x) for side in x.shape[1:])
+    mean_x, mean_y, xx, yy, xy = (rows @ m @ columns.T for m in (x, y, x * x, y * y, x * y))
+    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
+    same_mean = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    same_structure = (2 * (xy - mean_x * mean_y) + c2) / ((xx - mean_x**2) + (yy - mean_y**2) + c2)
+    return _cast((same_mean * same_structure).mean((1, 2)).clamp(-1, 1), a, b)
+
+
+def _gaussian_windows(side: int, like: Tensor) -> Tensor:
+    """Weights (side, side) of the positions in the window around each position of an axis, of sum 1."""
+    position = torch.arange(side, dtype=like.dtype, device=like.device)
+    distance = (position[:, None] - position).abs()
+    weight = torch.where(distance <= 5, torch.exp(-(distance**2) / (2 * 1.5**2)), 0)
+    return weight / weight.sum(1, keepdim=True)
 
 
 # Locality-sensitive variants (LENS; Kamath et al., "Rethinking Robustness of Model Attributions", AAAI 2024): N_w is

@@ -1,5 +1,7 @@
 """Likeness of maps against scipy, closed forms, and the contract that all of the metrics keep."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from harness.explain.similarity import (
     lens_spearman,
     mass_centre,
     spearman,
+    ssim,
     top_k,
     topk_intersection,
 )
@@ -35,6 +38,7 @@ METRICS = {
     "cosine": cosine,
     "lens_kendall": lens_kendall,
     "lens_spearman": lens_spearman,
+    "ssim": ssim,
 }
 SHAPES = [(1, 1), (1, 2), (2, 2), (1, 9), (7, 5), (8, 8), (13, 11)]
 KINDS = {
@@ -152,7 +156,7 @@ def test_a_map_is_like_itself(name):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_scores_lie_in_their_range_one_for_each_image(name):
-    least = -1 if name in ("kendall", "spearman", "cosine", "lens_kendall", "lens_spearman") else 0
+    least = -1 if name in ("kendall", "spearman", "cosine", "lens_kendall", "lens_spearman", "ssim") else 0
     for a, b in pairs_of_maps():
         score = METRICS[name](a, b)
         assert score.shape == a.shape[:1] and score.dtype == torch.float64
@@ -165,12 +169,12 @@ def test_an_image_is_scored_by_itself(name):
     a, b = torch.rand(6, 13, 11), torch.rand(6, 13, 11)
     a[1], a[2], b[3] = 0.5, (4 * a[2]).round(), 0
     alone = torch.cat([METRICS[name](x, y) for x, y in zip(a.split(1), b.split(1), strict=True)])
-    torch.testing.assert_close(METRICS[name](a, b), alone, rtol=0, atol=0 if name != "cosine" else 1e-7)
+    torch.testing.assert_close(METRICS[name](a, b), alone, rtol=0, atol=1e-7 if name in ("cosine", "ssim") else 0)
     assert torch.equal(METRICS[name](a.flip(0), b.flip(0)), METRICS[name](a, b).flip(0))
 
 
 @pytest.mark.parametrize(
-    "name", ["topk_intersection", "kendall", "spearman", "cosine", "lens_kendall", "lens_spearman"]
+    "name", ["topk_intersection", "kendall", "spearman", "cosine", "lens_kendall", "lens_spearman", "ssim"]
 )
 def test_neither_map_is_the_first(name):
     for a, b in pairs_of_maps():
@@ -229,6 +233,63 @@ def test_what_cannot_be_compared_is_a_mistake_of_one_line(name):
         METRICS[name](a, a[:1])
     with pytest.raises(UserError, match=r"^attribution maps must have one shape \(B, H, W\), not "):
         METRICS[name](a[:, None], a[:, None])
+
+
+# SSIM
+
+
+def ssim_of_pixels(a, b, value_range):
+    """SSIM of two maps (H, W), one pixel and its window after the other, and the values themselves."""
+    c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2
+    out = np.empty(a.shape)
+    for i, j in np.ndindex(a.shape):
+        here = np.s_[max(i - 5, 0) : i + 6, max(j - 5, 0) : j + 6]
+        rows, columns = (place[here] for place in np.indices(a.shape))
+        w = np.exp(-((rows - i) ** 2 + (columns - j) ** 2) / (2 * 1.5**2))
+        w = w / w.sum()
+        x, y = (w * a[here]).sum(), (w * b[here]).sum()
+        var_x, var_y = (w * (a[here] - x) ** 2).sum(), (w * (b[here] - y) ** 2).sum()
+        cov = (w * (a[here] - x) * (b[here] - y)).sum()
+        out[i, j] = (2 * x * y + c1) * (2 * cov + c2) / ((x * x + y * y + c1) * (var_x + var_y + c2))
+    return out
+
+
+def test_ssim_by_pixels():
+    for a, b in pairs_of_maps():
+        for value_range in (1.0, 4.0):
+            pairs = zip(a.numpy(), b.numpy(), strict=True)
+            expected = torch.tensor([ssim_of_pixels(x, y, value_range).mean() for x, y in pairs])
+            torch.testing.assert_close(ssim(a, b, value_range), expected, rtol=0, atol=1e-12)
+
+
+def test_inside_the_image_ssim_is_that_of_scipys_gaussian_filter():
+    a, b = torch.rand(2, 24, 20, dtype=torch.float64).numpy()
+    mean = partial(ndimage.gaussian_filter, sigma=1.5, radius=5)
+    x, y = mean(a), mean(b)
+    var_x, var_y, cov = mean(a * a) - x * x, mean(b * b) - y * y, mean(a * b) - x * y
+    expected = (2 * x * y + 1e-4) * (2 * cov + 9e-4) / ((x * x + y * y + 1e-4) * (var_x + var_y + 9e-4))
+    np.testing.assert_allclose(ssim_of_pixels(a, b, 1.0)[5:-5, 5:-5], expected[5:-5, 5:-5], rtol=0, atol=1e-12)
+
+
+def test_ssim_of_constant_maps_in_closed_form():
+    """Only the means differ: (2 x y + c) / (x^2 + y^2 + c)."""
+    a, b = torch.full((1, 6, 9), 0.2, dtype=torch.float64), torch.full((1, 6, 9), 0.7, dtype=torch.float64)
+    expected = (2 * 0.14 + 1e-4) / (0.04 + 0.49 + 1e-4)
+    torch.testing.assert_close(ssim(a, b), torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-12)
+    c = 1e-4 * 255**2
+    expected = (2 * 0.14 * 255**2 + c) / (0.53 * 255**2 + c)  # in units of 255ths the same
+    torch.testing.assert_close(ssim(255 * a, 255 * b, 255).item(), expected, rtol=0, atol=1e-12)
+
+
+def test_a_negative_has_a_negative_structure():
+    a = torch.rand(1, 12, 12, dtype=torch.float64)
+    assert -1 <= ssim(a, 1 - a) < -0.5 < 0.9 < ssim(a, a + 0.01 * torch.rand_like(a)) < 1
+
+
+@pytest.mark.parametrize("value_range", [0, -1.0, float("nan")])
+def test_a_value_range_that_is_not_positive_is_a_mistake_of_one_line(value_range):
+    with pytest.raises(UserError, match=rf"^the value range of SSIM must be positive, not {value_range}$"):
+        ssim(torch.rand(1, 4, 4), torch.rand(1, 4, 4), value_range)
 
 
 # The k largest
