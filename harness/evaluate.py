@@ -40,7 +40,7 @@ from harness.trials.evaluate_stored import (
 def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace: Workspace) -> None:
     """Log an evaluation to the MLflow experiment `evaluations`. extra: further artifacts."""
     from harness.tracking import delivery
-    from harness.tracking.tracker import Tracker, environment_tags, score_metrics
+    from harness.tracking.tracker import Tracker, check_metrics, environment_tags, score_metrics
 
     name = f"{evaluation.file.parent.name} {evaluation.file.stem}"
     tags = {"harness.sweep": "evaluations", **environment_tags()}
@@ -48,7 +48,7 @@ def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace
     file = evaluation.file
     artifacts = (file, file.with_suffix(".npz"), file.with_name(f"{file.stem}-attacked.npz"), *extra)
     files = [path for path in artifacts if path.exists()]
-    metrics = score_metrics(evaluation.scores)
+    metrics = {**score_metrics(evaluation.scores), **check_metrics(evaluation.checks)}
     tracker.log_evaluation(name, evaluation.settings, metrics, evaluation.checks, files)
     delivery.deliver_all(uri, tracker.log, workspace)
 

@@ -19,6 +19,8 @@ KINDS = {
     "other": "Other",
 }
 PROTOCOLS = {"art": "ART", "rar": "RAR", "strong": "strong", "random": "random"}  # of attribution attacks; labels
+DEPENDS_ON_WEIGHTS = "depends_on_weights"  # the check whose numbers, `map/rank` and others, tables show
+CHECKS_OF_MAPS = (DEPENDS_ON_WEIGHTS, "every_layer")  # all other checks are of accuracies
 
 # What a score's name holds beside its metric; see `harness.evaluation.score_name`.
 Form = Literal["plain", "attack", "minimum", "corruption", "similarity", "boxes", "masks"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.config.setting_text import format_setting
 from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
+from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
 from harness.evaluation.scores import Score
 from harness.storage import provenance
 from harness.storage.workspace import Workspace
@@ -258,9 +259,16 @@ def _curves(rows: Mapping[int, EpochMetrics]) -> dict[str, str]:
 
 
 def _summary(result: Result) -> dict[str, float]:
-    """All scores with standard errors and n, the seconds by phase, the number of test evaluations."""
+    """All scores with standard errors and n, numbers of checks, seconds by phase, the number of test evaluations."""
     seconds = {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
-    return {"test_touches": result.test_evaluations, **score_metrics(result.scores), **seconds}
+    scores = {**score_metrics(result.scores), **check_metrics(result.checks)}
+    return {"test_touches": result.test_evaluations, **scores, **seconds}
+
+
+def check_metrics(checks: list[Check]) -> dict[str, float]:
+    """The numbers of the check whose numbers tables show: `check/depends_on_weights/<map>/rank` and others."""
+    shown = [check for check in checks if check.name == DEPENDS_ON_WEIGHTS]
+    return {f"check/{check.name}/{name}": number for check in shown for name, number in check.numbers.items()}
 
 
 def score_metrics(scores: list[Score]) -> dict[str, float]:

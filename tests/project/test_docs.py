@@ -208,10 +208,12 @@ def test_every_python_block_runs(where, code):
 
 
 def test_its_code_runs():
-    (code,) = [code for where, code in blocks("python") if where.startswith("docs/attribution.md")]
+    attack, randomisation = [code for where, code in blocks("python") if where.startswith("docs/attribution.md")]
     names = surroundings()
-    exec(code, names)
+    exec(attack, names)
     assert names["found"].z.shape == names["x"].shape and names["found"].kept.all()
+    exec(randomisation, names)
+    assert names["similar"].rank.shape == names["similar"].ssim.shape == names["y"].shape
 
 
 @pytest.mark.parametrize(("where", "code"), blocks("yaml"), ids=lambda v: v if ".md" in v else "")

@@ -185,6 +185,9 @@ def test_the_entry_of_a_net_that_was_not_attacked_or_not_tested(found):
 
 def test_the_entry_says_what_is_in_doubt_and_what_annotations_were_used(found):
     doubted = [Check("reach", False, {}, "too short"), Check("logits", True, {}, "fine"), Check("other", None, {}, "")]
+    of_maps = Check("depends_on_weights", False, {}, "it shows the image")  # says nothing of an accuracy
+    doubted_maps = dataclasses.replace(found, result=dataclasses.replace(found.result, checks=[of_maps]))
+    assert export.entry(doubted_maps)["unreliable"] is False
     trial = build({**SETTINGS, "maps.saliency": "mask+gradient"})
     entry = export.entry(
         dataclasses.replace(found, result=dataclasses.replace(found.result, checks=doubted, trial=trial))

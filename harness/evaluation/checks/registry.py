@@ -9,8 +9,10 @@ from harness.evaluation.checks.attack_strength import convergence, reach, repeat
 from harness.evaluation.checks.common import has_finite_logits, not_asked
 from harness.evaluation.checks.evidence import Check, Evidence, check_range
 from harness.evaluation.checks.gradient_masking import black_box, gradients, random_search, transfer
+from harness.evaluation.checks.parameter_randomisation import depends_on_weights, every_layer
 from harness.evaluation.checks.preprocessing import deterministic, finite, logits, normalisation
 from harness.evaluation.checks.score_consistency import falls_with_effort, falls_with_eps, float32, one_step, zero_eps
+from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
 
 CHECKS: dict[str, Callable[[Evidence], Check]] = {
     "finite": finite,
@@ -28,10 +30,13 @@ CHECKS: dict[str, Callable[[Evidence], Check]] = {
     "transfer": transfer,
     "repeats": repeats,
     "float32": float32,
+    DEPENDS_ON_WEIGHTS: depends_on_weights,
     "convergence": convergence,
     "random_search": random_search,
+    "every_layer": every_layer,
 }
-EXPENSIVE = frozenset({"convergence", "random_search"})  # all others together: about 25 gradients per image
+# All others together: about 25 gradients per image, and where attributions were measured three maps of 16 images each.
+EXPENSIVE = frozenset({"convergence", "random_search", "every_layer"})
 
 
 def run(evidence: Evidence, *, expensive: bool = True) -> list[Check]:
