@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
 from harness.evaluation.score_name import ScoreName
 from reports.analyse import counted_runs, curves, other_selection_rules, published, rank_groups, stats
 from reports.analyse.missing import column_of
@@ -23,6 +24,7 @@ from reports.analyse.rows import (
     Seconds,
     Setting,
     Trials,
+    WithRandomWeights,
 )
 from reports.read import score_names
 from reports.read.artifacts import Files
@@ -121,6 +123,7 @@ def _row(
         val_images=_most_images(seeds, "val"),
         test_images=_most_images(seeds, "test"),
         doubts=None if doubts is None else tuple(doubts),
+        random_weights=_random_weights(seeds),
     )
 
 
@@ -198,6 +201,20 @@ def _cost(charged: pd.DataFrame, seeds: pd.DataFrame) -> Cost:
         touches=int(column_of(charged, "test_touches").sum()),
         seconds=Seconds(teacher, maps, train, float(evaluation), float(all_runs)),
     )
+
+
+def _random_weights(seeds: pd.DataFrame) -> dict[str, WithRandomWeights]:
+    """Beside the nets with random weights: the maps that a run was checked for."""
+    start, end = f"check/{DEPENDS_ON_WEIGHTS}/", "/rank"
+    found = {}
+    for column in sorted(c for c in seeds.columns if c.startswith(start) and c.endswith(end)):
+        name = column.removeprefix(start).removesuffix(end)
+        if checked := int(seeds[column].notna().sum()):
+            similarities = ("rank", "ssim", "rank_random", "ssim_random")
+            means = {what: float(column_of(seeds, f"{start}{name}/{what}").mean()) for what in similarities}
+            depends = int((column_of(seeds, f"{start}{name}/depends") == 1).sum())
+            found[name] = WithRandomWeights(**means, seeds=checked, depends=depends)
+    return found
 
 
 def _settings(cell_runs: pd.DataFrame, seeds: pd.DataFrame) -> dict[str, Setting]:

@@ -82,6 +82,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class WithRandomWeights:
+    """A map of a row beside that of the net with random weights (check `depends_on_weights`), means over seed runs.
+
+    rank, ssim: rank correlation and structural similarity of the two maps; rank_random, ssim_random: of the maps of two
+    nets with random weights. seeds: runs that were checked; depends: those of them whose map depends on the weights."""
+
+    rank: float
+    ssim: float
+    rank_random: float
+    ssim_random: float
+    seeds: int
+    depends: int
+
+
+@dataclass(frozen=True)
 class Setting:
     """A searched setting of a winner: its value as text (several are an error, and all are shown), and its domain."""
 
@@ -142,8 +157,8 @@ class Row:
     runs. not_finished: why the row has no scores yet, else "". val: the ranked score on validation, of the same runs.
     val_images, test_images: how many a score was measured on. front: whether on the Pareto front of several goals; None
     for a single goal or if a goal is missing. doubts: checks with verdict "doubt" in any seed run; None if none was
-    run. gap: between best and last epoch. paired: the ranked score image by image minus that of the first row, p with
-    Holm's correction over the rows."""
+    run. random_weights: by the name of a map. gap: between best and last epoch. paired: the ranked score image by image
+    minus that of the first row, p with Holm's correction over the rows."""
 
     name: str
     cell: str
@@ -164,6 +179,7 @@ class Row:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     difference: Difference = Difference()
     doubts: tuple[str, ...] | None = None
+    random_weights: Mapping[str, WithRandomWeights] = field(default_factory=dict)
     rule: Rule | None = None
     gap: Gap | None = None
     paired: Paired | None = None

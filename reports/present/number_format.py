@@ -35,6 +35,11 @@ def with_interval(mean: float, half: float, unit: Unit = SHARE) -> str:
     return number if is_missing(mean) or is_missing(half) else f"{number} ± {in_unit(half, unit)}"
 
 
+def correlation(value: float) -> str:
+    """A correlation with two decimals: `0.04`, `−0.12`."""
+    return NONE if is_missing(value) else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
 def seconds(value: float) -> str:
     """Device-seconds: without decimals from ten on, with one or two below."""
     if is_missing(value):

@@ -23,6 +23,13 @@ _PROTOCOLS = {
     "random": "random signs in place of the attack's, as a control",
 }
 
+_WEIGHTS = (
+    " Depends on weights: parameter randomisation (Adebayo et al., 2018). All layers are initialised anew, and the map "
+    "of the same class is compared with that of the trained net, by Spearman's rank correlation of absolute values on "
+    "up to 16 images. no: the correlation is significantly above 0.71, so that more than half of the variance of the "
+    "ranks does not come from what the net has learned, but from image and architecture."
+)
+
 
 def reading(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[tuple[str, str]]:
     """The reading guide as (term, explanation): scores, intervals, groups, selection, test, cost, warnings."""
@@ -127,6 +134,7 @@ def _attributions(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
         csv_only.append("further measures (LENS: those of Kamath et al. (2024), which tolerate small shifts)")
     if any(protocol == "random" for protocol, _, _ in hidden):
         csv_only.append("the control: random signs in place of the attack's")
+    text += _WEIGHTS if any(row.random_weights for row in leaderboard.finished) else ""
     return text + (f" Only the CSV has {listed(csv_only)}." if csv_only else "")
 
 

@@ -11,7 +11,7 @@ from harness.evaluation.metrics import KINDS, PROTOCOLS
 from harness.evaluation.score_name import ScoreName
 from reports.analyse import counted_runs
 from reports.analyse.missing import is_missing
-from reports.analyse.rows import Leaderboard, Row, Setting
+from reports.analyse.rows import Leaderboard, Row, Setting, WithRandomWeights
 from reports.present import findings, number_format
 from reports.read import score_names
 
@@ -87,7 +87,8 @@ def ranking(leaderboard: Leaderboard) -> Table:
 def scores_of_kind(leaderboard: Leaderboard, kind: str) -> Table:
     """Every test score of a kind, a key of `KINDS`, one row per cell in the leaderboard's order.
 
-    For corruptions means over severities; for attributions also the control, and how many images were counted."""
+    For corruptions means over severities; for attributions also the control, whether each map depends on the net's
+    weights, and how many images were counted."""
     done = leaderboard.finished
     names = [n for n in leaderboard.scores if score_names.kind(n) == kind and score_names.in_own_table(n)]
     counts: dict[str, list[float | None]] = {}  # header of a column -> numbers of images
@@ -97,13 +98,22 @@ def scores_of_kind(leaderboard: Leaderboard, kind: str) -> Table:
             counts[f"Images ({PROTOCOLS[attribution[0]]})"] = [of.counted for of in images]
             counts[f"Dropped ({PROTOCOLS[attribution[0]]})"] = [of.dropped for of in images]
     counts = {label: numbers for label, numbers in counts.items() if not all(map(is_missing, numbers))}
-    columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *counts])]
+    explained = filter(None, dict.fromkeys(map(score_names.explained, names)))
+    maps = [name for name in explained if any(name in row.random_weights for row in done)]
+    columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *map(_weights_header, maps), *counts])]
     rows = []
     for i, row in enumerate(done):
+        weights = [_depends_on_weights(row.random_weights.get(name)) for name in maps]
         numbers = [Entry(number_format.number(of[i]), _number(of[i])) for of in counts.values()]
-        rows.append([_name(row), *(_mean(row, n, done) for n in names), *numbers])
+        rows.append([_name(row), *(_mean(row, n, done) for n in names), *weights, *numbers])
     caption = f"{KINDS[kind]}, on test {_in_units(*names)}"
-    return Table(kind, caption, columns, rows if names else [])
+    remark = ""
+    if maps:
+        remark = (
+            "Depends on weights: whether random weights change the map; in brackets the rank correlation of the maps "
+            "before and after."
+        )
+    return Table(kind, caption, columns, rows if names else [], remark)
 
 
 def settings(leaderboard: Leaderboard) -> Table:
@@ -229,6 +239,20 @@ def _mean(row: Row, name: str, among: Sequence[Row] = ()) -> Entry:
         marks.append(f"measured by version {figure.version}")
     text = number_format.with_interval(figure.mean, figure.half, score_names.unit(name))
     return Entry(text, _number(figure.mean), ", ".join(marks), best)
+
+
+def _weights_header(name: str) -> str:
+    label = "" if name == "integrated_gradients" else f" ({score_names.MAP_LABELS.get(name, name)})"
+    return f"Depends on weights{label}"
+
+
+def _depends_on_weights(of: WithRandomWeights | None) -> Entry:
+    """`yes (0.04)`, or `no (0.93)` if the map of a seed run does not."""
+    if of is None:
+        return Entry(number_format.NONE, "")
+    verdict = "yes" if of.depends == of.seeds else "no"
+    mark = f"in {of.seeds - of.depends} of {of.seeds} seeds" if 0 < of.depends < of.seeds else ""
+    return Entry(f"{verdict} ({number_format.correlation(of.rank)})", _number(of.rank), mark)
 
 
 def _any_best(rows: list[list[Entry]]) -> bool:

@@ -32,6 +32,7 @@ def to_frame(leaderboard: Leaderboard) -> pd.DataFrame:
     set:<path>, domain:<path>    its `Setting`s; several values separated by |
     low:, high:, iqm:, iqm_low:, iqm_high:      of the ranked score: `Resampled`
     doubts                       separated by ", "
+    random_weights:<map>:<name>  its `WithRandomWeights`
     published:, published_id:, published_difference:, published_covered: (yes, no), published_source:,
     published_note:              of a score: `Published`
     rule:<name>                  its `Rule`
@@ -82,6 +83,8 @@ def _of_finished(leaderboard: Leaderboard, row: Row) -> Fields:
     if resampled := row.figure(leaderboard.ranked_by).resampled:
         fields |= {f"{what}:{leaderboard.ranked_by}": value for what, value in vars(resampled).items()}
     fields["doubts"] = None if row.doubts is None else ", ".join(row.doubts)
+    for name, of in row.random_weights.items():
+        fields |= {f"random_weights:{name}:{what}": value for what, value in vars(of).items()}
     for name in leaderboard.scores:
         fields |= _published(name, row.figure(name))
     return fields

@@ -63,6 +63,45 @@ def test_each_question_has_a_table_of_its_own():
     assert not {"IN (ART)", "Corrupted", "IoU"} & {c.label for c in tables.ranking(full).columns}
 
 
+def beside_random(name, rank, depends=1.0, **more):
+    """The metrics of a run of which that map was compared with those of nets with random weights."""
+    numbers = {"rank": rank, "ssim": 0.2, "rank_random": 0.1, "ssim_random": 0.1, "depends": depends, **more}
+    return {f"check/depends_on_weights/{name}/{what}": number for what, number in numbers.items()}
+
+
+def test_whether_maps_depend_on_the_weights_stands_beside_their_scores():
+    found = {"art-in": 0.9, "strong-gradient-in": 0.8, "strong-cam-in": 0.5}
+    pgd = attributed(
+        "pgd", found, **beside_random("integrated_gradients", 0.93, 0.0), **beside_random("gradient", 0.04)
+    )
+    pgd[0] |= beside_random("gradient", -0.02)
+    mixed = attributed("sat", found, **beside_random("gradient", -0.002))
+    mixed[1] |= beside_random("gradient", 0.8, 0.0)
+    leaderboard = build_leaderboard(pd.DataFrame([*STANDARD, *pgd, *mixed]))
+    table = tables.scores_of_kind(leaderboard, "attribution")
+    assert [c.label for c in table.columns][4:] == ["Depends on weights", "Depends on weights (gradient)"]
+    cells = texts(table)
+    assert cells["pgd"][-2:] == ["no (0.93)", "yes (0.02)"]  # the mean of −0.02, 0.04 and 0.04
+    assert cells["sat"][-2:] == ["–", "no (0.27)"] and cells["standard"][-2:] == ["–", "–"]
+    marks = {row[0].text: row[-1].mark for row in table.rows}
+    assert marks == {"pgd": "", "sat": "in 1 of 3 seeds", "standard": ""}
+    assert table.remark.startswith("Depends on weights: ")
+    said = dict(reading_guide.reading(pd.DataFrame([*STANDARD, *pgd]), leaderboard))["Attributions"]
+    assert "Adebayo et al., 2018" in said
+    row = to_frame(leaderboard).set_index("cell").loc["pgd"]
+    assert row["random_weights:gradient:rank"] == pytest.approx(0.02) and row["random_weights:gradient:depends"] == 3
+    of_ig = {what: row[f"random_weights:integrated_gradients:{what}"] for what in ("rank", "ssim", "ssim_random")}
+    assert of_ig == pytest.approx({"rank": 0.93, "ssim": 0.2, "ssim_random": 0.1})
+
+
+def test_without_that_check_there_is_no_such_column():
+    leaderboard = build_leaderboard(pd.DataFrame([*STANDARD, *attributed("pgd", {"art-in": 0.9})]))
+    table = tables.scores_of_kind(leaderboard, "attribution")
+    assert [c.label for c in table.columns] == ["Cell", "IN (ART)"] and not table.remark
+    guide = dict(reading_guide.reading(pd.DataFrame(STANDARD), leaderboard))
+    assert "Adebayo" not in str(guide)
+
+
 def test_the_best_of_a_column_is_bold_only_where_something_is_worse():
     ranking = tables.ranking(build_leaderboard(pd.DataFrame(STANDARD + PGD)))
     column = {row[0].text: row for row in ranking.rows}
