@@ -250,3 +250,15 @@ def test_a_map_with_noise_has_the_same_noise_for_every_net():
     torch.manual_seed(1)
     a, b = with_all_random(net, noisy, x, y, seed=0), with_all_random(same, noisy, x, y, seed=0)
     assert torch.equal(a[0].rank, b[0].rank)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gets_the_same_random_weights():
+    net, (x, y) = trained(), images()
+    here = randomised(net, layers(net, x), seed=0).state_dict()
+    there = randomised(copy.deepcopy(net).cuda(), layers(net, x), seed=0).state_dict()
+    assert all(value.is_cuda and torch.equal(value.cpu(), here[name]) for name, value in there.items())
+    found, _ = with_all_random(net, maps.Gradient(), x, y, seed=0)
+    on_gpu, _ = with_all_random(copy.deepcopy(net).cuda(), maps.Gradient(), x.cuda(), y.cuda(), seed=0)
+    torch.testing.assert_close(on_gpu.rank.cpu(), found.rank, rtol=0, atol=0.02)
