@@ -20,7 +20,8 @@ from harness.evaluation import image_synthesis
 from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.settings import Attribution, Measure
 from harness.evaluation.suites import pgd_name, step_of
-from harness.explain import localization
+from harness.explain import heat_maps, localization
+from harness.explain.boxes import largest_boxes
 from harness.explain.integrated_gradients import IntegratedGradients
 from harness.explain.maps import Gradient, trapezoids
 from harness.explain.similarity import importance, kendall, topk_intersection
@@ -159,10 +160,10 @@ def _boxes(model: nn.Module, split: Split) -> Arrays:
     if split.boxes is None:
         return {}
     x = to_batch(split).x
-    heat = {"grad": localization.grad_map(model, x)}
+    heat = {"grad": heat_maps.grad_map(model, x)}
     if isinstance(model, Net):
-        heat["cam"] = localization.cam_map(model, x, split.y)
-    located = {f"located_{m}": localization.largest_boxes(h, localization.PUBLISHED[m]) for m, h in heat.items()}
+        heat["cam"] = heat_maps.cam_map(model, x, split.y)
+    located = {f"located_{m}": largest_boxes(h, localization.PUBLISHED[m]) for m, h in heat.items()}
     height, width = x.shape[-2:]
     scale = np.array(_shrunk_size(height, width))[[1, 0, 1, 0]] / np.array([width, height, width, height])
     return {name: _scaled_boxes(_numpy(boxes), scale) for name, boxes in ({"boxes": split.boxes} | located).items()}

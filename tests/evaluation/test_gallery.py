@@ -10,7 +10,7 @@ from harness.config.trial import build
 from harness.data.datasets import Data, Split
 from harness.evaluation import gallery
 from harness.evaluation.settings import Attribution, Measure
-from harness.explain import localization
+from harness.explain.boxes import box_overlaps, largest_boxes
 from harness.models import nets
 from harness.trials import run as trial_run
 
@@ -157,11 +157,11 @@ def test_the_largest_part_is_boxed_as_localisation_scores_take_it():
     heat[0, 10:12, 1:3] = 1
     heat[1, 7, 7] = 1
     heat[1] += 0.1
-    found = localization.largest_boxes(heat, 0.2)
+    found = largest_boxes(heat, 0.2)
     assert found.tolist() == [[3, 2, 8, 4], [7, 7, 7, 7], [0, 0, 1, 1]]
     draws = torch.rand(20, 9, 12, generator=torch.Generator().manual_seed(0))
     for threshold in (0.2, 0.5, 0.9):
-        first, _ = localization.box_overlaps(draws, localization.largest_boxes(draws, threshold), (threshold,))
+        first, _ = box_overlaps(draws, largest_boxes(draws, threshold), (threshold,))
         assert (first == 1).all()
 
 

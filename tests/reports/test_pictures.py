@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.explain import localization
+from harness.explain.boxes import iou
 from reports.present.pictures import galleries as pictures_galleries
 from reports.present.pictures import pixels as pictures_pixels
 from reports.present.pictures import webp
@@ -196,7 +196,7 @@ def test_boxes_are_drawn_around_their_pixels_and_told_by_their_overlap():
     assert pixels[95, 63, :3].tolist() == edges["located_cam"] and pixels[32, 32, :3].tolist() == edges["located_cam"]
     assert (pixels[96:, :128, :3] == 90).all() and (pixels[:32, :128, :3] == 90).all()
     boxes = {name: torch.from_numpy(given[name][:1]) for name in edges}
-    grad, cam = (round(100 * float(localization.iou(boxes[f"located_{m}"], boxes["boxes"]))) for m in ("grad", "cam"))
+    grad, cam = (round(100 * float(iou(boxes[f"located_{m}"], boxes["boxes"]))) for m in ("grad", "cam"))
     assert f"zero: gradient map {grad}, class activation map {cam};" in found.pictures[0].alt
     assert found.pictures[0].note == f"IoU: gradient map {grad}, class activation map {cam}"
 
