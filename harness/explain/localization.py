@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.explain.boxes import box_overlaps, centre_boxes, iou
+from harness.explain.boxes import box_overlaps, centre_boxes, contour_overlaps, iou
 from harness.explain.heat_maps import cam_map, grad_map
 from harness.explain.masks import otsu, overlap
 from harness.models.freezing import frozen
@@ -33,15 +33,16 @@ def measure_boxes(
     """Measurements for `box_scores`. x (B, C, H, W), y (B,), boxes (B, 4); maps: `grad`, `cam`, or both
 
     `grad`, `cam`: IoU of the largest component's box at every threshold, (B, T); `grad-any`, `cam-any`: of the best
-    component's; `centre`: IoU of the centre boxes, (B, S); `right`: 1 if the prediction is correct, (B,). The grad map
-    is of the predicted class, the cam map of the label.
+    contour's at every 8-bit level, (B, 255); `centre`: IoU of the centre boxes, (B, S); `right`: 1 if the prediction
+    is correct, (B,). The grad map is of the predicted class, the cam map of the label.
     """
     with frozen(model), torch.no_grad():
         correct = (model(x).argmax(1) == y).float()
     measured = {"right": correct}
     for name in maps:
         heat = cam_map(model, x, y) if name == "cam" else grad_map(model, x)
-        measured[name], measured[f"{name}-any"] = box_overlaps(heat, boxes, THRESHOLDS)
+        measured[name] = box_overlaps(heat, boxes, THRESHOLDS)
+        measured[f"{name}-any"] = contour_overlaps(heat, boxes)
     centre = centre_boxes(x.shape[-2], x.shape[-1], SHARES).to(x.device)
     return {**measured, "centre": iou(centre[None], boxes[:, None].to(x.device))}
 
@@ -79,7 +80,7 @@ def _box_sweeps(measured: Mapping[str, Tensor]) -> list[tuple[str, Sequence[floa
 
 
 def max_box_acc(overlaps: Tensor, hits: Sequence[float] = (0.3, 0.5, 0.7)) -> Tensor:
-    """MaxBoxAccV2 (Choe et al., 2020) from the best components' IoU (N, T), per image (N,); its mean is the score.
+    """MaxBoxAccV2 (Choe et al., 2020) from the best contours' IoU (N, T), per image (N,); its mean is the score.
 
     Mean over IoU criteria `hits` of the accuracy at the oracle threshold of each.
     """

@@ -10,7 +10,7 @@ from harness.config.trial import build
 from harness.data.datasets import Data, Split
 from harness.evaluation import gallery
 from harness.evaluation.settings import Attribution, Measure
-from harness.explain.boxes import box_overlaps, largest_boxes
+from harness.explain.boxes import largest_boxes
 from harness.models import nets
 from harness.trials import run as trial_run
 
@@ -159,10 +159,6 @@ def test_the_largest_part_is_boxed_as_localisation_scores_take_it():
     heat[1] += 0.1
     found = largest_boxes(heat, 0.2)
     assert found.tolist() == [[3, 2, 8, 4], [7, 7, 7, 7], [0, 0, 1, 1]]
-    draws = torch.rand(20, 9, 12, generator=torch.Generator().manual_seed(0))
-    for threshold in (0.2, 0.5, 0.9):
-        first, _ = box_overlaps(draws, largest_boxes(draws, threshold), (threshold,))
-        assert (first == 1).all()
 
 
 @pytest.mark.parametrize("side, kept, box", [(32, 32, (8, 12, 19, 23)), (192, 96, (48, 72, 119, 143))])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.explain import localization
+from harness.explain.boxes import contour_overlaps, iou
 from harness.explain.heat_maps import grad_map
 from harness.explain.localization import HIT, SHARES, THRESHOLDS
 from harness.explain.maps import minmax
@@ -40,8 +41,8 @@ def test_measure_boxes_of_a_net_that_sees_one_square_only():
     assert measured["right"].tolist() == [1, 1, 0, 0]
     assert {k: tuple(v.shape) for k, v in measured.items()} == {
         "right": (4,),
-        **dict.fromkeys(("grad", "grad-any", "cam", "cam-any"), (4, 20)),
-        "centre": (4, 20),
+        **dict.fromkeys(("grad", "cam", "centre"), (4, 20)),
+        **dict.fromkeys(("grad-any", "cam-any"), (4, 255)),
     }
     assert (localization.at(measured["grad"], 0.5) == 1).all()
     assert (localization.at(measured["grad"], 0.2) >= HIT).all()
@@ -62,8 +63,8 @@ def test_measure_boxes_on_shapes_is_one_number_per_image(net):
 
 def swept(seed: int, n: int = 30) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    names = ("grad", "grad-any", "cam", "cam-any", "centre")
-    return {"right": (torch.rand(n) < 0.7).float(), **{name: torch.rand(n, 20) for name in names}}
+    columns = {"grad": 20, "grad-any": 255, "cam": 20, "cam-any": 255, "centre": 20}
+    return {"right": (torch.rand(n) < 0.7).float(), **{name: torch.rand(n, k) for name, k in columns.items()}}
 
 
 def test_rules_by_numpy():
@@ -85,10 +86,22 @@ def test_rules_by_numpy():
 
 
 def test_max_box_acc_by_brute_force():
-    overlaps = torch.rand(25, 20)
-    per_hit = [max(np.mean(overlaps[:, t].numpy() >= hit) for t in range(20)) for hit in (0.3, 0.5, 0.7)]
+    overlaps = torch.rand(25, 255)
+    per_hit = [max(np.mean(overlaps[:, t].numpy() >= hit) for t in range(255)) for hit in (0.3, 0.5, 0.7)]
     images = localization.max_box_acc(overlaps)
     assert images.shape == (25,) and images.mean() == pytest.approx(np.mean(per_hit))
+
+
+def test_max_box_acc_counts_the_boxes_of_holes():
+    """Class activation of all but the object: the hole of the map is the object, less a pixel on each side."""
+    boxes = torch.tensor([[4, 3, 9, 8], [5, 5, 8, 10], [2, 2, 8, 8]])
+    inner = boxes + torch.tensor([1, 1, -1, -1])
+    heat = 1 - planted(inner)
+    assert localization.max_box_acc(contour_overlaps(heat, boxes)).tolist() == [1, 1, 1]
+    whole = iou(torch.tensor([0, 0, 11, 11]), boxes)  # what the outer contours give
+    assert (whole < 0.5).all()
+    missed = localization.max_box_acc(contour_overlaps(planted(torch.tensor([[0, 0, 11, 11]] * 3)), boxes))
+    assert missed.tolist() == pytest.approx([0, 0, 1 / 3])  # 49 of 144 pixels: above 0.3 only
 
 
 def test_a_threshold_that_was_not_swept_is_a_mistake():
