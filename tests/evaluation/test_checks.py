@@ -506,6 +506,25 @@ def test_logits_that_are_not_finite_are_named_and_nothing_further_is_said_of_the
     assert [check.passed for check in checks] == [False] + [None] * (len(CHECKS) - 1)
 
 
+def test_starts_whose_logits_are_not_finite_say_nothing_of_gradients(standard):
+    """Not finite above a brightness that some images lie just below, so that noise within eps lifts them over it."""
+    brightness = standard.x.mean((1, 2, 3))
+    limit = brightness.quantile(0.9)
+
+    class Overflows(nn.Module):
+        def forward(self, x):
+            out = standard.model(x)
+            return torch.where((x.mean((1, 2, 3)) > limit)[:, None], torch.full_like(out, torch.nan), out)
+
+    evidence = dataclasses.replace(standard, model=Overflows(), stored={})
+    start = 2 * standard.draws.stream("gradients").uniform(*standard.x.shape[1:]) - 1
+    lifted = (standard.x + standard.eps * start).clamp(0, 1).mean((1, 2, 3)) > limit
+    assert (lifted & (brightness <= limit)).float().mean() > 0.05
+    assert [check.name for check in run(evidence, expensive=False) if check.passed is False] == ["finite"]
+    none = gradient_masking.gradients(dataclasses.replace(evidence, x=torch.ones_like(standard.x)))
+    assert none.passed is None
+
+
 def test_evidence_of_some_images_is_that_of_these_images(standard):
     which = torch.zeros(256, dtype=torch.bool)
     which[[3, 9, 200]] = True

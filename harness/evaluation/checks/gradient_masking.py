@@ -42,7 +42,7 @@ def gradients(evidence: Evidence) -> Check:
 
     Rounding in the net, or logits so large that the cross-entropy's gradient underflows in float32, keep PGD at its
     start. Fails if, at a random start, gradients are zero, not finite, or zero in over half of the pixels where the
-    gradient of the logit margin is not.
+    gradient of the logit margin is not. Starts without finite logits are left out: they count as misclassified.
     """
     x, y = evidence.x, evidence.y
     start = 2 * evidence.draws.stream("gradients").uniform(*x.shape[1:]).to(x) - 1
@@ -52,7 +52,10 @@ def gradients(evidence: Evidence) -> Check:
         loss, margin = F.cross_entropy(out, y, reduction="none"), margin_of(out, y)
         (g,) = torch.autograd.grad(loss.sum(), z, retain_graph=True)
         (m,) = torch.autograd.grad(margin.sum(), z)
-    g, m = g.flatten(1), m.flatten(1)
+    kept = out.isfinite().all(1)
+    if not kept.any():
+        return not_asked("gradients", "no image has finite logits at a random start within eps")
+    g, m = g[kept].flatten(1), m[kept].flatten(1)
     broken = ~g.isfinite().all(1)
     zero = (g == 0).all(1)
     lost = ((g == 0) & (m != 0)).sum(1) > (m != 0).sum(1) / 2
