@@ -350,6 +350,15 @@ def test_steps_that_do_not_reach_the_border(standard, step, passed):
     assert reach(dataclasses.replace(standard, step=step)).passed is passed
 
 
+@pytest.mark.parametrize(
+    "steps, step, passed", [(STEPS, 2, True), (STEPS, 2.1, False), (STEPS, 30, False), (1, 2.5, True)]
+)
+def test_steps_that_cross_the_whole_ball(standard, steps, step, passed):
+    """A step given in 255ths of 255ths, or for another eps; a single step may end in a corner."""
+    check = reach(dataclasses.replace(standard, step=step * EPS, steps=steps))
+    assert check.passed is passed and check.about.endswith("crosses the whole ball") is not passed
+
+
 def test_an_attack_that_is_cut_short(standard):
     weak = measured(standard.model, standard.other, standard.x, standard.y, step=EPS / 50, steps=5, grid=(32,))
     assert not reach(weak).passed and not convergence(weak).passed

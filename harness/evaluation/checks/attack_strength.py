@@ -19,11 +19,17 @@ MAX_UNBOUNDED_ACCURACY = 0.05  # accuracy that may remain under an unbounded att
 
 
 def reach(evidence: Evidence) -> Check:
-    """Can the attack reach the border of the eps ball from x? Fails where steps times step is less than eps."""
+    """Can the attack reach the border of the eps ball from x, and any point in it?
+
+    Fails where steps times step is less than eps, or where one of several steps is longer than twice eps: it then leaps
+    from corner to corner.
+    """
     if not evidence.eps:
         return not_asked("reach", "eps is 0")
     far = evidence.steps * evidence.step / evidence.eps
     facts = f"{evidence.steps} steps of {255 * evidence.step:.4g}/255 go {far:.2f} times eps"
+    if evidence.steps > 1 and evidence.step > 2 * evidence.eps * (1 + 1e-6):
+        return make_check("reach", False, {"reach": far}, facts, "a single step crosses the whole ball")
     return make_check("reach", far >= 1 - 1e-6, {"reach": far}, facts, "too few steps, or too small ones")
 
 
