@@ -10,8 +10,8 @@ looks similar at all sizes, and stay as published below 32. The elastic transfor
 per pixel, and JPEG has blocks of eight. The parameters differ from those of ImageNet-C and Tiny-ImageNet-C. Grey
 images: overlaid colours (frost, mud) become their luma; `saturate` changes nothing.
 
-The published frost photographs are not included: five seeded textures of the same mean colour, contrast and
-smoothness replace them.
+The published frost photographs are not included: five seeded textures of the same mean colour and contrast replace
+them. Their high frequencies are fitted at severity 5 alone, see `textures`.
 """
 
 from collections.abc import Callable
