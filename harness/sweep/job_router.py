@@ -1,7 +1,7 @@
 """Mapping between Ray trials and jobs: dispatches jobs, forwards epochs and outcomes to callbacks."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 
@@ -9,8 +9,8 @@ from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 class JobRouter:
     """Connects Ray Tune with a `JobSource` and callbacks, and tracks which Ray trial runs which job."""
 
-    def __init__(self, source: JobSource, callbacks: Sequence[Callback]):
-        self.source, self.callbacks = source, callbacks
+    def __init__(self, source: JobSource, callbacks: Sequence[Callback], check: Callable[[], None] = lambda: None):
+        self.source, self.callbacks, self._check = source, callbacks, check
         self.jobs: dict[str, Job] = {}
         self.epochs: dict[str, int] = {}
         self.error: Exception | None = None
@@ -41,6 +41,12 @@ class JobRouter:
     def on_end(self, trial_id: str, outcome: Outcome) -> None:
         with self._guarded():
             self._on_end(trial_id, outcome)
+
+    def failed(self) -> bool:
+        """Whether an exception ends the run, the driver's check included."""
+        with self._guarded():
+            self._check()
+        return self.error is not None
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ray import tune
@@ -38,18 +38,19 @@ def run_jobs(
     callbacks: Sequence[Callback],
     limit: float | None = None,
     work: str = "harness.trials.run:run",
+    check: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
     limit: seconds after which an unfinished trial fails. work: `module:function` that runs a trial in a worker, with
-    the signature of `harness.trials.run.run`.
+    the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.
     """
     if source.finished():
         return True
-    router = JobRouter(source, callbacks)
+    router = JobRouter(source, callbacks, check)
     name = f"ray-{uuid.uuid4().hex[:8]}"
     trainable = tune.with_resources(run_job, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
@@ -137,7 +138,7 @@ class _StopOnError(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return getattr(self._router, "error", None) is not None
+        return bool(vars(self._router)) and self._router.failed()  # the router of a pickled copy is empty
 
 
 @contextlib.contextmanager

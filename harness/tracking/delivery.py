@@ -85,9 +85,8 @@ class Delivery:
         delivered = True
         while delivered and not (self._ending and self._at >= min(self._log.stat().st_size, self._durable())):
             saved = time.monotonic()
-            durable = self._durable()
             for event, end in event_log.read_events(self._log, self._at):
-                if end > durable or not (delivered := self._deliver(event)):
+                if end > self._durable() or not (delivered := self._deliver(event)):
                     break
                 self._at = end
                 if time.monotonic() - saved > 1:
