@@ -38,11 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"give --tracking-uri for the runs at {args.out!r}, such as sqlite:///mlflow.db")
     if not workspace.remote and not (workspace.out / event_log.FOLDER).is_dir():
         raise UserError(f"no sweep was written to {args.out!r}; give its folder by --out")
-    with workspace.writable().single_writer() as free:
-        if not free:
+    with workspace.writable().single_writer() as driver_files:
+        if not driver_files:
             raise UserError(f"another command is writing to {args.out!r} and delivers its own log; wait until it ends")
-        with workspace.driver_files():
-            _deliver_logs(workspace, args.tracking_uri or default_uri(workspace), args.out)
+        _deliver_logs(workspace, args.tracking_uri or default_uri(workspace), args.out)
     return 0
 
 

@@ -25,7 +25,7 @@ from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
     from harness.config.space import Cell
-    from harness.storage.remote_store import DriverFiles
+    from harness.storage.driver_files import DriverFiles
     from harness.storage.workspace import Workspace
     from harness.sweep.job_types import Callback, Job
     from harness.sweep.study import Study
@@ -78,6 +78,7 @@ def main() -> int:
 
 def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
     """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
+    from harness.storage.driver_lock import DriverLost
     from harness.tracking.mlflow_client import default_uri
 
     uri = args.tracking_uri or default_uri(workspace)
@@ -85,11 +86,14 @@ def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Se
         raise UserError(
             f"SQLite cannot be stored at {args.out!r}; give an MLflow server: --tracking-uri http://HOST:5000"
         )
-    with workspace.single_writer() as free:
-        if not free:
-            raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
-        with workspace.driver_files() as driver_files:
+    try:
+        with workspace.single_writer() as driver_files:
+            if not driver_files:
+                raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
             return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
+    except DriverLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _locked_sweep(
@@ -106,7 +110,7 @@ def _locked_sweep(
     tracker = Tracker(workspace, planned.experiment, _tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         studies = _studies(planned, workspace, args, tracker)
-        if not _run_jobs(planned, workspace, args, studies, tracker, callbacks):
+        if not _run_jobs(planned, workspace, args, studies, tracker, driver_files, callbacks):
             tracker.close("KILLED")
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
@@ -144,6 +148,7 @@ def _run_jobs(
     args: Namespace,
     studies: "list[Study]",
     tracker: "Tracker",
+    driver_files: "DriverFiles",
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
@@ -162,7 +167,13 @@ def _run_jobs(
     try:
         callbacks = [tracker, *displays, *callbacks]
         return ray_runner.run_jobs(
-            source, workspace, cpus=args.cpus, gpus=gpus, callbacks=callbacks, limit=args.time_limit
+            source,
+            workspace,
+            cpus=args.cpus,
+            gpus=gpus,
+            callbacks=callbacks,
+            limit=args.time_limit,
+            check=driver_files.check,
         )
     finally:
         cluster.disconnect()

@@ -7,12 +7,11 @@ changed files are pushed while it is locked and on release, in the order in whic
 import contextlib
 import functools
 import json
-import math
 import os
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,6 @@ from harness.errors import UserError, one_line, redacted
 
 PUSH_SHARE = 0.1  # largest share of the time spent on pushing while a folder is locked
 RETRY_PAUSES = (1.0, 4.0)  # seconds before the retries of a failed operation
-PUSH_SECONDS = 5.0  # between two pushes of the driver's files
 LEASE = "lease"  # file name of a folder's lease
 RECORD = ".store.json"  # in a local copy: the remote stamps of its last pull or push
 _Result = TypeVar("_Result")
@@ -70,9 +68,18 @@ class RemoteStore:
             return None
 
     def write(self, name: str, content: bytes) -> None:
+        """Write a file atomically."""
         if self._local:
-            (self._local / name).parent.mkdir(parents=True, exist_ok=True)
-        self._do(lambda: self._fs.pipe_file(name, content))
+            part = self._local / f".{uuid.uuid4().hex}.part"  # in no folder that is listed
+            self._do(functools.partial(self._write_local, self._local / name, part, content))
+        else:
+            self._do(lambda: self._fs.pipe_file(name, content))
+
+    @staticmethod
+    def _write_local(path: Path, part: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
 
     def create(self, name: str, content: bytes) -> bool:
         """Create a file exclusively: False if it exists. Of several concurrent calls one succeeds."""
@@ -198,60 +205,3 @@ def fetch(store: RemoteStore, name: str, folder: Path) -> None:
     for file in stamps:
         store.get(f"{name}/{file}", part / file)
     os.replace(part, folder)
-
-
-class DriverFiles:
-    """Background upload of the files that the driver appends to; a no-op without a store.
-
-    names() lists them so that a file that refers to another comes before it. They are read in this order and uploaded
-    in reverse, so that the store never has a reference without its target.
-    """
-
-    def __init__(self, store: RemoteStore | None, folder: Path, names: Callable[[], Iterable[str]]):
-        self._store, self._folder, self._names = store, folder, names
-        self._pushed: dict[str, bytes] = {}  # file -> content in the store
-        self._lock = threading.Lock()
-
-    def pull(self, names: Iterable[str]) -> None:
-        """Download files; a local file that starts with the remote content is ahead of it and stays."""
-        if self._store is None:
-            return
-        for name in names:
-            remote, local = self._store.read(name), self._folder / name
-            if remote is not None and not (local.exists() and local.read_bytes().startswith(remote)):
-                local.parent.mkdir(parents=True, exist_ok=True)
-                local.write_bytes(remote)
-
-    def push(self) -> None:
-        """Upload changed files."""
-        if self._store is None:
-            return
-        with self._lock:
-            contents = {n: (self._folder / n).read_bytes() for n in self._names() if (self._folder / n).is_file()}
-            for name, content in reversed(contents.items()):
-                if self._pushed.get(name) != content:
-                    self._store.write(name, content)
-                    self._pushed[name] = content
-
-    def durable_size(self, name: str) -> float:
-        """Bytes of a file that survive the loss of this machine; infinite without a store."""
-        return len(self._pushed.get(name, b"")) if self._store else math.inf
-
-    @contextlib.contextmanager
-    def pushing(self) -> Iterator["DriverFiles"]:
-        """Context that pushes every few seconds in a thread, and at the end."""
-        done = threading.Event()
-
-        def work() -> None:
-            while self._store and not done.wait(PUSH_SECONDS):
-                with contextlib.suppress(UserError):  # retried next time, or at the end
-                    self.push()
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            done.set()
-            thread.join()
-            self.push()

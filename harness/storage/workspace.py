@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.storage.files import locked
 
 if TYPE_CHECKING:
-    from harness.storage.remote_store import DriverFiles
+    from harness.storage.driver_files import DriverFiles
 
 
 @dataclass(frozen=True)
@@ -72,33 +72,28 @@ class Workspace:
         return folder
 
     @contextlib.contextmanager
-    def single_writer(self) -> Iterator[bool]:
-        """Lock `out` for one command at a time. Yields False if another command holds it."""
-        with locked(self.out / "lock", wait=False) as free:
-            if not free or not self.remote:
-                yield free
+    def single_writer(self) -> Iterator["DriverFiles | None"]:
+        """Lock `out` for one command at a time, its driver. Yields None if another command holds the lock.
+
+        The driver's files (journal, event logs, reports) are synchronised with the remote store, if there is one.
+        """
+        from harness.storage.driver_files import DriverFiles
+
+        with contextlib.ExitStack() as stack:
+            if not stack.enter_context(locked(self.out / "lock", wait=False)):
+                yield None
                 return
-            from harness.storage import leases, remote_store
+            lock = None
+            if self.remote:
+                from harness.storage import driver_lock, remote_store
 
-            with leases.leased(remote_store.open_store(self.remote), remote_store.LEASE, wait=False) as free:
-                yield free
-
-    @contextlib.contextmanager
-    def driver_files(self) -> Iterator["DriverFiles"]:
-        """Synchronise the driver's files (journal, event logs, reports) with the remote store, if there is one."""
-        from harness.storage import remote_store
-
-        def names() -> list[str]:
-            paths = [*self.out.glob("reports/*"), self.out / "optuna.journal"]
-            paths += [*self.out.glob("track/*.delivered"), *self.out.glob("track/*.jsonl")]
-            return [path.relative_to(self.out).as_posix() for path in paths]
-
-        store = remote_store.open_store(self.remote) if self.remote else None
-        driver_files = remote_store.DriverFiles(store, self.out, names)
-        if store:
-            driver_files.pull(["optuna.journal", *(f"track/{name}" for name in store.files("track"))])
-        with driver_files.pushing():
-            yield driver_files
+                lock = stack.enter_context(driver_lock.driver_lock(remote_store.open_store(self.remote)))
+                if lock is None:
+                    yield None
+                    return
+            driver_files = DriverFiles(self.out, lock)
+            driver_files.pull()
+            yield stack.enter_context(driver_files.pushing())
 
     def fetch(self, name: str) -> None:
         """Download the folder of a data set, once per node, if the data root is a URI."""

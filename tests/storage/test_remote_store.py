@@ -19,14 +19,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sweeps import LIMIT, ONE_AT_A_TIME, ROOT, differences, leaderboard, mlflow_state, proposed, run, started, until
+from sweeps import (
+    LIMIT,
+    ONE_AT_A_TIME,
+    ROOT,
+    differences,
+    finished,
+    leaderboard,
+    mlflow_state,
+    proposed,
+    run,
+    started,
+    suspended,
+    sweep,
+    until,
+)
 
 from harness import cli
 from harness.config.trial import build
 from harness.data import datasets
 from harness.data.settings import DataSource
 from harness.errors import UserError
-from harness.storage import leases, remote_store
+from harness.storage import driver_lock, leases, remote_store
 from harness.storage import weights as storage_weights
 from harness.storage.workspace import Workspace
 from harness.training import loop
@@ -290,6 +304,23 @@ def test_on_s3_one_creates_and_another_node_goes_on(bucket, tmp_path, expected, 
     assert "result.json" in store.files(f"trials/{trial.key}") and "checkpoint.pt" not in store.files("trials")
 
 
+@pytest.mark.filterwarnings("ignore")  # of what speaks S3
+def test_on_s3_one_driver_has_the_lock(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver_lock, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(driver_lock, "POLL_SECONDS", 0.01)
+    one, two = (Workspace(tmp_path / name, remote=bucket).writable() for name in ("one", "two"))
+    with one.single_writer() as first:
+        (one.out / "optuna.journal").write_text("1")
+        first.push()
+        with two.single_writer() as second:
+            assert first and second is None
+    with two.single_writer() as free:
+        assert free and (two.out / "optuna.journal").read_text() == "1"
+    names = remote_store.RemoteStore(bucket).files("driver").keys()
+    assert names >= {"00000001.lock", "00000002.lock", "00000002/optuna.journal"}
+    assert "00000001/optuna.journal" not in names
+
+
 # ---- copies
 
 
@@ -361,26 +392,6 @@ def test_a_copy_becomes_what_the_store_has_and_keeps_what_it_had_not_sent(uri, t
     (tmp_path / "one" / "stale").write_text("x")
     remote_store.FolderCopy(store, "trial", tmp_path / "one").pull()
     assert sorted(p.name for p in (tmp_path / "one").iterdir() if p.is_file() and p.name[0] != ".") == ["a", "c"]
-
-
-def test_the_journal_never_comes_before_the_log(uri, tmp_path):
-    store = remote_store.RemoteStore(uri)
-    mirror = remote_store.DriverFiles(store, tmp_path, lambda: ["journal", "log"])
-    (tmp_path / "log").write_text("begun")
-    (tmp_path / "journal").write_text("told")
-    assert mirror.durable_size("log") == 0
-    written, write = [], store.write
-    store.write = lambda name, content: written.append(name) or write(name, content)
-    mirror.push()
-    assert written == ["log", "journal"] and mirror.durable_size("log") == 5
-    mirror.push()
-    assert len(written) == 2
-    (tmp_path / "log").write_text("begun, and more")
-    mirror.pull(["log", "journal"])  # of what only grows the longer one is the newer
-    assert (tmp_path / "log").read_text() == "begun, and more"
-    (tmp_path / "log").write_text("else")
-    mirror.pull(["log", "missing"])
-    assert (tmp_path / "log").read_text() == "begun"
 
 
 def test_a_store_that_fails_is_one_line(tmp_path, monkeypatch):
@@ -483,3 +494,47 @@ def test_a_sweep_whose_machine_is_lost_goes_on_elsewhere(uri, tmp_path, fresh, u
     assert not differences(mlflow_state(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), mlflow_state(undisturbed.out))
     assert leaderboard(out) == leaderboard(undisturbed.out)
     assert (tmp_path / "store" / "reports" / "smoke-digits.html").exists()
+
+
+# The command, whose driver is taken for dead after seconds.
+HASTY = """
+import sys
+from harness import tune
+from harness.errors import exit_status
+from harness.storage import driver_files, driver_lock
+driver_lock.HEARTBEAT_SECONDS, driver_lock.STALE_SECONDS, driver_lock.VALID_SECONDS = 0.5, 5.0, 3.0
+driver_files.PUSH_SECONDS = 0.5
+sys.exit(exit_status(tune.main))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_suspended_driver_stops_when_another_has_taken_over(uri, tmp_path, fresh, undisturbed):
+    words = sweep(uri, *ONE_AT_A_TIME, "--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    words = [sys.executable, "-c", HASTY, *words]
+    env = {**os.environ, "HARNESS_SCRATCH": str(tmp_path / "one")}
+    first = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: len(list((tmp_path / "store").glob("trials/*/result.json"))) >= 2, first)
+        with suspended(first):
+            second = finished(words, env={**env, "HARNESS_SCRATCH": str(tmp_path / "two")})
+            assert second.returncode == 0, second.stderr
+            before = contents(tmp_path / "store")
+        _, said = first.communicate(timeout=LIMIT)
+    finally:
+        first.kill()
+    assert first.returncode == 1, said
+    assert said.count("\n") == 1 and said.startswith(f"error: another command took over '{uri}'"), said
+    assert contents(tmp_path / "store") == before
+    (out,) = (tmp_path / "two").glob("out-*")
+    assert proposed(out) == proposed(undisturbed.out) and leaderboard(out) == leaderboard(undisturbed.out)
+    assert not differences(mlflow_state(out, f"sqlite:///{tmp_path / 'mlflow.db'}"), mlflow_state(undisturbed.out))
+
+
+def contents(store):
+    """The files that later commands and users read."""
+    last = max((store / "driver").glob("*/complete")).parent
+    return {
+        file: file.read_bytes() for folder in (last, store / "reports") for file in folder.rglob("*") if file.is_file()
+    }
