@@ -13,7 +13,8 @@ from harness.config.chosen_cells import choose
 from harness.errors import exit_status
 from harness.evaluation.evaluator import format_score
 from harness.training.epoch_metrics import EpochMetrics
-from harness.trials.run import no_report, run
+from harness.trials.nets import no_report
+from harness.trials.run import run_alone
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
         trial = dataclasses.replace(cell.trial, seed=arguments.seed)
         if not arguments.quiet:
             print(f"{cell.name}: trial {trial.key} on {workspace.device}, {trial.epochs} epochs", flush=True)
-        result = run(trial, workspace, report=no_report if arguments.quiet else _print_row, test=arguments.test)
+        result = run_alone(trial, workspace, report=no_report if arguments.quiet else _print_row, test=arguments.test)
         for score in result.scores:
             print(f"  {format_score(score)}")
     return 0

@@ -155,7 +155,9 @@ def _run_jobs(
     from harness.sweep import cluster, job_queue, ray_runner, trial_slots
     from harness.sweep.progress import SweepProgress
 
-    source = job_queue.SweepJobs(studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace))
+    source = job_queue.SweepJobs(
+        studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace), _needs(workspace)
+    )
     if not args.quiet:
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}", flush=True)
     if source.finished():
@@ -179,6 +181,25 @@ def _run_jobs(
         cluster.disconnect()
         for display in displays:
             display.close()
+
+
+def _needs(workspace: "Workspace") -> "Callable[[Job], list[Job]]":
+    """The teachers and maps that a job needs, of those that are not stored yet."""
+    from harness.sweep.job_types import Job
+    from harness.trials.prerequisites import prerequisites
+
+    made: set[str] = set()
+
+    def needs(job: "Job") -> "list[Job]":
+        found = []
+        for needed in job.prerequisite.needs() if job.prerequisite else prerequisites(job.trial):
+            if needed.key not in made and needed.is_made(workspace):
+                made.add(needed.key)
+            if needed.key not in made:
+                found.append(Job.of(needed))
+        return found
+
+    return needs
 
 
 def _is_done(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], bool]":

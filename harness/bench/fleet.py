@@ -182,6 +182,9 @@ class _Clock:
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
         pass
 
+    def on_progress(self, job: Job, done: int, total: int) -> None:
+        pass
+
     def on_worker_lost(self, job: Job, why: str) -> None:
         pass
 

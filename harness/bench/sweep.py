@@ -48,7 +48,6 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
         tune.sweep(planned, workspace, args, callbacks=[clock])
         ran = [json.loads(p.read_text())["trial"] for p in workspace.out.glob("trials/*/result.json")]
         bare = Workspace(Path(folder, "bare"), workspace.data, "cpu").writable()
-        # Without teachers: they are trials too, but trained while maps are prepared.
         seconds = _bare(
             [t for t in ran if build(t).key in clock.keys], clock.repeated, bare, trial_slots.local_slots(1)
         )
@@ -65,11 +64,15 @@ class _Clock:
 
     def on_start(self, job: Job) -> None:
         self.began = self.began or time.perf_counter()
-        self.keys.add(job.trial.key)
+        if not job.is_shared:
+            self.keys.add(job.trial.key)
         if job.role == "seed":
             self.repeated.add(job.trial.key)
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
+        pass
+
+    def on_progress(self, job: Job, done: int, total: int) -> None:
         pass
 
     def on_worker_lost(self, job: Job, why: str) -> None:

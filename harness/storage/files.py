@@ -23,15 +23,16 @@ class CorruptFile(UserError):
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock (flock) on the file `path`. Without `wait`, yields False if another process holds it.
+def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Hold a lock (flock) on the file `path`. Without `wait`, yields False if another process holds it.
 
-    The kernel releases the lock when its process ends, so a killed process leaves no stale lock.
+    shared: any number of processes may hold it so, but none while another holds it exclusively. The kernel releases the
+    lock when its process ends, so a killed process leaves no stale lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:

@@ -60,6 +60,9 @@ class RemoteStore:
         self._do(lambda: self._fs.put_file(str(file), name))
         return self._do(lambda: _stamp(self._fs.info(name)))
 
+    def exists(self, name: str) -> bool:
+        return self._do(lambda: self._fs.exists(name))
+
     def read(self, name: str) -> bytes | None:
         """Content of a file; None if it does not exist."""
         try:

@@ -12,7 +12,11 @@ from harness.errors import UserError
 from harness.storage.files import locked
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from harness.storage.driver_files import DriverFiles
+=======
+    from harness.storage.remote_store import DriverFiles, FolderCopy
+>>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Workspace:
         """The folder of a trial."""
         return self.out / "trials" / key
 
+    def teacher(self, key: str) -> Path:
+        """The folder of a teacher."""
+        return self.out / "teachers" / key
+
     def cache(self, *parts: str) -> Path:
         """A cache path shared by all nodes."""
         return self.out.joinpath("cache", *parts)
@@ -44,32 +52,40 @@ class Workspace:
         return (self.scratch or self.cache()).joinpath(*parts)
 
     @contextlib.contextmanager
-    def exclusive(self, folder: Path) -> Iterator[Callable[[], None]]:
-        """Lock a folder of `out` across all nodes, with its remote copy pulled first and pushed at the end.
+    def synchronised(self, folder: Path) -> Iterator[Callable[[], None]]:
+        """Pull a folder of `out` from the remote store, if there is one, and push it at the end.
 
         Yields a function to call after writing to the folder: it pushes changes now and then, in case this node dies.
         """
-        with locked(folder / "lock"):
-            if not self.remote:
-                yield lambda: None
-                return
-            from harness.storage import leases, remote_store
+        if not self.remote:
+            yield lambda: None
+            return
+        copy = self._copy(folder)
+        copy.pull()
+        try:
+            yield copy.push_if_due
+        finally:
+            copy.push()
 
-            store, name = remote_store.open_store(self.remote), folder.relative_to(self.out).as_posix()
-            with leases.leased(store, f"{name}/{remote_store.LEASE}"):
-                copy = remote_store.FolderCopy(store, name, folder)
-                copy.pull()
-                try:
-                    yield copy.push_if_due
-                finally:
-                    copy.push()
+    def _copy(self, folder: Path) -> "FolderCopy":
+        from harness.storage import remote_store
+
+        store = remote_store.open_store(self.remote)
+        return remote_store.FolderCopy(store, folder.relative_to(self.out).as_posix(), folder)
 
     def fetched(self, folder: Path) -> Path:
         """A folder of `out`, pulled from the remote store if there is one."""
         if self.remote:
-            with self.exclusive(folder):
-                pass
+            self._copy(folder).pull()
         return folder
+
+    def has(self, file: Path) -> bool:
+        """Whether a file of `out` exists, here or in the remote store."""
+        if not self.remote:
+            return file.exists()
+        from harness.storage import remote_store
+
+        return remote_store.open_store(self.remote).exists(file.relative_to(self.out).as_posix())
 
     @contextlib.contextmanager
     def single_writer(self) -> Iterator["DriverFiles | None"]:
@@ -87,6 +103,7 @@ class Workspace:
             if self.remote:
                 from harness.storage import driver_lock, remote_store
 
+<<<<<<< HEAD
                 lock = stack.enter_context(driver_lock.driver_lock(remote_store.open_store(self.remote)))
                 if lock is None:
                     yield None
@@ -94,6 +111,49 @@ class Workspace:
             driver_files = DriverFiles(self.out, lock)
             driver_files.pull()
             yield stack.enter_context(driver_files.pushing())
+=======
+            with leases.leased(remote_store.open_store(self.remote), remote_store.LEASE, wait=False) as free:
+                yield free
+
+    @contextlib.contextmanager
+    def writing(self, folder: Path) -> Iterator[None]:
+        """Lock one folder of `out` for a command, and wait for it if another one has it; at a URI, all of `out`.
+
+        Raises `UserError` if a command that needs all of `out`, such as a sweep, is writing there.
+        """
+        if self.remote:
+            with self.single_writer() as free:
+                self._refuse_unless(free)
+                yield
+            return
+        with locked(self.out / "lock", wait=False, shared=True) as free:
+            self._refuse_unless(free)
+            with locked(folder / "lock"):
+                yield
+
+    def _refuse_unless(self, free: bool) -> None:
+        if not free:
+            raise UserError(
+                f"another command is writing to {self.remote or str(self.out)!r}; wait for it, or choose another --out"
+            )
+
+    @contextlib.contextmanager
+    def driver_files(self) -> Iterator["DriverFiles"]:
+        """Synchronise the driver's files (journal, event logs, reports) with the remote store, if there is one."""
+        from harness.storage import remote_store
+
+        def names() -> list[str]:
+            paths = [*self.out.glob("reports/*"), self.out / "optuna.journal"]
+            paths += [*self.out.glob("track/*.delivered"), *self.out.glob("track/*.jsonl")]
+            return [path.relative_to(self.out).as_posix() for path in paths]
+
+        store = remote_store.open_store(self.remote) if self.remote else None
+        driver_files = remote_store.DriverFiles(store, self.out, names)
+        if store:
+            driver_files.pull(["optuna.journal", *(f"track/{name}" for name in store.files("track"))])
+        with driver_files.pushing():
+            yield driver_files
+>>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
 
     def fetch(self, name: str) -> None:
         """Download the folder of a data set, once per node, if the data root is a URI."""

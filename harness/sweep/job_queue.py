@@ -1,4 +1,4 @@
-"""Job queue of a sweep: search trials of every cell, then seed repetitions of its winners."""
+"""Job queue of a sweep, a graph: teachers and their maps, search trials of every cell, seeds of its winners."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,53 +8,135 @@ from harness.sweep.study import Study
 from harness.training.epoch_metrics import EpochMetrics
 
 
+def no_needs(job: Job) -> list[Job]:
+    """The needs of jobs that need nothing."""
+    return []
+
+
 class SweepJobs:
     """`JobSource` over all studies: search trials of every cell, then seed repetitions of its winners.
 
     The study with the fewest started trials is next, so the published settings of all cells run first. When a cell's
-    search ends, its winners are selected, `on_winners(study, keys)` is called, and the repetitions are queued, except
-    those that are complete already by `is_complete`.
+    search ends, its winners are selected, `on_winners(study, keys, repeated proposals)` is called, and the repetitions
+    are queued, except those that are complete already by `is_complete`.
+
+    needs(job): the jobs that must be complete before it; those that are, are left out. A job waits here, not in a slot,
+    for these, and for a job with the same settings that is running. Where something that it needs fails, it fails.
     """
 
     def __init__(
         self,
         studies: list[Study],
         seeds: int,
-        on_winners: Callable[[str, list[str]], None],
+        on_winners: Callable[[str, list[str], int], None],
         is_complete: Callable[[Job], bool],
+        needs: Callable[[Job], list[Job]] = no_needs,
     ):
         self._studies = {study.name: study for study in studies}
         self._searching = list(studies)
-        self._seeds, self._on_winners, self._is_complete = seeds, on_winners, is_complete
+        self._seeds, self._on_winners, self._is_complete, self._needs = seeds, on_winners, is_complete, needs
         self._repetitions: list[Job] = []
+        self._ready: dict[str, Job] = {}  # by id, in order
+        self._running: dict[str, Job] = {}
+        self._blocked: dict[str, tuple[Job, set[str]]] = {}  # with the ids of what it waits for
+        self._ended: list[tuple[Job, Outcome]] = []  # without being run
+        self._failed: dict[str, str] = {}  # id of a shared job -> reason
         self._select_winners()
 
     def remaining(self) -> int:
         searches = sum(study.remaining() for study in self._searching)
-        return searches + len(self._searching) * self._seeds + len(self._repetitions)
+        waiting = [*self._ready.values(), *(job for job, _ in self._blocked.values())]
+        admitted = sum(not job.is_shared for job in waiting)
+        return searches + admitted + len(self._searching) * self._seeds + len(self._repetitions)
 
     def finished(self) -> bool:
-        return not self._searching and not self._repetitions
+        return not (self._searching or self._repetitions or self._ready or self._blocked or self._ended)
 
     def next(self) -> Job | None:
-        waiting = [study for study in self._searching if study.remaining()]
-        if waiting:
-            return min(waiting, key=lambda study: study.n_started).next()
+        while not self._ready and (job := self._propose()):
+            self._admit(job)
+        if not self._ready:
+            return None
+        job = self._ready.pop(next(iter(self._ready)))
+        self._running[job.id] = job
+        return job
+
+    def _propose(self) -> Job | None:
+        """The next job of the studies, or else of the repetitions.
+
+        A study is not asked while a trial of it waits for its teacher or maps: a later proposal knows more.
+        """
+        held = {job.study for job, waits in self._blocked.values() if any(self._is_shared(i) for i in waits)}
+        asked = [study for study in self._searching if study.remaining() and study.name not in held]
+        if asked:
+            return min(asked, key=lambda study: study.n_started).next()
         return self._repetitions.pop(0) if self._repetitions else None
+
+    def _is_shared(self, job_id: str) -> bool:
+        job = self._unfinished(job_id)
+        return job is not None and job.is_shared
+
+    def _unfinished(self, job_id: str) -> Job | None:
+        blocked = self._blocked.get(job_id)
+        return self._ready.get(job_id) or self._running.get(job_id) or (blocked[0] if blocked else None)
+
+    def _admit(self, job: Job) -> None:
+        """Let a job run, or wait, or end: what it needs has failed, or an equal proposal has ended."""
+        if job.role == "search" and (repeated := self._studies[job.study].repeated(job)):
+            self._ended.append((job, repeated))
+            return
+        waits = set()
+        for needed in self._needs(job):
+            if needed.id not in self._failed and not self._unfinished(needed.id):
+                self._admit(needed)
+            if reason := self._failed.get(needed.id):
+                self._end(job, f"its {needed.role} failed: {reason}")
+                return
+            waits.add(needed.id)
+        if not job.is_shared:
+            # Not those that wait themselves: two that were released together would wait for each other.
+            going = [*self._ready.values(), *self._running.values()]
+            waits |= {other.id for other in going if not other.is_shared and other.key == job.key}
+        if waits:
+            self._blocked[job.id] = job, waits
+        else:
+            self._ready[job.id] = job
+
+    def _end(self, job: Job, reason: str) -> None:
+        """End a job that cannot run, as failed."""
+        if job.is_shared:
+            self._failed[job.id] = reason
+        self._ended.append((job, Outcome("failed", 0, reason=reason)))
+
+    def take_ended(self) -> list[tuple[Job, Outcome]]:
+        ended, self._ended = self._ended, []
+        return ended
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> bool:
         return job.role == "search" and self._studies[job.study].on_epoch(job, row)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
+        self._running.pop(job.id, None)
+        if job.is_shared and outcome.state == "failed":
+            self._failed[job.id] = outcome.reason
         if job.role == "search":
             self._studies[job.study].on_end(job, outcome)
-            self._select_winners()
+        self._release(job.id)
+        self._select_winners()
+
+    def _release(self, ended: str) -> None:
+        """Admit the jobs that waited for nothing else."""
+        for job, waits in list(self._blocked.values()):
+            waits.discard(ended)
+            if not waits:
+                del self._blocked[job.id]
+                self._admit(job)
 
     def _select_winners(self) -> None:
         """Select the winners of studies whose search has ended, and queue their repetitions."""
         for study in [study for study in self._searching if study.finished()]:
             self._searching.remove(study)
-            self._on_winners(study.name, [winner.key for winner in study.winners()])
+            self._on_winners(study.name, [winner.key for winner in study.winners()], study.n_repeated)
             self._repetitions += [job for job in seed_jobs(study, self._seeds) if not self._is_complete(job)]
 
 

@@ -18,10 +18,19 @@ class JobRouter:
     def next_job(self, trial_id: str) -> Job | None:
         with self._guarded():
             job = self.source.next()
+            while self._end_unrun() and not job:  # which may have been what others waited for
+                job = self.source.next()
             if job:
                 self.jobs[trial_id] = job
             return job
         return None
+
+    def _end_unrun(self) -> bool:
+        """Report the jobs that ended without being run. Returns whether there were any."""
+        ended = self.source.take_ended()
+        for job, outcome in ended:
+            self._finish(job, outcome)
+        return bool(ended)
 
     def on_start(self, trial_id: str) -> None:
         with self._guarded():
@@ -32,6 +41,11 @@ class JobRouter:
         with self._guarded():
             for callback in self.callbacks:
                 callback.on_worker_lost(self.jobs[trial_id], why)
+
+    def on_progress(self, trial_id: str, done: int, total: int) -> None:
+        with self._guarded():
+            for callback in self.callbacks:
+                callback.on_progress(self.jobs[trial_id], done, total)
 
     def on_epoch(self, trial_id: str, row: dict) -> bool:
         with self._guarded():
@@ -68,11 +82,14 @@ class JobRouter:
     def _on_end(self, trial_id: str, outcome: Outcome) -> None:
         if trial_id not in self.jobs or self.error:
             return
-        job = self.jobs[trial_id]
+        self._finish(self.jobs[trial_id], outcome)
+        self._end_unrun()
+        del self.jobs[trial_id]
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
         for callback in self.callbacks:  # before the study, so that every trial finished there is tracked
             callback.on_end(job, outcome)
         self.source.on_end(job, outcome)
-        del self.jobs[trial_id]
 
     def __getstate__(self) -> dict:
         """Empty state: Ray pickles the searcher for its restore feature, which is not used here."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+import methods
 from harness.sweep.job_types import Job, Outcome
 from harness.training.epoch_metrics import EpochMetrics
 
@@ -49,29 +50,37 @@ class SweepProgress:
         self.interactive = self.stream.isatty()
         self.remaining, self.goal, self.names = remaining, goal, names
         self.total = remaining()
-        self.states = {"complete": 0, "pruned": 0, "failed": 0}
-        self.running: dict[str, tuple[Job, int]] = {}
+        self.states = {"complete": 0, "pruned": 0, "failed": 0, "repeated": 0}
+        self.running: dict[str, tuple[Job, str]] = {}  # with how far each is
         self.best: tuple[float, str] | None = None
         self.began = self.shown = time.monotonic()
         self._line(f"{self.total} trials to go" if self.total else "nothing left to run")
 
     def on_start(self, job: Job) -> None:
-        self.running[job.id] = (job, 0)
+        self.running[job.id] = (job, f"0/{job.trial.epochs}")
         self._show()
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
         self.running.pop(job.id, None)  # moves it to the end: the latest one is displayed
-        self.running[job.id] = (job, int(row["epoch"]))
+        self.running[job.id] = (job, f"{row['epoch']:.0f}/{job.trial.epochs}")
+        self._show()
+
+    def on_progress(self, job: Job, done: int, total: int) -> None:
+        self.running.pop(job.id, None)
+        self.running[job.id] = (job, f"{done}/{total}")
         self._show()
 
     def on_worker_lost(self, job: Job, why: str) -> None:
-        self._line(f"  {self.names[job.study]}, {job.role} {job.number} continues on another worker: {why}")
+        self._line(f"  {self._name(job)} continues on another worker: {why}")
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self.running.pop(job.id, None)
-        self.states[outcome.state] += 1
         if outcome.state == "failed":
-            self._line(f"  {self.names[job.study]}, {job.role} {job.number} failed: {outcome.reason}")
+            self._line(f"  {self._name(job)} failed: {outcome.reason}")
+        if job.is_shared:
+            self._show()
+            return
+        self.states[outcome.state] += 1
         score = outcome.result.score(self.goal) if outcome.result else None
         if score and (self.best is None or score.mean > self.best[0]):
             self.best = (score.mean, self.names[job.study])
@@ -79,7 +88,7 @@ class SweepProgress:
 
     def close(self) -> None:
         """Print the final status line."""
-        if self.states != {"complete": 0, "pruned": 0, "failed": 0}:
+        if any(self.states.values()):
             self._show(last=True)
 
     def _show(self, last: bool = False) -> None:
@@ -91,17 +100,24 @@ class SweepProgress:
 
     def _status(self, seconds: float) -> str:
         done = sum(self.states.values())
-        self.total = max(self.total, done + len(self.running) + self.remaining())
+        trials = sum(not job.is_shared for job, _ in self.running.values())
+        self.total = max(self.total, done + trials + self.remaining())
         parts = [f"{done}/{self.total} trials"]
-        if self.states["pruned"] or self.states["failed"]:
+        if done > self.states["complete"]:
             parts.append(", ".join(f"{n} {state}" for state, n in self.states.items() if n and state != "complete"))
         if self.best:
             parts.append(f"best {self.goal} {100 * self.best[0]:.1f} % ({self.best[1]})")
         if self.running and done < self.total:
-            job, epoch = next(reversed(self.running.values()))
-            parts.append(f"now {self.names[job.study]} {epoch}/{job.trial.epochs}")
+            job, far = next(reversed(self.running.values()))
+            parts.append(f"now {self.names[job.study] if job.study else self._name(job)} {far}")
         left = f", {_clock(seconds / done * (self.total - done))} left" if 0 < done < self.total else ""
         return " · ".join([*parts, f"{_clock(seconds)}{left}"])
+
+    def _name(self, job: Job) -> str:
+        if job.is_shared:
+            saliency = f"{job.maps.saliency} maps of " if job.maps else ""
+            return f"{saliency}teacher {methods.name(job.trial.method)}, seed {job.trial.seed}"
+        return f"{self.names[job.study]}, {job.role} {job.number}"
 
     def _line(self, text: str, newline: bool = True) -> None:
         if self.interactive:

@@ -42,8 +42,13 @@ def run_jobs(
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
-    limit: seconds after which an unfinished trial fails. work: `module:function` that runs a trial in a worker, with
+<<<<<<< HEAD
+    limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
     the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
+=======
+    limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
+    the signature of `harness.trials.run.run`.
+>>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.
@@ -94,7 +99,8 @@ class _JobSearcher(Searcher):
         job = self._router.next_job(trial_id)
         if job is None:
             return Searcher.FINISHED if self._router.source.finished() else None
-        return {"settings": job.trial.flat(), "test": job.role == "seed"}
+        maps = dataclasses.asdict(job.maps) if job.maps else None
+        return {"settings": job.trial.flat(), "role": job.role, "maps": maps}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """No-op: outcomes arrive as reports, or by `WorkerLoss`."""
@@ -118,6 +124,8 @@ class _StopOnRequest(FIFOScheduler):
             self._router.error = self._router.error or UserError(result["user_error"])
         elif "outcome" in result:
             self._router.on_end(trial.trial_id, result["outcome"])
+        elif "progress" in result:
+            self._router.on_progress(trial.trial_id, *result["progress"])
         elif "row" in result:
             row = dict(result["row"])
             if row["epoch"] > self._router.epochs.get(trial.trial_id, 0):

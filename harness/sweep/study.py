@@ -23,6 +23,7 @@ from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
 from methods import Setting
 
+REPEATS = "repeats"  # user attribute of a proposal that was not run: the number of the equal one
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -47,6 +48,9 @@ class Study:
             self._optuna.enqueue_trial(published)
         self._started = len(self._finished()) + len(self._unfinished)
         self._seed = seed
+        done = [t for t in self._finished() if t.state != TrialState.FAIL]
+        self._by_key = {t.user_attrs.get("key", ""): t.number for t in reversed(done) if REPEATS not in t.user_attrs}
+        self.n_repeated = sum(REPEATS in t.user_attrs for t in done)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         """TPE, seeded by the number of started trials, so that a resumed study makes the same proposals."""
@@ -101,6 +105,11 @@ class Study:
         self._running[proposal.number] = proposal
         return Job(self.name, "search", proposal.number, trial)
 
+    def repeated(self, job: Job) -> Outcome | None:
+        """The outcome of a proposal with the settings of one that was complete or pruned; None for any other."""
+        number = self._by_key.get(job.trial.key)
+        return None if number is None else Outcome("repeated", 0, reason=f"trial {number} has the same settings")
+
     def on_epoch(self, job: Job, row: EpochMetrics) -> bool:
         """Report a validated epoch's goal to Optuna; whether to prune the trial."""
         if len(self.goals) > 1 or row["epoch"] == job.trial.epochs:
@@ -110,6 +119,11 @@ class Study:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Report the outcome to Optuna. Raises `UserError` if a goal or floor names no measured score."""
         proposal = self._running.pop(job.number)
+        if outcome.state == "repeated":
+            self._repeat(proposal, self._optuna.get_trials(deepcopy=False)[self._by_key[job.trial.key]])
+            return
+        if outcome.state != "failed":
+            self._by_key.setdefault(job.trial.key, job.number)
         if outcome.state == "pruned":
             self._optuna.tell(proposal, state=TrialState.PRUNED)
         elif outcome.state == "failed":
@@ -128,6 +142,16 @@ class Study:
             for name, least in self.floor.items():
                 proposal.set_constraint(name, least - means[name])
             self._optuna.tell(proposal, [means[goal] for goal in self.goals])
+
+    def _repeat(self, proposal: optuna.trial.Trial, of: FrozenTrial) -> None:
+        """End a proposal as an equal one ended, with its values; in the rungs only that one counts."""
+        for epoch, value in of.intermediate_values.items():
+            proposal.report(value, epoch)
+        for name, deficit in of.constraints.items():
+            proposal.set_constraint(name, deficit)
+        proposal.set_user_attr(REPEATS, of.number)
+        self._optuna.tell(proposal, of.values if of.state == TrialState.COMPLETE else None, state=of.state)
+        self.n_repeated += 1
 
     def winners(self) -> list[Trial]:
         """The cell's winners, without duplicates; see `harness.sweep.winners`."""

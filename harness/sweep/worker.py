@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from harness.errors import UserError, one_line
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Outcome
 
+PROGRESS_SECONDS = 2.0  # between two reports of progress
 RAY_FOLDER = "ray"  # temporary, under the output folder
 
 
@@ -25,6 +27,8 @@ def run_job(config: dict) -> None:
     import torch
 
     from harness.config.trial import build
+    from harness.training.settings import Maps
+    from harness.trials.prerequisites import Prerequisite
 
     module, _, function = config["work"].partition(":")
     run = getattr(importlib.import_module(module), function)
@@ -37,7 +41,13 @@ def run_job(config: dict) -> None:
     if gpus:
         torch.cuda.empty_cache()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    epoch = 0
+    epoch, reported = 0, 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > PROGRESS_SECONDS:
+            reported = time.monotonic()
+            tune.report({"progress": (done, total)})
 
     def report(row: dict) -> None:
         nonlocal epoch
@@ -50,8 +60,14 @@ def run_job(config: dict) -> None:
             tune.report({"outcome": Outcome("failed", epoch, reason=f"not done after {config['limit']:g} s, {hung}")})
             return
         with time_limited(config["limit"], overdue):
-            result = run(build(config["settings"]), workspace, report=report, test=config["test"])
-        tune.report({"outcome": Outcome("complete", epoch, result)})
+            settings, role = build(config["settings"]), config["role"]
+            if role in ("teacher", "maps"):
+                shared = Prerequisite(settings, Maps(**config["maps"]) if config["maps"] else None)
+                outcome = Outcome("complete", 0, seconds=shared.make(workspace, report=report, progress=progress))
+            else:
+                result = run(settings, workspace, report=report, test=role == "seed")
+                outcome = Outcome("complete", epoch, result.without_images())
+        tune.report({"outcome": outcome})
     except (UserError, OSError) as error:  # a full disk, a damaged file: all trials would fail, so the sweep stops
         tune.report({"user_error": str(error)})
     except Exception as error:  # a failed trial is a result of the study

@@ -1,4 +1,5 @@
-"""MLflow tracking of a sweep: a run per sweep, nested in it one per study, in that one per trial and seed.
+"""MLflow tracking of a sweep: a run per sweep, nested in it one per teacher, per computation of maps and per study, and
+in that one per trial and seed.
 
 The tracker only appends to an event log on disk; `harness.tracking.delivery` writes that to MLflow. So no trial waits
 for a server, and none is lost with it.
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import methods
 from harness.config.setting_text import format_setting
 from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
@@ -29,7 +31,7 @@ POINTS = 400  # of a curve in a tag, whose limit is 8,000 characters
 RESULT_FILES = ("result.json", "val.npz", "test.npz")  # of a trial
 SWEEP = "sweep"  # name of the sweep's own run in the log
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # MLflow shows KILLED like a failure
-_ROLES = {"search": "trial", "seed": "seed"}  # in run names
+_ROLES = {"search": "trial", "seed": "seed", "teacher": "teacher", "maps": "maps"}  # in run names
 
 
 class Tracker:
@@ -106,9 +108,12 @@ class Tracker:
             self._log.append(name, begin=begin, params=_texts(params))
             self._begun.add(name)
 
-    def on_winners(self, study: str, winners: list[str]) -> None:
-        """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count."""
-        self._log.append(study, tags={"harness.winners": ",".join(winners)})
+    def on_winners(self, study: str, winners: list[str], repeated: int) -> None:
+        """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count.
+
+        repeated: proposals with the settings of an earlier one, which have no run of their own.
+        """
+        self._log.append(study, tags={"harness.winners": ",".join(winners), "harness.repeated": str(repeated or "")})
 
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
@@ -134,15 +139,28 @@ class Tracker:
             "harness.role": job.role,
             "harness.study": job.study,
             "harness.job": job.id,
-            "harness.key": job.trial.key,
+            "harness.key": job.key,
             "harness.number": str(job.number),
             "harness.winner": job.winner,
             "harness.state": "running",
         }
-        title = f"{_ROLES[job.role]} {job.number}: {self._searched[job.study][0]}"
-        begin: event_log.Begin = {"title": title, "parent": job.study, "tags": {**self._tags, **tags}}
-        self._log.append(job.id, begin=begin, params=_texts(job.trial.flat()))
+        begin: event_log.Begin = {
+            "title": self._run_title(job),
+            "parent": job.study or SWEEP,
+            "tags": {**self._tags, **tags},
+        }
+        maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
+        self._log.append(job.id, begin=begin, params=_texts({**job.trial.flat(), **maps}))
         self._begun.add(job.id)
+
+    def _run_title(self, job: Job) -> str:
+        if job.is_shared:
+            saliency = f"{job.maps.saliency} of " if job.maps else ""
+            return f"{job.role}: {saliency}{methods.name(job.trial.method)}, seed {job.trial.seed}"
+        return f"{_ROLES[job.role]} {job.number}: {self._searched[job.study][0]}"
+
+    def on_progress(self, job: Job, done: int, total: int) -> None:
+        """No-op: only epochs are logged."""
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
         self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
@@ -157,6 +175,8 @@ class Tracker:
         self._log.append(job.id, tags={"harness.lost": why})
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
+        if outcome.state == "repeated":  # counted on its study
+            return
         self.on_start(job)  # a job with a stored result may end before Ray reports its start
         curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])
         if job.id in self._ended:
@@ -165,6 +185,7 @@ class Tracker:
         tags, files = {"harness.state": outcome.state, **_curves(curves)}, []
         if outcome.reason:
             tags["harness.reason"] = outcome.reason
+        metrics += _metrics({f"seconds/{phase}": seconds for phase, seconds in outcome.seconds.items()}, 0)
         if outcome.result:
             metrics += _metrics(_summary(outcome.result), job.trial.epochs)
             # The machine that trained it, not necessarily this one.
@@ -174,7 +195,8 @@ class Tracker:
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
             self._ended[job.id] = {name: value for name, value, _ in metrics}
-        tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
+        if not job.is_shared:
+            tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:

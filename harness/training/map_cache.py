@@ -2,38 +2,52 @@
 
 import hashlib
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.data.datasets import Data
-from harness.storage.files import digest, quarantine, write
+from harness.storage.files import digest, locked, quarantine, write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.training.settings import Maps
-from harness.training.teacher_maps import Teacher, compute_maps
+from harness.training.teacher_maps import Progress, Teacher, compute_maps, no_progress
+
+COSTS = "costs.json"  # written last: maps with it are complete
+
+
+def map_folder(name: str, maps: Maps, teacher_key: str, data: Data, workspace: Workspace) -> Path:
+    """Where these maps are cached."""
+    return workspace.cache(
+        "maps", hashlib.sha256(repr(_identity(name, maps, teacher_key, data)).encode()).hexdigest()[:12]
+    )
+
+
+def _identity(name: str, maps: Maps, teacher_key: str, data: Data) -> tuple[object, ...]:
+    return (teacher_key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
 
 
 def cached_maps(
-    name: str, maps: Maps, teacher: Teacher, data: Data, workspace: Workspace
+    name: str, maps: Maps, teacher: Teacher, data: Data, workspace: Workspace, progress: Progress = no_progress
 ) -> tuple[Tensor, float, float]:
     """Load a teacher's maps from the cache, or compute and store them.
 
     Returns the maps (N, C or 1, H, W) int8, the seconds that they took, and the seconds that training the teacher took.
     """
-    identity = (teacher.key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
-    folder = workspace.cache("maps", hashlib.sha256(repr(identity).encode()).hexdigest()[:12])
-    file, costs_file = folder / "maps.npy", folder / "costs.json"
-    with workspace.exclusive(folder):
+    folder = map_folder(name, maps, teacher.key, data, workspace)
+    file, costs_file = folder / "maps.npy", folder / COSTS
+    with locked(folder / "lock"), workspace.synchronised(folder):
         costs = read_json(costs_file)
         if costs and file.exists() and costs.get("digest") != digest(file):
             quarantine(file)
         if costs is None or not file.exists():
             net, teacher_seconds = teacher.train()
             began = time.perf_counter()
-            computed = compute_maps(name, maps, net, data.train, workspace.device)
-            costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": [str(r) for r in identity]}
+            computed = compute_maps(name, maps, net, data.train, workspace.device, progress)
+            of = [str(part) for part in _identity(name, maps, teacher.key, data)]
+            costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": of}
             write(file, lambda temporary: np.save(temporary, computed))
             costs["digest"] = digest(file)
             write_json(costs_file, costs)

@@ -15,6 +15,11 @@ from harness.training import binarise_maps
 from harness.training.settings import Maps
 
 CHUNK = 256  # images per batch
+Progress = Callable[[int, int], None]  # images done, of all
+
+
+def no_progress(done: int, total: int) -> None:
+    """No-op progress callback."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,16 @@ def explain(name: str, maps: Maps, net: nn.Module, x: Tensor, y: Tensor) -> Tens
     return torch.where(s == 0, torch.where(torch.rand_like(s) < 0.5, -1.0, 1.0), s)
 
 
-def compute_maps(name: str, maps: Maps, net: nn.Module, train: Split, device: str) -> np.ndarray:
-    """Saliency maps of a split as int8 (N, C or 1, H, W), scaled by MAP_UNIT."""
-    parts = []
+def compute_maps(
+    name: str, maps: Maps, net: nn.Module, train: Split, device: str, progress: Progress = no_progress
+) -> np.ndarray:
+    """Saliency maps of a split as int8 (N, C or 1, H, W), scaled by MAP_UNIT. progress(done, total): after a batch."""
+    parts, done = [], 0
     with seeded("maps", name, device=device):
         for x, y in zip(train.x.split(CHUNK), train.y.split(CHUNK), strict=True):
             x = x.to(device, memory_format=torch.channels_last).float().div_(255)
             s = explain(name, maps, net, x, y.to(device))
             parts.append((s * MAP_UNIT).round().to(torch.int8).cpu().numpy())
+            done += len(x)
+            progress(done, len(train))
     return np.concatenate(parts)

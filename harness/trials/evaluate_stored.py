@@ -19,7 +19,7 @@ from harness.evaluation import evaluator, external, image_synthesis
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Ledger, Score, load_images, save_images
-from harness.storage.files import write
+from harness.storage.files import locked, write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.trials import result as trial_result
@@ -125,7 +125,7 @@ def evaluate(
     settings |= {"published": [f"{f.name} {f.stat().st_size}" for f in files]} if files else {}
     stem = target.folder / f"evaluation-{split}-{_digest(settings)[:8]}"
     file, arrays = stem.with_suffix(".json"), stem.with_suffix(".npz")
-    with workspace.exclusive(target.folder):
+    with locked(target.folder / "lock"), workspace.synchronised(target.folder):
         stored, before, seconds = read_json(file), [], 0.0
         if stored is not None:
             before, checks = [Score(**s) for s in stored["scores"]], [Check(**c) for c in stored["checks"]]

@@ -15,12 +15,12 @@ from harness.errors import UserError
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.scores import Ledger, Score, save_images
 from harness.storage import provenance
-from harness.storage.files import CorruptFile, quarantine
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.weights import load_weights
 from harness.storage.workspace import Workspace
 from harness.training.epoch_metrics import EpochMetrics
 
+RESULT = "result.json"
 GALLERY = "gallery.npz"  # pictures of test images
 TEST_EVALUATIONS = "touches"  # their key in result.json
 
@@ -45,6 +45,10 @@ class Result:
     def score(self, name: str) -> Score | None:
         return next((s for s in self.scores if s.name == name), None)
 
+    def without_images(self) -> "Result":
+        """The result without values per image, which are stored in its folder."""
+        return dataclasses.replace(self, scores=[dataclasses.replace(s, per_example=None) for s in self.scores])
+
     def of(self, split: str) -> list[Score]:
         """The scores on a split."""
         return [s for s in self.scores if s.name.startswith(f"{split}/")]
@@ -52,7 +56,7 @@ class Result:
 
 def record_test_evaluation(result: Result, workspace: Workspace) -> Result:
     """Increment the stored count of test evaluations."""
-    stored = read_json(workspace.trial(result.trial.key) / "result.json") or {}
+    stored = read_json(workspace.trial(result.trial.key) / RESULT) or {}
     result = dataclasses.replace(result, test_evaluations=stored.get(TEST_EVALUATIONS, result.test_evaluations) + 1)
     store_result(result, workspace.trial(result.trial.key))
     return result
@@ -67,7 +71,7 @@ def store_result(result: Result, folder: Path, part: str = "") -> None:
     record["trial"] = result.trial.flat()
     record["scores"] = [s.record() for s in result.scores]
     record["checks"] = [vars(c) for c in result.checks]
-    write_json(folder / "result.json", record)
+    write_json(folder / RESULT, record)
     if part:
         Ledger(folder / f"measuring-{part}").clear()
 
@@ -83,8 +87,8 @@ def decode_result(record: Mapping[str, Any], trial: Trial) -> Result:
 
 def load_result(trial: Trial, folder: Path, data: Data) -> Result | None:
     """The result in a trial's folder; None if it is not trained yet. Raises `UserError` if the data differ."""
-    record = read_json(folder / "result.json")
-    if record is None or not _weights_intact(folder):
+    record = read_json(folder / RESULT)
+    if record is None:
         return None
     try:
         result = decode_result(record, trial)
@@ -94,19 +98,6 @@ def load_result(trial: Trial, folder: Path, data: Data) -> Result | None:
         ) from None
     check_same_data(result.checksums, trial, folder, data)
     return result
-
-
-def _weights_intact(folder: Path) -> bool:
-    """Whether the stored weights are readable. If not, weights and result are quarantined."""
-    weights = folder / "weights.pt"
-    try:
-        if weights.exists():
-            load_weights(weights)
-        return True
-    except CorruptFile:
-        quarantine(weights)
-        quarantine(folder / "result.json")
-        return False
 
 
 def weights_fault(folder: Path) -> str:

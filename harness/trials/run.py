@@ -3,7 +3,9 @@
 A trial's folder is named by its key. Finished steps are not repeated; interrupted ones are resumed.
 """
 
+import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -12,22 +14,23 @@ from torch import nn
 import methods
 from harness.config.trial import Trial
 from harness.data import datasets
-from harness.data.batches import Batches
 from harness.data.datasets import Data, Split
 from harness.errors import UserError, one_line
 from harness.evaluation import evaluator, gallery, suites
 from harness.evaluation.scores import Ledger, load_images
-from harness.models import nets
-from harness.randomness import seeded
+from harness.storage.files import quarantine
 from harness.storage.sealed_json import read_json, write_json
-from harness.storage.weights import load_weights, save_weights
+from harness.storage.weights import load_weights
 from harness.storage.workspace import Workspace
-from harness.training import loop, training_maps
+from harness.training import training_maps
 from harness.training.epoch_metrics import EpochMetrics
 from harness.training.teacher_maps import Teacher
 from harness.trials.measure import Part, measure, missing, part_of, versions_of
+from harness.trials.nets import CHECKPOINT, WEIGHTS, load_net, no_report, read_weights, train_net
+from harness.trials.prerequisites import teacher_of
 from harness.trials.result import (
     GALLERY,
+    RESULT,
     Result,
     check_same_data,
     describe_machine,
@@ -39,22 +42,46 @@ from harness.trials.result import (
 from harness.trials.teachers import teacher_trial
 
 
-def no_report(row: EpochMetrics) -> None:
-    """No-op epoch callback."""
-
-
 def run(
     trial: Trial, workspace: Workspace, *, report: Callable[[EpochMetrics], None] = no_report, test: bool = False
 ) -> Result:
     """Train and validate a trial, and with `test` measure it on the test images; finished steps are skipped.
 
-    report(row) is called for every epoch, including those of an earlier, interrupted run. Raises `UserError` for bad
-    input, `Diverged` for a loss that is not finite.
+    report(row) is called for every epoch, including those of an earlier, interrupted run. No lock is taken: a sweep
+    runs equal trials one after the other, and a command calls `run_alone`. Raises `UserError` for bad input,
+    `Diverged` for a loss that is not finite.
     """
+    return _run(trial, workspace, report, test)[0]
+
+
+def run_alone(
+    trial: Trial, workspace: Workspace, *, report: Callable[[EpochMetrics], None] = no_report, test: bool = False
+) -> Result:
+    """`run` for a command: it waits for others that run the same trial. Raises `UserError` while a sweep runs."""
+    with workspace.writing(workspace.trial(trial.key)):
+        return run(trial, workspace, report=report, test=test)
+
+
+def trained_model(trial: Trial, workspace: Workspace) -> tuple[nn.Module, Result]:
+    """The trained net on the device, in evaluation mode, and its result; trains it first if needed."""
+    folder = workspace.trial(trial.key)
+    with contextlib.nullcontext() if workspace.has(folder / RESULT) else workspace.writing(folder):
+        result, net = _run(trial, workspace, no_report, test=False)
+        return net().eval(), result
+
+
+def _run(
+    trial: Trial, workspace: Workspace, report: Callable[[EpochMetrics], None], test: bool
+) -> tuple[Result, Callable[[], nn.Module]]:
+    """The result, and a function for the trained net, whose weights are loaded at most once."""
     data = datasets.load(trial.data, workspace)
     evaluator.check(trial.measure, trial.attribution, data, trial.data.name)
     folder = workspace.trial(trial.key)
-    with workspace.exclusive(folder) as push_if_due:
+    with workspace.synchronised(folder) as push_if_due:
+        stored = (folder / WEIGHTS).exists()
+        weights = read_weights(folder)
+        if stored and weights is None and (folder / RESULT).exists():
+            quarantine(folder / RESULT)  # of the net whose weights are damaged
         result = load_result(trial, folder, data)
         if result is None:
 
@@ -62,56 +89,36 @@ def run(
                 push_if_due()
                 report(row)
 
-            result = _train(trial, workspace, data, on_epoch)
+            result, trained = _train(trial, workspace, data, on_epoch)
         else:
+            trained = None
             for row in result.rows:
                 report(row)
+
+        @functools.cache
+        def net() -> nn.Module:
+            return trained or load_net(trial, data, workspace, weights or load_weights(folder / WEIGHTS))
+
         if test and (lacking := missing(trial, data.test, versions_of(result.of("test")))):
-            result = _test(result, workspace, data, lacking)
+            result = _test(result, net, workspace, data, lacking)
         if test and not (folder / GALLERY).exists():
-            _store_gallery(trial, workspace, data)
-    return result
+            _store_gallery(trial, net, workspace, data)
+    return result, net
 
 
-def trained_model(trial: Trial, workspace: Workspace) -> tuple[nn.Module, Result]:
-    """The trained net on the device, in evaluation mode, and its result; trains it first if needed."""
-    result = run(trial, workspace)
-    data = datasets.load(trial.data, workspace)
-    return _trained_model(trial, data, workspace).eval(), result
-
-
-def _model(trial: Trial, data: Data, workspace: Workspace) -> nn.Module:
-    with seeded(trial.seed, "weights"):
-        model = nets.build(trial.model, data.channels, len(data.classes))
-    if trial.normalise:
-        model.normalised_by(*data.statistics())
-    return model.to(workspace.device)
-
-
-def _trained_model(trial: Trial, data: Data, workspace: Workspace) -> nn.Module:
-    """The net with its stored weights. Raises `UserError` if they do not fit."""
-    model, file = _model(trial, data, workspace), workspace.trial(trial.key) / "weights.pt"
-    try:
-        model.load_state_dict(load_weights(file))
-    except (RuntimeError, TypeError, AttributeError):
-        raise UserError(
-            f"{str(file)!r} holds no weights of {trial.model!r}; remove its folder and it runs again"
-        ) from None
-    return model
-
-
-def _train(trial: Trial, workspace: Workspace, data: Data, report: Callable[[EpochMetrics], None]) -> Result:
+def _train(
+    trial: Trial, workspace: Workspace, data: Data, report: Callable[[EpochMetrics], None]
+) -> tuple[Result, nn.Module]:
     folder = workspace.trial(trial.key)
     stored = read_json(folder / "trial.json")
-    if stored and (folder / "checkpoint.pt").exists():
+    if stored and (folder / CHECKPOINT).exists():
         check_same_data(stored["checksums"], trial, folder, data)
     else:
         Ledger(folder / "measuring-val").clear()  # scores of earlier weights
     write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
     prepared = _prepare_maps(trial, data, workspace)
-    model = _model(trial, data, workspace)
-    part, val = data.train.to(workspace.device), data.val.to(workspace.device)
+    val = data.val.to(workspace.device)
     watched = val.head(trial.measure.images)
 
     def watch(net: nn.Module, done: int) -> EpochMetrics:
@@ -120,24 +127,13 @@ def _train(trial: Trial, workspace: Workspace, data: Data, report: Callable[[Epo
         scores = evaluator.evaluate(net, watched, trial.measure, name="curve", suite=suites.robust_suite)
         return {s.name: s.mean for s in scores}
 
-    net, rows = loop.fit(
-        model,
-        trial.method,
-        Batches(part.x, part.y, prepared.maps, trial.batch, trial.augment, trial.data.crop),
-        trial.optim,
-        trial.epochs,
-        seed=trial.seed,
-        checkpoint=folder / "checkpoint.pt",
-        watch=watch,
-        report=report,
-    )
-    save_weights(folder / "weights.pt", net.state_dict())
+    net, rows = train_net(trial, data, workspace, folder, maps=prepared.maps, watch=watch, report=report)
     measured = measure(net, Part("val", val), trial, folder / "measuring-val")
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": measured.seconds}
     result = Result(trial, measured.scores, rows, seconds, data.checksums, describe_machine(workspace.device))
     store_result(result, folder, "val")
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return result
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return result, net
 
 
 def _prepare_maps(trial: Trial, data: Data, workspace: Workspace) -> training_maps.TrainingMaps:
@@ -147,18 +143,12 @@ def _prepare_maps(trial: Trial, data: Data, workspace: Workspace) -> training_ma
     training_maps.check(trial.maps, data, trial.data.name)
 
     def teacher(method: str) -> Teacher:
-        spec = teacher_trial(trial, method)
-
-        def train() -> tuple[nn.Module, float]:
-            net, result = trained_model(spec, workspace)
-            return net, result.seconds["train"]
-
-        return Teacher(spec.key, train)
+        return teacher_of(teacher_trial(trial, method), workspace)
 
     return training_maps.prepare_maps(trial.maps, data, workspace, teacher, seed=trial.seed)
 
 
-def _test(result: Result, workspace: Workspace, data: Data, lacking: list[str]) -> Result:
+def _test(result: Result, net: Callable[[], nn.Module], workspace: Workspace, data: Data, lacking: list[str]) -> Result:
     """Measure on the test images what the result lacks: everything, or what its suites have gained since it was tested.
 
     The test evaluation is recorded first, so that an interrupted one counts. Validation scores stay as they are: they
@@ -169,7 +159,7 @@ def _test(result: Result, workspace: Workspace, data: Data, lacking: list[str]) 
     if before and (reason := weights_fault(folder)):
         _warn_lacking(trial, lacking, reason)
         return result
-    model = _trained_model(trial, data, workspace)
+    model = net()
     part = part_of(data, "test", trial, workspace)
     result = record_test_evaluation(result, workspace)
     stored, examples = load_images(folder / "test.npz", before), folder / "attacked.npz"
@@ -193,7 +183,7 @@ def measured_later(trial: Trial, measured: Mapping[str, int], test: Split, works
     if not lacking:
         return []
     folder = workspace.fetched(workspace.trial(trial.key))
-    if reason := weights_fault(folder) or ("" if read_json(folder / "result.json") else "it has no result.json"):
+    if reason := weights_fault(folder) or ("" if read_json(folder / RESULT) else "it has no result.json"):
         _warn_lacking(trial, lacking, reason)
         return []
     return lacking
@@ -203,11 +193,10 @@ def _warn_lacking(trial: Trial, lacking: list[str], reason: str) -> None:
     warnings.warn(f"trial {trial.key} has no {', '.join(lacking)}, which cannot be measured: {reason}", stacklevel=3)
 
 
-def _store_gallery(trial: Trial, workspace: Workspace, data: Data) -> None:
+def _store_gallery(trial: Trial, net: Callable[[], nn.Module], workspace: Workspace, data: Data) -> None:
     """Store the gallery of a tested net. Failure is a warning only: the scores are stored already."""
     try:
-        model = _trained_model(trial, data, workspace)
         file = workspace.trial(trial.key) / GALLERY
-        gallery.store_gallery(file, model, data, trial.measure, trial.attribution, device=workspace.device)
+        gallery.store_gallery(file, net(), data, trial.measure, trial.attribution, device=workspace.device)
     except (RuntimeError, UserError) as error:  # such as out of memory
         warnings.warn(f"no gallery of trial {trial.key}: {one_line(error)}", stacklevel=2)

@@ -223,12 +223,14 @@ def test_a_goal_that_was_not_measured_is_named(tmp_path):
         s.on_end(job, finished(job, val_robust=0.9))
 
 
-def sweep(folder, seeds=2, done=(), crowned=None, **change):
+def sweep(folder, seeds=2, done=(), crowned=None, needs=job_queue.no_needs, **change):
     made = space(compare={"a": {}, "b": {"maps.teacher": "pgd"}, "c": {"maps.saliency": "cam"}}, **change)
     storage = optuna_journal.open_journal(folder / "journal")
     studies = [sweep_study.Study(c.name, made, c, 2, storage, 0) for c in made.cells({})]
     heard = {} if crowned is None else crowned
-    return job_queue.SweepJobs(studies, seeds, heard.__setitem__, lambda job: job.id in done)
+    return job_queue.SweepJobs(
+        studies, seeds, lambda study, keys, repeated: heard.update({study: keys}), lambda job: job.id in done, needs
+    )
 
 
 def test_cells_take_turns(tmp_path):

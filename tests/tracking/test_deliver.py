@@ -120,7 +120,7 @@ def happen(tracker, workspace, jobs=3):
                 tracker.flush()
         result = Result(job.trial, [Score("val/robust", 0.4, 0.02, 360)], [], {"train": 2.0}, {"val": "ab"}, {}, 0)
         tracker.on_end(job, Outcome("complete", EPOCHS, result))
-    tracker.on_winners("study", ["key"])
+    tracker.on_winners("study", ["key"], 0)
     tracker.log_winner("study", {"test/robust": 0.3})
     tracker.close()
 
@@ -301,7 +301,7 @@ def test_a_log_cut_off_in_a_line_goes_on(workspace):
     assert [e for e, _ in event_log.read_events(log)] == [
         e for e, _ in event_log.read_events(log)
     ]  # a reader waits for the rest
-    Tracker(workspace, "experiment", {"harness.sweep": "5eed"}).on_winners("study", ["x"])
+    Tracker(workspace, "experiment", {"harness.sweep": "5eed"}).on_winners("study", ["x"], 0)
     assert log.read_bytes().startswith(whole) and log.read_bytes()[len(whole) :].startswith(b'{"run":"study","time"')
 
 
