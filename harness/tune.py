@@ -156,7 +156,7 @@ def _run_jobs(
     from harness.sweep.progress import SweepProgress
 
     source = job_queue.SweepJobs(
-        studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace), _needs(workspace)
+        studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace), _needs(tracker, workspace)
     )
     if not args.quiet:
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}", flush=True)
@@ -183,20 +183,21 @@ def _run_jobs(
             display.close()
 
 
-def _needs(workspace: "Workspace") -> "Callable[[Job], list[Job]]":
-    """The teachers and maps that a job needs, of those that are not stored yet."""
+def _needs(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], list[Job]]":
+    """The teachers and maps that a job needs, of those that are not stored yet, or whose end is not logged."""
     from harness.sweep.job_types import Job
     from harness.trials.prerequisites import prerequisites
 
     made: set[str] = set()
 
-    def needs(job: "Job") -> "list[Job]":
+    def needs(of: "Job") -> "list[Job]":
         found = []
-        for needed in job.prerequisite.needs() if job.prerequisite else prerequisites(job.trial):
-            if needed.key not in made and needed.is_made(workspace):
-                made.add(needed.key)
-            if needed.key not in made:
-                found.append(Job.of(needed))
+        for needed in of.prerequisite.needs() if of.prerequisite else prerequisites(of.trial):
+            job = Job.of(needed)
+            if job.id not in made and not tracker.is_open(job) and needed.is_made(workspace):
+                made.add(job.id)
+            if job.id not in made:
+                found.append(job)
         return found
 
     return needs

@@ -12,11 +12,8 @@ from harness.errors import UserError
 from harness.storage.files import locked
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from harness.storage.driver_files import DriverFiles
-=======
-    from harness.storage.remote_store import DriverFiles, FolderCopy
->>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
+    from harness.storage.remote_store import FolderCopy
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,6 @@ class Workspace:
             if self.remote:
                 from harness.storage import driver_lock, remote_store
 
-<<<<<<< HEAD
                 lock = stack.enter_context(driver_lock.driver_lock(remote_store.open_store(self.remote)))
                 if lock is None:
                     yield None
@@ -111,9 +107,6 @@ class Workspace:
             driver_files = DriverFiles(self.out, lock)
             driver_files.pull()
             yield stack.enter_context(driver_files.pushing())
-=======
-            with leases.leased(remote_store.open_store(self.remote), remote_store.LEASE, wait=False) as free:
-                yield free
 
     @contextlib.contextmanager
     def writing(self, folder: Path) -> Iterator[None]:
@@ -122,8 +115,8 @@ class Workspace:
         Raises `UserError` if a command that needs all of `out`, such as a sweep, is writing there.
         """
         if self.remote:
-            with self.single_writer() as free:
-                self._refuse_unless(free)
+            with self.single_writer() as driver_files:
+                self._refuse_unless(driver_files is not None)
                 yield
             return
         with locked(self.out / "lock", wait=False, shared=True) as free:
@@ -136,24 +129,6 @@ class Workspace:
             raise UserError(
                 f"another command is writing to {self.remote or str(self.out)!r}; wait for it, or choose another --out"
             )
-
-    @contextlib.contextmanager
-    def driver_files(self) -> Iterator["DriverFiles"]:
-        """Synchronise the driver's files (journal, event logs, reports) with the remote store, if there is one."""
-        from harness.storage import remote_store
-
-        def names() -> list[str]:
-            paths = [*self.out.glob("reports/*"), self.out / "optuna.journal"]
-            paths += [*self.out.glob("track/*.delivered"), *self.out.glob("track/*.jsonl")]
-            return [path.relative_to(self.out).as_posix() for path in paths]
-
-        store = remote_store.open_store(self.remote) if self.remote else None
-        driver_files = remote_store.DriverFiles(store, self.out, names)
-        if store:
-            driver_files.pull(["optuna.journal", *(f"track/{name}" for name in store.files("track"))])
-        with driver_files.pushing():
-            yield driver_files
->>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
 
     def fetch(self, name: str) -> None:
         """Download the folder of a data set, once per node, if the data root is a URI."""

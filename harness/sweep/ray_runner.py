@@ -42,13 +42,8 @@ def run_jobs(
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
-<<<<<<< HEAD
     limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
     the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
-=======
-    limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
-    the signature of `harness.trials.run.run`.
->>>>>>> 273d4bd (Make teachers and their maps jobs of their own, which trials wait for outside a slot)
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.

@@ -126,6 +126,10 @@ class Tracker:
         """Whether the job's run is logged as complete."""
         return job.id in self._ended
 
+    def is_open(self, job: Job) -> bool:
+        """Whether the job's run is begun and not logged as complete."""
+        return job.id in self._begun and job.id not in self._ended
+
     def measured(self, job: Job, split: str) -> dict[str, int]:
         """Names of a complete job's logged scores of a split, without it, and the versions they were measured by."""
         logged = self._ended[job.id]
@@ -194,9 +198,10 @@ class Tracker:
             tags |= _check_tags(outcome.result.checks)
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
-            self._ended[job.id] = {name: value for name, value, _ in metrics}
         if not job.is_shared:
             tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
+        if outcome.state == "complete":
+            self._ended[job.id] = {name: value for name, value, _ in metrics}
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:

@@ -33,14 +33,16 @@ def train_teacher(
 ) -> tuple[nn.Module, float]:
     """The teacher's net on the device, in evaluation mode, and the seconds of its training; trained only once.
 
-    report(row) is called for every epoch that is trained. Raises `UserError` if it was trained on other data of the
-    same name, `Diverged` for a loss that is not finite.
+    report(row) is called for every epoch, also of a stored one. Raises `UserError` if it was trained on other data of
+    the same name, `Diverged` for a loss that is not finite.
     """
     data, folder = datasets.load(teacher.data, workspace), workspace.teacher(teacher.key)
     with locked(folder / "lock"), workspace.synchronised(folder) as push_if_due:
         record, state = read_json(folder / RECORD), read_weights(folder)
         if record and state:
             check_same_data(record["checksums"], teacher, folder, data)
+            for row in record["rows"]:
+                report(row)
             return load_net(teacher, data, workspace, state).eval(), record["seconds"]
 
         def on_epoch(row: EpochMetrics) -> None:
@@ -50,6 +52,6 @@ def train_teacher(
         write_json(folder / "trial.json", {"settings": teacher.flat(), "checksums": data.checksums})
         net, rows = train_net(teacher, data, workspace, folder, report=on_epoch)
         seconds = sum(row["seconds"] for row in rows)
-        write_json(folder / RECORD, {"seconds": seconds, "checksums": data.checksums})
+        write_json(folder / RECORD, {"seconds": seconds, "rows": rows, "checksums": data.checksums})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return net.eval(), seconds

@@ -1,5 +1,6 @@
 """The command, end to end: a sweep, the same one killed and gone on with, and every kind of bad input."""
 
+import csv
 import json
 import re
 import signal
@@ -40,9 +41,16 @@ def test_what_mlflow_holds(undisturbed):
     out = undisturbed.out
     client, runs = stored_runs(out)
     parents = {r.info.run_id: r for r in runs if r.data.tags["harness.role"] == "study"}
-    children = [r for r in runs if r.data.tags["harness.role"] not in ("study", "sweep")]
+    shared = [r for r in runs if r.data.tags["harness.role"] in ("teacher", "maps")]
+    assert sorted(r.info.run_name for r in shared) == [
+        *(f"maps: gradient of standard, seed {seed}" for seed in (0, 1)),
+        *(f"teacher: standard, seed {seed}" for seed in (0, 1)),
+    ]
+    assert all(r.info.status == "FINISHED" for r in shared)
+    assert all("seconds/maps" in r.data.metrics or r.data.metrics["epoch"] == 6 for r in shared)
+    children = [r for r in runs if r.data.tags["harness.role"] in ("search", "seed")]
     (sweep,) = (r for r in runs if r.data.tags["harness.role"] == "sweep")
-    assert all(r.data.tags["mlflow.parentRunId"] == sweep.info.run_id for r in parents.values())
+    assert all(r.data.tags["mlflow.parentRunId"] == sweep.info.run_id for r in [*parents.values(), *shared])
     assert json.loads(next(iter(parents.values())).data.tags["harness.space.optim.lr"]).keys() == {"low", "high", "log"}
     assert sorted(r.data.tags["harness.cell"] for r in parents.values()) == ["sat", "standard"]
     assert all(r.info.status == "FINISHED" for r in parents.values())
@@ -107,6 +115,23 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     assert more.returncode == 0, more.stderr
     assert [len(s.trials) for s in studies(tmp_path).values()] == [3, 3]
     assert all(p.stat().st_mtime_ns == t for p, t in touched.items())
+
+
+@pytest.mark.slow
+def test_equal_proposals_are_counted_and_charged_once(tmp_path, fresh):
+    """A cell of few settings: what Optuna proposes twice is run once, in any of its places."""
+    few = ["--space", "noise", "--cell", "noise", "--set", "optim.lr=0.05", "--trials", "6", "--seeds", "1"]
+    ended = run(tmp_path, *few, "--set", "epochs=2", "--set", "measure.watch=1", "--set", "data.limit=200")
+    assert ended.returncode == 0, ended.stderr
+    (study,) = studies(tmp_path).values()
+    repeats = sum("repeats" in t.user_attrs for t in study.trials)
+    assert len(study.trials) == 6 and repeats == 6 - len({t.user_attrs["key"] for t in study.trials}) > 0
+    _, runs = stored_runs(tmp_path)
+    assert [r.data.tags["harness.role"] for r in runs].count("search") == 6 - repeats
+    with open(tmp_path / "reports" / "noise-digits.csv", newline="") as file:
+        (board,) = csv.DictReader(file)
+    assert sum(int(board[f"trials:{state}"]) for state in ("complete", "pruned", "failed")) == 6 - repeats
+    assert f"{repeats} more proposals" in (tmp_path / "reports" / "noise-digits.md").read_text()
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_how_a_trial_is_measured_makes_no_other_teacher(tmp_path):
 @pytest.mark.parametrize("failing", ["teacher", "maps"])
 def test_what_needs_a_failed_job_fails_with_its_reason_and_is_not_run(tmp_path, failing):
     s = Sweep(tmp_path, budget=2, compare={"sat": {}, "other": {"method.alpha10": 0.3}})
-    trial_id, job = s.next()
+    trial_id, _ = s.next()
     if failing == "maps":
         s.end(trial_id)
         trial_id, _ = s.next()
