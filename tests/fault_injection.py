@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ray import tune
 from torch import nn
 
 from harness.storage.workspace import Workspace
@@ -69,5 +70,19 @@ def _happens(what: str, again: bool, workspace: Workspace) -> None:
         return
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "late":
+        _die_after_the_outcome()
     if what == "full":  # no file may grow beyond a kilobyte, until the worker ends
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+
+def _die_after_the_outcome() -> None:
+    """Kill this worker between its last report and its return."""
+    report = tune.report
+
+    def last(told):
+        report(told)
+        if "outcome" in told:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tune.report = last

@@ -1,27 +1,39 @@
 """Mapping between Ray trials and jobs: dispatches jobs, forwards epochs and outcomes to callbacks."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 
+_log = logging.getLogger(__name__)
+
 
 class JobRouter:
-    """Connects Ray Tune with a `JobSource` and callbacks, and tracks which Ray trial runs which job."""
+    """Connects Ray Tune with a `JobSource` and callbacks, and tracks which Ray trial runs which job.
+
+    Ray may report on a trial that has no job: a worker can die after its last report, and another one then starts its
+    trial again. Such reports are ignored and logged. An exception of the source or of a callback is stored as `error`.
+    """
 
     def __init__(self, source: JobSource, callbacks: Sequence[Callback], check: Callable[[], None] = lambda: None):
         self.source, self.callbacks, self._check = source, callbacks, check
-        self.jobs: dict[str, Job] = {}
-        self.epochs: dict[str, int] = {}
+        self.jobs: dict[str, Job] = {}  # of the trials that have begun and not ended
+        self.epochs: dict[str, int] = {}  # the last one of every trial, also of those that have ended
         self.error: Exception | None = None
 
     def next_job(self, trial_id: str) -> Job | None:
+        """The job that a new trial is to run; None if there is none at the moment."""
+        if trial_id in self.epochs:
+            _log.warning("ignored: trial %s asks for another job", trial_id)
+            return None
         with self._guarded():
             job = self.source.next()
             while self._end_unrun() and not job:  # which may have been what others waited for
                 job = self.source.next()
             if job:
                 self.jobs[trial_id] = job
+                self.epochs[trial_id] = 0
             return job
         return None
 
@@ -33,28 +45,54 @@ class JobRouter:
         return bool(ended)
 
     def on_start(self, trial_id: str) -> None:
-        with self._guarded():
-            for callback in self.callbacks:
-                callback.on_start(self.jobs[trial_id])
+        if job := self._job(trial_id, "start"):
+            with self._guarded():
+                for callback in self.callbacks:
+                    callback.on_start(job)
 
     def on_worker_lost(self, trial_id: str, why: str) -> None:
-        with self._guarded():
-            for callback in self.callbacks:
-                callback.on_worker_lost(self.jobs[trial_id], why)
+        if job := self._job(trial_id, "loss of the worker"):
+            with self._guarded():
+                for callback in self.callbacks:
+                    callback.on_worker_lost(job, why)
 
     def on_progress(self, trial_id: str, done: int, total: int) -> None:
-        with self._guarded():
-            for callback in self.callbacks:
-                callback.on_progress(self.jobs[trial_id], done, total)
+        if job := self._job(trial_id, "progress"):
+            with self._guarded():
+                for callback in self.callbacks:
+                    callback.on_progress(job, done, total)
 
     def on_epoch(self, trial_id: str, row: dict) -> bool:
+        """Receive an epoch's metrics. Returns whether to stop the trial, as one that has no job."""
+        job = self._job(trial_id, "epoch")
+        if job is None:
+            return True
+        if row["epoch"] <= self.epochs[trial_id]:  # repeated after a worker was replaced
+            return False
         with self._guarded():
-            return self._on_epoch(trial_id, row)
+            self.epochs[trial_id] = row["epoch"]
+            for callback in self.callbacks:
+                callback.on_epoch(job, row)
+            return self.source.on_epoch(job, row)
         return False
 
     def on_end(self, trial_id: str, outcome: Outcome) -> None:
+        job = self._job(trial_id, "end")
+        if job is None or self.error:
+            return
         with self._guarded():
-            self._on_end(trial_id, outcome)
+            self._finish(job, outcome)
+            self._end_unrun()
+            del self.jobs[trial_id]
+
+    def _job(self, trial_id: str, event: str) -> Job | None:
+        """The job of a trial; None, with the event logged, if the trial has ended or is unknown."""
+        job = self.jobs.get(trial_id)
+        if job is None and trial_id in self.epochs:
+            _log.info("ignored: %s of trial %s, which has ended", event, trial_id)
+        elif job is None:
+            _log.warning("ignored: %s of trial %s, which is unknown", event, trial_id)
+        return job
 
     def failed(self) -> bool:
         """Whether an exception ends the run, the driver's check included."""
@@ -69,22 +107,6 @@ class JobRouter:
             yield
         except Exception as error:
             self.error = self.error or error
-
-    def _on_epoch(self, trial_id: str, row: dict) -> bool:
-        job = self.jobs[trial_id]
-        if row["epoch"] <= self.epochs.get(trial_id, 0):  # repeated after a worker was replaced
-            return False
-        self.epochs[trial_id] = row["epoch"]
-        for callback in self.callbacks:
-            callback.on_epoch(job, row)
-        return self.source.on_epoch(job, row)
-
-    def _on_end(self, trial_id: str, outcome: Outcome) -> None:
-        if trial_id not in self.jobs or self.error:
-            return
-        self._finish(self.jobs[trial_id], outcome)
-        self._end_unrun()
-        del self.jobs[trial_id]
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         for callback in self.callbacks:  # before the study, so that every trial finished there is tracked

@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
-from harness.sweep.retries import WorkerLoss, failure_config, renew
+from harness.sweep.retries import WorkerLoss, failure_config, give_up, renew
 from harness.sweep.trial_slots import slots
 from harness.sweep.worker import RAY_FOLDER, run_job
 
@@ -118,6 +118,7 @@ class _StopOnRequest(FIFOScheduler):
         if "user_error" in result:
             self._router.error = self._router.error or UserError(result["user_error"])
         elif "outcome" in result:
+            give_up(trial)
             self._router.on_end(trial.trial_id, result["outcome"])
         elif "progress" in result:
             self._router.on_progress(trial.trial_id, *result["progress"])

@@ -22,6 +22,11 @@ def renew(trial: Trial) -> None:
     allow_failures(trial, RETRIES)
 
 
+def give_up(trial: Trial) -> None:
+    """Do not start a trial again whose outcome is known, if its worker dies before it returns."""
+    allow_failures(trial, 0)
+
+
 class WorkerLoss(tune.Callback):
     """Ray callback that reports started jobs, replaced workers, and jobs that failed after too many deaths."""
 
@@ -29,7 +34,7 @@ class WorkerLoss(tune.Callback):
         self._router = router
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.trial_id in self._router.jobs:
+        if trial.trial_id in self._router.jobs:  # a stored result can arrive before Ray's notice of the start
             self._router.on_start(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

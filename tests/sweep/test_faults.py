@@ -91,6 +91,15 @@ def test_a_worker_killed_and_a_disk_full(undisturbed, tmp_path, fresh):
     same(tmp_path, undisturbed.out)
 
 
+def test_workers_that_die_after_their_last_report(undisturbed, tmp_path, fresh):
+    """Every job has its outcome before its worker dies, so nothing runs again, fails, or stops the sweep."""
+    faults = [["late", "standard", 0, None, 2], ["late", "sat", 0, None, 2], ["late", "standard", 1, None, 2]]
+    done = endure(tmp_path, faults=faults)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert len(list((tmp_path / "happened").glob("late-*"))) >= 3
+    same(tmp_path, undisturbed.out)
+
+
 def test_trials_that_raise_or_ask_for_too_much_fail_alone(undisturbed, tmp_path, fresh):
     """The searched trial of each cell that did not win, and the repetition of one winner; one dies with its workers."""
     before = proposed(undisturbed.out)
