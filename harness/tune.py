@@ -49,6 +49,7 @@ def arguments(argv: list[str] | None = None) -> Namespace:
     p.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="a trial that takes longer fails (default: none)"
     )
+    p.add_argument("--retry-failed", action="store_true", help="run the failed trials of an earlier command again")
     p.add_argument(
         "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
@@ -137,9 +138,14 @@ def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "T
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(study, cell.name, _study_tags(planned, cell), searched)
     storage = optuna_journal.open_journal(workspace.out / "optuna.journal")
-    return [
+    studies = [
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
     ]
+    if args.retry_failed:
+        number = sum(study.retry_failed() for study in studies)
+        if not args.quiet:
+            print(f"failed trials that run again: {number}", flush=True)
+    return studies
 
 
 def _run_jobs(

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from ray import tune
 from torch import nn
 
@@ -62,6 +63,10 @@ def _happens(what: str, again: bool, workspace: Workspace) -> None:
         np.zeros(2**50, np.uint8)
     if what == "hang":
         time.sleep(LATER)
+    if what == "assert":
+        _lose_gpu("device-side assert triggered")
+    if what == "broken":  # every GPU that it comes to
+        _lose_gpu("uncorrectable ECC error encountered")
     if what == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     while what == "waits" and not (workspace.out / "happened" / "go on").exists():
@@ -70,6 +75,8 @@ def _happens(what: str, again: bool, workspace: Workspace) -> None:
         return
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "device":
+        _lose_gpu("an illegal memory access was encountered")
     if what == "late":
         _die_after_the_outcome()
     if what == "full":  # no file may grow beyond a kilobyte, until the worker ends
@@ -86,3 +93,13 @@ def _die_after_the_outcome() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     tune.report = last
+
+
+def _lose_gpu(why: str) -> None:
+    """As if the CUDA context of this process were dead: every later call fails too."""
+
+    def fails():
+        raise torch.AcceleratorError(f"CUDA error: {why}")
+
+    torch.cuda.synchronize = fails
+    fails()

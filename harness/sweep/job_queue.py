@@ -17,7 +17,7 @@ class SweepJobs:
     """`JobSource` over all studies: search trials of every cell, then seed repetitions of its winners.
 
     The study with the fewest started trials is next, so the published settings of all cells run first. When a cell's
-    search ends, its winners are selected, `on_winners(study, keys, repeated proposals)` is called, and the repetitions
+    search ends, its winners are selected, `on_winners(study, keys, duplicates)` is called, and the repetitions
     are queued, except those that are complete already by `is_complete`.
 
     needs(job): the jobs that must be complete before it; those that are, are left out. A job waits here, not in a slot,
@@ -40,7 +40,7 @@ class SweepJobs:
         self._running: dict[str, Job] = {}
         self._blocked: dict[str, tuple[Job, set[str]]] = {}  # with the ids of what it waits for
         self._ended: list[tuple[Job, Outcome]] = []  # without being run
-        self._failed: dict[str, str] = {}  # id of a shared job -> reason
+        self._failed: dict[str, Outcome] = {}  # by id of a shared job
         self._select_winners()
 
     def remaining(self) -> int:
@@ -82,15 +82,17 @@ class SweepJobs:
 
     def _admit(self, job: Job) -> None:
         """Let a job run, or wait, or end: what it needs has failed, or an equal proposal has ended."""
-        if job.role == "search" and (repeated := self._studies[job.study].repeated(job)):
-            self._ended.append((job, repeated))
+        if job.role == "search" and (duplicate := self._studies[job.study].duplicate(job)):
+            self._ended.append((job, duplicate))
             return
         waits = set()
         for needed in self._needs(job):
             if needed.id not in self._failed and not self._unfinished(needed.id):
                 self._admit(needed)
-            if reason := self._failed.get(needed.id):
-                self._end(job, f"its {needed.role} failed: {reason}")
+            if failed := self._failed.get(needed.id):
+                self._end(
+                    job, Outcome("failed", 0, reason=f"its {needed.role} failed: {failed.reason}", cause=failed.cause)
+                )
                 return
             waits.add(needed.id)
         if not job.is_shared:
@@ -102,11 +104,11 @@ class SweepJobs:
         else:
             self._ready[job.id] = job
 
-    def _end(self, job: Job, reason: str) -> None:
-        """End a job that cannot run, as failed."""
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """End a job that cannot run."""
         if job.is_shared:
-            self._failed[job.id] = reason
-        self._ended.append((job, Outcome("failed", 0, reason=reason)))
+            self._failed[job.id] = outcome
+        self._ended.append((job, outcome))
 
     def take_ended(self) -> list[tuple[Job, Outcome]]:
         ended, self._ended = self._ended, []
@@ -118,7 +120,7 @@ class SweepJobs:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self._running.pop(job.id, None)
         if job.is_shared and outcome.state == "failed":
-            self._failed[job.id] = outcome.reason
+            self._failed[job.id] = outcome
         if job.role == "search":
             self._studies[job.study].on_end(job, outcome)
         self._release(job.id)
@@ -136,7 +138,7 @@ class SweepJobs:
         """Select the winners of studies whose search has ended, and queue their repetitions."""
         for study in [study for study in self._searching if study.finished()]:
             self._searching.remove(study)
-            self._on_winners(study.name, [winner.key for winner in study.winners()], study.n_repeated)
+            self._on_winners(study.name, [winner.key for winner in study.winners()], study.n_duplicates)
             self._repetitions += [job for job in seed_jobs(study, self._seeds) if not self._is_complete(job)]
 
 

@@ -20,6 +20,7 @@ class JobRouter:
         self.source, self.callbacks, self._check = source, callbacks, check
         self.jobs: dict[str, Job] = {}  # of the trials that have begun and not ended
         self.epochs: dict[str, int] = {}  # the last one of every trial, also of those that have ended
+        self.devices_lost: dict[str, str] = {}  # trial -> the last error that cost its worker the GPU
         self.error: Exception | None = None
 
     def next_job(self, trial_id: str) -> Job | None:

@@ -10,7 +10,7 @@ from harness.training.settings import Maps
 from harness.trials.prerequisites import Prerequisite
 from harness.trials.result import Result
 
-State = Literal["complete", "pruned", "failed", "repeated"]
+State = Literal["complete", "pruned", "failed", "duplicate"]
 Role = Literal["teacher", "maps", "search", "seed"]
 
 
@@ -60,10 +60,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Final state of a job. epoch: the last one run; result: of a complete trial; reason: if failed.
+    """Final state of a job. epoch: the last one run; result: of a complete trial; reason and cause: if failed.
 
-    seconds: of a teacher or maps, by phase. A proposal with the settings of an earlier one of its study is `repeated`:
-    it is not run, and counts as that one did.
+    seconds: of a teacher or maps, by phase. cause: `machine` if nothing speaks against the trial itself; it is then not
+    spent from the budget. A proposal with the settings of an earlier one of its study is a `duplicate`: it is not run,
+    and ends as that one did.
     """
 
     state: State
@@ -71,6 +72,7 @@ class Outcome:
     result: Result | None = None
     reason: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cause: Literal["trial", "machine"] = "trial"
 
 
 class JobSource(Protocol):

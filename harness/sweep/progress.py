@@ -50,7 +50,7 @@ class SweepProgress:
         self.interactive = self.stream.isatty()
         self.remaining, self.goal, self.names = remaining, goal, names
         self.total = remaining()
-        self.states = {"complete": 0, "pruned": 0, "failed": 0, "repeated": 0}
+        self.states = {"complete": 0, "pruned": 0, "failed": 0, "duplicate": 0}
         self.running: dict[str, tuple[Job, str]] = {}  # with how far each is
         self.best: tuple[float, str] | None = None
         self.began = self.shown = time.monotonic()

@@ -25,6 +25,7 @@ IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a Ray jo
 OF_PROCESS = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # set by Ray for one process, not for those that it starts
 DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray when it starts a node
 HEAD_NODE = "node:__internal_head__"  # resource of the head node only
+NODE_DIED = "its node has died"  # in the error of an actor
 NO_CLIENT, NO_NODE = "ray[client]", "No node info found"  # in messages of `ray.init`
 
 

@@ -117,6 +117,8 @@ class _StopOnRequest(FIFOScheduler):
     def on_trial_result(self, tune_controller: "TuneController", trial: Trial, result: dict) -> str:
         if "user_error" in result:
             self._router.error = self._router.error or UserError(result["user_error"])
+        elif "device_lost" in result:
+            self._router.devices_lost[trial.trial_id] = result["device_lost"]
         elif "outcome" in result:
             give_up(trial)
             self._router.on_end(trial.trial_id, result["outcome"])

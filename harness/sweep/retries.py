@@ -1,13 +1,13 @@
 """Retries of trials whose Ray worker died: a limited number per epoch."""
 
-from typing import Any
+from typing import Any, Literal
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Outcome
-from harness.sweep.ray_internals import allow_failures, failure_lines
+from harness.sweep.ray_internals import NODE_DIED, allow_failures, failure_lines
 
 RETRIES = 2  # of a trial without a new completed epoch
 
@@ -41,13 +41,16 @@ class WorkerLoss(tune.Callback):
         self._router.on_worker_lost(trial.trial_id, self._why(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        node_died = any(NODE_DIED in line for line in failure_lines(trial))
+        cause: Literal["trial", "machine"]
+        cause = "machine" if node_died or trial.trial_id in self._router.devices_lost else "trial"
         reason = f"its worker died: {self._why(trial)}"
-        self._router.on_end(
-            trial.trial_id, Outcome("failed", self._router.epochs.get(trial.trial_id, 0), reason=reason)
-        )
+        epoch = self._router.epochs.get(trial.trial_id, 0)
+        self._router.on_end(trial.trial_id, Outcome("failed", epoch, reason=reason, cause=cause))
 
-    @staticmethod
-    def _why(trial: Trial) -> str:
-        """First line of Ray's error file for a dead worker, or the last one of a traceback."""
+    def _why(self, trial: Trial) -> str:
+        """What the worker told of a lost GPU, else the first line of Ray's error file, or the last of a traceback."""
+        if told := self._router.devices_lost.pop(trial.trial_id, ""):
+            return f"it lost its GPU: {told}"
         lines = failure_lines(trial)
         return (lines or ["unknown cause"])[-1 if any("Traceback" in line for line in lines) else 0][:500]

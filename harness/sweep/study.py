@@ -1,7 +1,9 @@
 """Optuna study per cell with asynchronous successive halving: proposes trials, prunes them, selects winners.
 
 All state is in the Optuna journal, so a resumed study has every trial and rung. A trial stopped at a rung is PRUNED,
-with the value and epoch of that rung; only trials of full length are COMPLETE and can win.
+with the value and epoch of that rung; only trials of full length are COMPLETE and can win. A trial that the machine
+failed is FAIL with the user attribute `cause` and not spent from the budget: a new trial with its settings, whose
+attribute `repeats` is its number, takes its place.
 """
 
 import math
@@ -23,7 +25,8 @@ from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
 from methods import Setting
 
-REPEATS = "repeats"  # user attribute of a proposal that was not run: the number of the equal one
+DUPLICATE_OF = "duplicate_of"  # user attribute of a proposal that was not run: the number of the equal one
+CAUSE, REPEATS = "cause", "repeats"  # user attributes of a failed trial, and of the one in its place
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -44,13 +47,20 @@ class Study:
         self._reported: dict[int, set[int]] = {}
         self._unfinished = self._interrupted()
         published = to_params(cell.search, cell.published())
-        if not any(t.state == TrialState.WAITING or t.params == published for t in self._optuna.trials):
+        first = (t for t in self._optuna.trials if REPEATS not in t.user_attrs)
+        if not any(t.state == TrialState.WAITING or t.params == published for t in first):
             self._optuna.enqueue_trial(published)
-        self._started = len(self._finished()) + len(self._unfinished)
+        self._repeated: set[int] = set()  # numbers of the failed trials that this run of the command repeats
+        for failed in self._failed():
+            if _by_machine(failed):
+                self._repeat(failed.number, failed.params)
+        self._started = self._spent()
         self._seed = seed
         done = [t for t in self._finished() if t.state != TrialState.FAIL]
-        self._by_key = {t.user_attrs.get("key", ""): t.number for t in reversed(done) if REPEATS not in t.user_attrs}
-        self.n_repeated = sum(REPEATS in t.user_attrs for t in done)
+        self._by_key = {
+            t.user_attrs.get("key", ""): t.number for t in reversed(done) if DUPLICATE_OF not in t.user_attrs
+        }
+        self.n_duplicates = sum(DUPLICATE_OF in t.user_attrs for t in done)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         """TPE, seeded by the number of started trials, so that a resumed study makes the same proposals."""
@@ -63,7 +73,7 @@ class Study:
         """Trials that an earlier run left RUNNING, to be resumed; incomplete proposals are marked FAIL."""
         trials = []
         for frozen in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if set(frozen.params) == set(self._distributions):
+            if self._proposed(frozen):
                 trials.append(going_on(self._optuna, frozen))
                 self._reported[frozen.number] = set(frozen.intermediate_values)
             else:
@@ -72,7 +82,35 @@ class Study:
 
     def _finished(self) -> list[FrozenTrial]:
         trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
-        return [t for t in trials if set(t.params) == set(self._distributions)]
+        return [t for t in trials if self._proposed(t)]
+
+    def _proposed(self, trial: FrozenTrial) -> bool:
+        """Whether all parameters were stored, before the command was killed."""
+        return set(trial.params) == set(self._distributions)
+
+    def _failed(self) -> list[FrozenTrial]:
+        """Failed trials in whose place there is no other."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        unproposed = {t.number for t in trials if t.state == TrialState.FAIL and not self._proposed(t)}
+        replaced = {t.user_attrs.get(REPEATS) for t in trials if t.number not in unproposed}
+        return [t for t in self._finished() if t.state == TrialState.FAIL and t.number not in replaced]
+
+    def _spent(self) -> int:
+        """Number of trials of the budget that have ended or are to be resumed."""
+        failed = [t for t in self._failed() if not _by_machine(t)]
+        return sum(t.state != TrialState.FAIL for t in self._finished()) + len(failed) + len(self._unfinished)
+
+    def _repeat(self, number: int, params: Mapping[str, Setting]) -> None:
+        self._optuna.enqueue_trial(dict(params), user_attrs={REPEATS: number})
+        self._repeated.add(number)
+
+    def retry_failed(self) -> int:
+        """Run failed trials again, each in its place in the budget. Returns the number of those that wait for it."""
+        for failed in self._failed():
+            self._repeat(failed.number, failed.params)
+        self._started = self._spent()
+        waiting = self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return sum(REPEATS in t.user_attrs for t in waiting)
 
     def _trial(self, params: Mapping[str, Setting]) -> Trial:
         return self.cell.proposed(from_params(self.cell.search, params))
@@ -105,10 +143,10 @@ class Study:
         self._running[proposal.number] = proposal
         return Job(self.name, "search", proposal.number, trial)
 
-    def repeated(self, job: Job) -> Outcome | None:
+    def duplicate(self, job: Job) -> Outcome | None:
         """The outcome of a proposal with the settings of one that was complete or pruned; None for any other."""
         number = self._by_key.get(job.trial.key)
-        return None if number is None else Outcome("repeated", 0, reason=f"trial {number} has the same settings")
+        return None if number is None else Outcome("duplicate", 0, reason=f"trial {number} has the same settings")
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> bool:
         """Report a validated epoch's goal to Optuna; whether to prune the trial."""
@@ -119,8 +157,8 @@ class Study:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Report the outcome to Optuna. Raises `UserError` if a goal or floor names no measured score."""
         proposal = self._running.pop(job.number)
-        if outcome.state == "repeated":
-            self._repeat(proposal, self._optuna.get_trials(deepcopy=False)[self._by_key[job.trial.key]])
+        if outcome.state == "duplicate":
+            self._end_as(proposal, self._optuna.get_trials(deepcopy=False)[self._by_key[job.trial.key]])
             return
         if outcome.state != "failed":
             self._by_key.setdefault(job.trial.key, job.number)
@@ -128,7 +166,12 @@ class Study:
             self._optuna.tell(proposal, state=TrialState.PRUNED)
         elif outcome.state == "failed":
             proposal.set_user_attr("reason", outcome.reason)
+            if outcome.cause == "machine":
+                proposal.set_user_attr(CAUSE, outcome.cause)
             self._optuna.tell(proposal, state=TrialState.FAIL)
+            if outcome.cause == "machine" and proposal.user_attrs.get(REPEATS) not in self._repeated:
+                self._repeat(proposal.number, proposal.params)  # once; after that, in another run of the command
+                self._started -= 1
         else:
             means = {s.name: s.mean for s in required(outcome.result, "result").scores}
             for name in (*self.goals, *self.floor):
@@ -143,17 +186,21 @@ class Study:
                 proposal.set_constraint(name, least - means[name])
             self._optuna.tell(proposal, [means[goal] for goal in self.goals])
 
-    def _repeat(self, proposal: optuna.trial.Trial, of: FrozenTrial) -> None:
+    def _end_as(self, proposal: optuna.trial.Trial, of: FrozenTrial) -> None:
         """End a proposal as an equal one ended, with its values; in the rungs only that one counts."""
         for epoch, value in of.intermediate_values.items():
             proposal.report(value, epoch)
         for name, deficit in of.constraints.items():
             proposal.set_constraint(name, deficit)
-        proposal.set_user_attr(REPEATS, of.number)
+        proposal.set_user_attr(DUPLICATE_OF, of.number)
         self._optuna.tell(proposal, of.values if of.state == TrialState.COMPLETE else None, state=of.state)
-        self.n_repeated += 1
+        self.n_duplicates += 1
 
     def winners(self) -> list[Trial]:
         """The cell's winners, without duplicates; see `harness.sweep.winners`."""
         proposed = [self._trial(t.params) for t in select_winners(self._finished())]
         return list({trial.key: trial for trial in proposed}.values())
+
+
+def _by_machine(failed: FrozenTrial) -> bool:
+    return failed.user_attrs.get(CAUSE) == "machine"

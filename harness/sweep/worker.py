@@ -16,6 +16,7 @@ from ray import tune
 
 from harness.errors import UserError, one_line
 from harness.storage.workspace import Workspace
+from harness.sweep import device_loss
 from harness.sweep.job_types import Outcome
 
 PROGRESS_SECONDS = 2.0  # between two reports of progress
@@ -23,7 +24,10 @@ RAY_FOLDER = "ray"  # temporary, under the output folder
 
 
 def run_job(config: dict) -> None:
-    """Run one job. Exceptions are reported as its outcome, so that Ray retries only after a dead worker."""
+    """Run one job. Exceptions are reported as its outcome, so that Ray retries only after a dead worker.
+
+    The process ends if its GPU is lost; unless the trial is to blame, Ray then starts the trial again in another one.
+    """
     import torch
 
     from harness.config.trial import build
@@ -71,7 +75,17 @@ def run_job(config: dict) -> None:
     except (UserError, OSError) as error:  # a full disk, a damaged file: all trials would fail, so the sweep stops
         tune.report({"user_error": str(error)})
     except Exception as error:  # a failed trial is a result of the study
-        tune.report({"outcome": Outcome("failed", epoch, reason=one_line(error))})
+        blamed = device_loss.blame(error, on_gpu=bool(gpus))
+        told = (
+            {"device_lost": one_line(error)}
+            if blamed == "machine"
+            else {"outcome": Outcome("failed", epoch, reason=one_line(error))}
+        )
+        try:
+            tune.report(told)  # returns when the driver has it
+        finally:
+            if blamed:
+                os._exit(1)  # no later trial could use this process; Ray starts another
 
 
 @contextlib.contextmanager

@@ -108,12 +108,14 @@ class Tracker:
             self._log.append(name, begin=begin, params=_texts(params))
             self._begun.add(name)
 
-    def on_winners(self, study: str, winners: list[str], repeated: int) -> None:
+    def on_winners(self, study: str, winners: list[str], duplicates: int) -> None:
         """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count.
 
-        repeated: proposals with the settings of an earlier one, which have no run of their own.
+        duplicates: proposals with the settings of an earlier one, which have no run of their own.
         """
-        self._log.append(study, tags={"harness.winners": ",".join(winners), "harness.repeated": str(repeated or "")})
+        self._log.append(
+            study, tags={"harness.winners": ",".join(winners), "harness.duplicates": str(duplicates or "")}
+        )
 
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
@@ -179,7 +181,7 @@ class Tracker:
         self._log.append(job.id, tags={"harness.lost": why})
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
-        if outcome.state == "repeated":  # counted on its study
+        if outcome.state == "duplicate":  # counted on its study
             return
         self.on_start(job)  # a job with a stored result may end before Ray reports its start
         curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])

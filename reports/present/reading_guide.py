@@ -182,8 +182,10 @@ def _selection(runs: pd.DataFrame, leaderboard: Leaderboard) -> str:
     rule += f", of those with at least {floor}" if floor else ""
     trials = runs[runs["role"] == "search"].groupby("cell").size()
     size = f", of {_range(trials)} trials" if len(trials) else ""
-    repeated = int(runs.drop_duplicates("study")["repeated"].sum()) if "repeated" in runs else 0
-    of_all = f" {repeated} more proposals had the settings of an earlier trial and were not run." if repeated else ""
+    duplicates = int(runs.drop_duplicates("study")["duplicates"].sum()) if "duplicates" in runs else 0
+    of_all = (
+        f" {duplicates} more proposals had the settings of an earlier trial and were not run." if duplicates else ""
+    )
     head = f"Every cell has its own Optuna study{size}.{of_all} Its {rule}, retrained with other seeds."
     return f"{head} Pruned and failed trials cannot win."
 

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 STORE = "sqlite:///runs/mlflow.db"
 FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor"),
-    *("winners", "repeated", "role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
+    *(
+        "winners",
+        "duplicates",
+        "role",
+        "state",
+        "number",
+        "key",
+        "winner",
+        "reason",
+        "started",
+        "protocol",
+        "artifacts",
+    ),
 )
 TAGS = ("git", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git`, `tag:package.torch`
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
@@ -32,7 +44,7 @@ def experiments(uri: str) -> list[str]:
 def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
 
-    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, repeated (proposals of its study
+    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, duplicates (proposals of its study
     that were not run, since an earlier trial had the same settings), role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (version
     of training), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
@@ -112,7 +124,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "goal": study.get("harness.goal", ""),
         "floor": study.get("harness.floor", ""),
         "winners": study.get("harness.winners"),
-        "repeated": int(study.get("harness.repeated") or 0),
+        "duplicates": int(study.get("harness.duplicates") or 0),
         "role": tags.get("harness.role", ""),
         "state": "" if run is parent else tags.get("harness.state", ""),
         "number": tags.get("harness.number"),

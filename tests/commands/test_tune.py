@@ -124,14 +124,14 @@ def test_equal_proposals_are_counted_and_charged_once(tmp_path, fresh):
     ended = run(tmp_path, *few, "--set", "epochs=2", "--set", "measure.watch=1", "--set", "data.limit=200")
     assert ended.returncode == 0, ended.stderr
     (study,) = studies(tmp_path).values()
-    repeats = sum("repeats" in t.user_attrs for t in study.trials)
-    assert len(study.trials) == 6 and repeats == 6 - len({t.user_attrs["key"] for t in study.trials}) > 0
+    duplicates = sum("duplicate_of" in t.user_attrs for t in study.trials)
+    assert len(study.trials) == 6 and duplicates == 6 - len({t.user_attrs["key"] for t in study.trials}) > 0
     _, runs = stored_runs(tmp_path)
-    assert [r.data.tags["harness.role"] for r in runs].count("search") == 6 - repeats
+    assert [r.data.tags["harness.role"] for r in runs].count("search") == 6 - duplicates
     with open(tmp_path / "reports" / "noise-digits.csv", newline="") as file:
         (board,) = csv.DictReader(file)
-    assert sum(int(board[f"trials:{state}"]) for state in ("complete", "pruned", "failed")) == 6 - repeats
-    assert f"{repeats} more proposals" in (tmp_path / "reports" / "noise-digits.md").read_text()
+    assert sum(int(board[f"trials:{state}"]) for state in ("complete", "pruned", "failed")) == 6 - duplicates
+    assert f"{duplicates} more proposals" in (tmp_path / "reports" / "noise-digits.md").read_text()
 
 
 @pytest.mark.slow

@@ -80,6 +80,12 @@ def test_ray_says_why_it_does_not_connect(ray_sources, text):
         assert text in ray_sources
 
 
+def test_ray_says_that_a_node_has_died():
+    with using("ray", f"the message {ray_internals.NODE_DIED!r} of an actor's error"):
+        server = Path(distribution("ray").locate_file("ray/core/src/ray/gcs/gcs_server"))
+        assert ray_internals.NODE_DIED.encode() in server.read_bytes()
+
+
 def test_a_trial_of_ray_counts_its_failures_and_writes_each_to_its_file(tmp_path):
     with using("ray", "how a trial counts and writes down its failures"):
         from ray.tune.experiment import Trial

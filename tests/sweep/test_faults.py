@@ -91,6 +91,46 @@ def test_a_worker_killed_and_a_disk_full(undisturbed, tmp_path, fresh):
     same(tmp_path, undisturbed.out)
 
 
+def test_a_gpu_that_is_lost_once_costs_nothing_but_time(undisturbed, tmp_path, fresh):
+    """The worker tells why and ends, and the trial goes on in another one."""
+    faults = [["device", "standard", 0, None, 4], ["device", "sat", 1, None, 2]]
+    done = endure(tmp_path, faults=faults)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    lost = [line for line in done.stdout.splitlines() if "continues on another worker" in line]
+    happened = list((tmp_path / "happened").glob("device-*"))
+    assert len(lost) == len(happened) >= 2, done.stdout
+    assert all(
+        line.endswith("lost its GPU: AcceleratorError: CUDA error: an illegal memory access was encountered")
+        for line in lost
+    )
+    same(tmp_path, undisturbed.out)
+
+
+def test_gpus_that_are_lost_again_and_again(tmp_path, fresh):
+    """By the machine: not spent from the budget. By an assertion: the trial's own failure, run again when asked."""
+    words = ["--space", "smoke", "--trials", "1", "--seeds", "0", "--set", "epochs=2"]
+    faults = [["broken", "standard", 0, None, 1], ["assert", "sat", 0, None, 1]]
+    done = endure(tmp_path, *words, faults=faults)
+    assert done.returncode == 1 and "no finished trial in: standard, sat" in done.stderr, done.stderr
+
+    def states():
+        return {name.split("/")[1][:3]: [t[1] for t in trials] for name, trials in proposed(tmp_path).items()}
+
+    assert states() == {"sta": ["FAIL", "FAIL"], "sat": ["FAIL"]}
+    reasons = {
+        tags["harness.reason"] for run in mlflow_state(tmp_path).values() if "harness.reason" in (tags := run["tags"])
+    }
+    assert reasons == {
+        "its worker died: it lost its GPU: AcceleratorError: CUDA error: uncorrectable ECC error encountered",
+        "AcceleratorError: CUDA error: device-side assert triggered",
+    }
+    again = endure(tmp_path, *words)
+    assert states() == {"sta": ["FAIL", "FAIL", "COMPLETE"], "sat": ["FAIL"]}, again.stderr
+    asked = endure(tmp_path, *words, "--retry-failed")
+    assert asked.returncode == 0 and "failed trials that run again: 1\n" in asked.stdout, asked.stderr
+    assert states() == {"sta": ["FAIL", "FAIL", "COMPLETE"], "sat": ["FAIL", "COMPLETE"]}
+
+
 def test_workers_that_die_after_their_last_report(undisturbed, tmp_path, fresh):
     """Every job has its outcome before its worker dies, so nothing runs again, fails, or stops the sweep."""
     faults = [["late", "standard", 0, None, 2], ["late", "sat", 0, None, 2], ["late", "standard", 1, None, 2]]

@@ -11,7 +11,7 @@ from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Job, Outcome
-from harness.sweep.study import REPEATS, Study
+from harness.sweep.study import DUPLICATE_OF, Study
 from harness.trials.prerequisites import prerequisites
 from harness.trials.result import Result
 
@@ -50,8 +50,8 @@ class Sweep:
         self.router = JobRouter(self.queue, [self.recorder])
         self.number = 0
 
-    def _on_winners(self, study, keys, repeated):
-        self.winners[study] = keys, repeated
+    def _on_winners(self, study, keys, duplicates):
+        self.winners[study] = keys, duplicates
 
     def _needs(self, job):
         needed = job.prerequisite.needs() if job.prerequisite else prerequisites(job.trial)
@@ -159,9 +159,9 @@ def test_equal_proposals_are_run_once_and_take_the_same_outcome(tmp_path):
     s.end(first)
     assert s.queue.finished() and s.next() is None
     assert [(t.state, t.value) for t in s.trials()] == [(COMPLETE, 0.1)] * 4
-    assert [t.user_attrs.get(REPEATS) for t in s.trials()] == [None, 0, 0, 0]
+    assert [t.user_attrs.get(DUPLICATE_OF) for t in s.trials()] == [None, 0, 0, 0]
     assert s.winners == {"sat": ([job.key], 3)}
-    assert [outcome.state for outcome in s.recorder.ended.values()] == ["complete"] + ["repeated"] * 3
+    assert [outcome.state for outcome in s.recorder.ended.values()] == ["complete"] + ["duplicate"] * 3
     assert sat_without_needs(tmp_path, search={"optim.lr": choice(0.1)}, base=BASE).queue.finished()
 
 

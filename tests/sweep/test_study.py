@@ -118,6 +118,92 @@ def test_a_failed_trial_counts_but_cannot_win(tmp_path):
     assert trial.state == FAIL and trial.user_attrs["reason"].startswith("Diverged")
 
 
+LOST = {"reason": "its worker died: it lost its GPU", "cause": "machine"}
+
+
+def drain(s, outcome):
+    """Run a study to its end; the jobs. outcome: a function of the job."""
+    jobs = []
+    while (job := s.next()) is not None:
+        jobs.append(job)
+        s.on_end(job, outcome(job))
+    assert s.finished()
+    return jobs
+
+
+def test_what_the_machine_failed_is_repeated_in_its_place_and_not_spent(tmp_path):
+    s = study(tmp_path, budget=4)
+    first, second = s.next(), s.next()
+    s.on_end(first, Outcome("failed", 1, **LOST))
+    repeated = s.next()
+    assert repeated.trial == first.trial == space().cells({})[0].trial and repeated.number == 2
+    s.on_end(second, finished(second, val_robust=0.2))
+    s.on_end(repeated, finished(repeated, val_robust=0.9))
+    more = drain(s, lambda job: finished(job, val_robust=0.1))
+    assert len({job.trial.key for job in (repeated, second, *more)}) == 4 == 2 + len(more)
+    assert s.winners() == [first.trial]
+    assert [t.state for t in stored(tmp_path)] == [FAIL, *[COMPLETE] * 4]
+    assert stored(tmp_path)[0].user_attrs["cause"] == "machine"
+
+
+def test_a_machine_that_fails_all_is_asked_twice_a_run_and_again_by_the_next_run(tmp_path):
+    dead = drain(study(tmp_path, budget=3), lambda job: Outcome("failed", 0, **LOST))
+    keys = {job.trial.key for job in dead}
+    assert len(dead) == 2 * len(keys) == 6
+    still = drain(study(tmp_path, budget=3), lambda job: Outcome("failed", 0, **LOST))
+    assert [job.trial.key for job in still] and {job.trial.key for job in still} == keys and len(still) == 3
+    again = study(tmp_path, budget=3)
+    assert again.remaining() == 3
+    alive = drain(again, lambda job: finished(job, val_robust=0.5))
+    assert {job.trial.key for job in alive} == keys and len(alive) == 3
+    assert drain(study(tmp_path, budget=3), None) == []
+
+
+def test_a_failure_of_the_machine_changes_no_later_proposal(tmp_path):
+    proposed = []
+    for name, lost in (("a", None), ("b", 4)):
+        (tmp_path / name).mkdir()
+        ended = lambda job, lost=lost: (  # noqa: E731 - a function of the loop's variable
+            Outcome("failed", 0, **LOST) if job.number == lost else finished(job, val_robust=job.trial.method.alpha10)
+        )
+        jobs = drain(study(tmp_path / name, budget=9), ended)
+        proposed.append([job.trial.key for job in jobs if job.number != lost])
+    assert proposed[0] == proposed[1] and len(proposed[0]) == 9
+
+
+def test_failed_trials_run_again_when_asked_each_in_its_place(tmp_path):
+    def half(job):
+        if job.number % 2:
+            return Outcome("failed", 1, reason="Diverged: the loss became nan")
+        return finished(job, val_robust=0.1)
+
+    first = drain(study(tmp_path, budget=4), half)
+    assert drain(study(tmp_path, budget=4), None) == []  # not without being asked
+    s = study(tmp_path, budget=4)
+    assert s.retry_failed() == 2 == s.remaining()
+    one = s.next()
+    assert one.trial == first[1].trial
+    del s, one  # killed here
+    s = study(tmp_path, budget=4)
+    assert s.retry_failed() == 1 and s.remaining() == 2  # the other one is resumed
+    again = drain(s, lambda job: finished(job, val_robust=0.1 * job.number))
+    assert [job.trial for job in again] == [first[1].trial, first[3].trial]
+    assert s.winners() == [first[3].trial]
+    s = study(tmp_path, budget=5)
+    assert s.retry_failed() == 0 and s.remaining() == 1  # what succeeded in the end has not failed
+
+
+def test_a_repeated_trial_that_was_killed_while_it_was_proposed_is_not_lost(tmp_path):
+    drain(study(tmp_path, budget=2), lambda job: Outcome("failed", 0, reason="made up"))
+    s = study(tmp_path, budget=2)
+    s.retry_failed()
+    s._optuna.ask()  # taken, its parameters are not stored yet
+    s = study(tmp_path, budget=2)
+    assert s.retry_failed() == 2
+    keys = {job.trial.key for job in drain(s, lambda job: finished(job, val_robust=0.5))}
+    assert len(keys) == 2 == len({tuple(t.params.items()) for t in stored(tmp_path) if t.state == COMPLETE})
+
+
 def test_an_interrupted_study_goes_on_where_it_was(tmp_path):
     s = study(tmp_path, budget=4)
     done, open_ = s.next(), s.next()
@@ -229,7 +315,7 @@ def sweep(folder, seeds=2, done=(), crowned=None, needs=job_queue.no_needs, **ch
     studies = [sweep_study.Study(c.name, made, c, 2, storage, 0) for c in made.cells({})]
     heard = {} if crowned is None else crowned
     return job_queue.SweepJobs(
-        studies, seeds, lambda study, keys, repeated: heard.update({study: keys}), lambda job: job.id in done, needs
+        studies, seeds, lambda study, keys, duplicates: heard.update({study: keys}), lambda job: job.id in done, needs
     )
 
 
