@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from harness.errors import UserError
+from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
@@ -55,7 +56,12 @@ def run_jobs(
     trainable = tune.with_resources(run_job, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
-        param_space={"workspace": dataclasses.astuple(workspace), "work": work, "limit": limit},
+        param_space={
+            "workspace": dataclasses.astuple(workspace),
+            "work": work,
+            "limit": limit,
+            "code": {"digest": provenance.digest(), "commit": provenance.commit()},
+        },
         tune_config=tune.TuneConfig(
             search_alg=_JobSearcher(router),
             scheduler=_StopOnRequest(router),

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO, Any
 
 from harness.errors import UserError, one_line
+from harness.storage import provenance
 from harness.sweep import ray_internals
 
 CHECKOUT = Path(__file__).parents[2]
@@ -33,13 +34,14 @@ def run(address: str, arguments: list[str]) -> int:
 
     from harness.sweep import cluster
 
-    cluster.connect(address, package=CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else None)
+    package = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else None
+    cluster.connect(address, package=package)
     stop = _Stop()
     try:
         command: Any = (  # a handle, whose methods Ray makes from those of the class
             ray.remote(Command)
             .options(num_cpus=0, max_concurrency=2, resources={ray_internals.HEAD_NODE: 0.001})
-            .remote(arguments)
+            .remote(arguments, commit=provenance.commit() if package else "")
         )
         interrupted, pending = False, command.output.remote()
         while True:
@@ -86,7 +88,8 @@ class Command:
     `output` blocks in one thread while `interrupt` arrives in another.
     """
 
-    def __init__(self, arguments: list[str]):
+    def __init__(self, arguments: list[str], commit: str = ""):
+        """commit: of the working directory, which is sent without its repository."""
         import ray
 
         context = ray.get_runtime_context()
@@ -96,6 +99,8 @@ class Command:
             "RAY_ADDRESS": context.gcs_address,
             "PYTHONUNBUFFERED": "1",
         }
+        if commit:
+            environment[provenance.COMMIT] = commit
         self._output: queue.Queue[tuple[bool, bytes]] = queue.Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.tune", *arguments],

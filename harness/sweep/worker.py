@@ -8,13 +8,14 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ray
 from ray import tune
 
 from harness.errors import UserError, one_line
+from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import device_loss
 from harness.sweep.job_types import Outcome
@@ -34,6 +35,9 @@ def run_job(config: dict) -> None:
     from harness.training.settings import Maps
     from harness.trials.prerequisites import Prerequisite
 
+    if differing := other_code(config["code"]):
+        tune.report({"user_error": differing})
+        return
     module, _, function = config["work"].partition(":")
     run = getattr(importlib.import_module(module), function)
     workspace = Workspace(*config["workspace"]).writable()
@@ -86,6 +90,20 @@ def run_job(config: dict) -> None:
         finally:
             if blamed:
                 os._exit(1)  # no later trial could use this process; Ray starts another
+
+
+def other_code(command: Mapping[str, str]) -> str:
+    """One line if this node runs other code than the command, by its digest; else "", and its commit is recorded here.
+
+    command: `digest` and `commit` of the command's code.
+    """
+    if (here := provenance.digest()) != command["digest"]:
+        return (
+            f"node {ray.util.get_node_ip_address()} runs other code (digest {here}) than this command (digest"
+            f" {command['digest']}); install the same on all nodes, or run the command again if it was edited meanwhile"
+        )
+    os.environ[provenance.COMMIT] = command["commit"]
+    return ""
 
 
 @contextlib.contextmanager

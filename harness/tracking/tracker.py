@@ -341,6 +341,7 @@ def _check_tags(checks: list[Check]) -> dict[str, str]:
 def environment_tags() -> dict[str, str]:
     """Tags with package versions, git commit and protocol version."""
     code = {f"harness.{name}": text for name, text in provenance.code().items()}
-    commit = code["harness.git"].split()[0]
     source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
-    return {"harness.protocol": str(TRAINING_VERSION), **code, **source, "mlflow.source.git.commit": commit}
+    if commit := provenance.commit():
+        source["mlflow.source.git.commit"] = commit.split()[0]
+    return {"harness.protocol": str(TRAINING_VERSION), **code, **source}

@@ -31,7 +31,7 @@ FACTS = (
         "artifacts",
     ),
 )
-TAGS = ("git", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git`, `tag:package.torch`
+TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
 
 
@@ -44,8 +44,8 @@ def experiments(uri: str) -> list[str]:
 def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
 
-    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, duplicates (proposals of its study
-    that were not run, since an earlier trial had the same settings), role (`search` or `seed`),
+    Columns: run_id, sweep, study, cell, order (position in the space), control, goal, duplicates (proposals that
+    were not run, since an earlier trial of the study had the same settings), role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (version
     of training), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,

@@ -219,7 +219,8 @@ def test_what_a_sweep_leaves_is_read_without_unpickling(watched):
 def test_provenance_names_no_remote(monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    provenance.code.cache_clear()
+    monkeypatch.delenv(provenance.COMMIT, raising=False)
+    provenance._commit_of_checkout.cache_clear()
     assert "git" in provenance.code() and SECRET not in str(provenance.code())
 
 

@@ -26,6 +26,7 @@ from sweeps import LIMIT, finished, suffered, suffering, until
 from harness import cli, tune
 from harness.config.trial import build
 from harness.errors import UserError
+from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import cluster as sweep_cluster
 from harness.sweep import optuna_journal, plan, ray_addresses, ray_internals, trial_slots
@@ -171,6 +172,7 @@ def as_job(cluster, store, tmp_path_factory):
     shutil.copytree(store, out)
     command = [sys.executable, "-m", "harness.tune", *QUICK, "--address", "auto", "--out", str(out)]
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster[0]]
+    submit += ["--runtime-env-json", json.dumps({"env_vars": {provenance.COMMIT: "c0ffee"}})]
     return out, finished([*submit, "--working-dir", ".", "--", *command], env=environment())
 
 
@@ -180,7 +182,9 @@ def test_a_job_runs_the_sweep_and_leaves_all_in_the_shared_folder(as_job):
     out, done = as_job
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout and f"report: {out}/reports/smoke-digits.md" in done.stdout
-    assert len(list(out.glob("trials/*/result.json"))) == 4
+    results = [json.loads(file.read_text()) for file in out.glob("trials/*/result.json")]
+    assert len(results) == 4
+    assert {(r["machine"]["git"], r["machine"]["sources"]) for r in results} == {("c0ffee", provenance.digest())}
 
 
 @pytest.mark.cluster

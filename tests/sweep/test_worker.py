@@ -1,0 +1,83 @@
+"""What a worker asks before it runs a job: whether its code is that of the command."""
+
+import os
+import re
+import sys
+
+import pytest
+from sweeps import finished
+
+from harness.storage import provenance
+from harness.sweep import remote_command, worker
+
+OTHER = "0123456789ab"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What was reported, with a made-up node."""
+    reports = []
+    monkeypatch.setattr(worker.tune, "report", reports.append)
+    monkeypatch.setattr(worker.ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    monkeypatch.setenv(provenance.COMMIT, "")
+    return reports
+
+
+def test_a_node_with_other_code_runs_nothing(told):
+    worker.run_job({"code": {"digest": OTHER, "commit": "c0ffee"}, "work": "no.such:module"})
+    (report,) = told
+    line = report["user_error"]
+    assert OTHER in line and provenance.digest() in line and "10.0.0.7" in line and "\n" not in line
+    assert os.environ[provenance.COMMIT] == ""
+
+
+def test_the_same_code_is_recorded_with_the_commit_of_the_command(told):
+    assert worker.other_code({"digest": provenance.digest(), "commit": "c0ffee with uncommitted changes"}) == ""
+    assert provenance.code()["git"] == "c0ffee with uncommitted changes" and not told
+
+
+def test_the_command_on_the_cluster_is_told_the_commit(monkeypatch):
+    import ray
+
+    started = {}
+
+    class Process:
+        stdout = stderr = None
+
+    class Context:
+        runtime_env, gcs_address = {"working_dir": "gcs://package.zip"}, "10.0.0.1:6379"
+
+    def popen(words, env, **how):
+        started.update(env)
+        return Process
+
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    monkeypatch.setattr(remote_command.subprocess, "Popen", popen)
+    monkeypatch.setattr(remote_command.Command, "_read", lambda *given: None)
+    monkeypatch.delenv(provenance.COMMIT, raising=False)
+    remote_command.Command([])
+    assert provenance.COMMIT not in started
+    remote_command.Command([], commit="c0ffee")
+    assert started[provenance.COMMIT] == "c0ffee"
+
+
+OTHER_CODE = f"""
+import sys
+from harness import tune
+from harness.errors import exit_status
+from harness.storage import provenance
+provenance.digest = lambda: "{OTHER}"  # in the command, not in its workers
+sys.exit(exit_status(tune.main))
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_other_code_ends_with_one_line(tmp_path, fresh):
+    words = ["--space", "smoke", "--trials", "1", "--seeds", "0", "--set", "epochs=1", "--out", str(tmp_path)]
+    done = finished([sys.executable, "-c", OTHER_CODE, *words])
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(
+        rf"error: node \S+ runs other code \(digest {provenance.digest()}\) than this command \(digest {OTHER}\); .*\n",
+        done.stderr,
+    ), done.stderr
+    assert not list(tmp_path.glob("trials/*/result.json"))
