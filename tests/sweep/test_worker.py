@@ -1,9 +1,14 @@
-"""What a worker asks before it runs a job: whether its code is that of the command."""
+"""What a worker does before it runs a job: compares its code with the command's, and gives back memory."""
 
+import ctypes
+import gc
 import os
 import re
 import sys
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 from sweeps import finished
 
@@ -59,6 +64,34 @@ def test_the_command_on_the_cluster_is_told_the_commit(monkeypatch):
     assert provenance.COMMIT not in started
     remote_command.Command([], commit="c0ffee")
     assert started[provenance.COMMIT] == "c0ffee"
+
+
+def resident():
+    """Megabytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_what_a_trial_freed_goes_back_to_the_system():
+    """200 MB in blocks of 64 kB, with something that stays between any two, in a thread that ends."""
+    stays = []
+
+    def trial():
+        freed = []
+        for _ in range(3200):
+            freed.append(np.ones(8192))
+            stays.append(np.ones(64))
+
+    thread = threading.Thread(target=trial)
+    thread.start()
+    thread.join()
+    before, frozen = resident(), gc.get_freeze_count()
+    try:
+        worker.release_memory()
+        assert resident() < before - 100
+    finally:
+        if not frozen:
+            gc.unfreeze()
 
 
 OTHER_CODE = f"""
