@@ -75,15 +75,15 @@ def run_job(config: dict) -> None:
                 result = run(settings, workspace, report=report, test=role == "seed")
                 outcome = Outcome("complete", epoch, result.without_images())
         tune.report({"outcome": outcome})
-    except (UserError, OSError) as error:  # a full disk, a damaged file: all trials would fail, so the sweep stops
-        tune.report({"user_error": str(error)})
-    except Exception as error:  # a failed trial is a result of the study
-        blamed = device_loss.blame(error, on_gpu=bool(gpus))
-        told = (
-            {"device_lost": one_line(error)}
-            if blamed == "machine"
-            else {"outcome": Outcome("failed", epoch, reason=one_line(error))}
-        )
+    except Exception as error:
+        blamed = device_loss.blame(error, on_gpu=bool(gpus))  # first: weights, too, do not load without the device
+        told: dict[str, str | Outcome]
+        if blamed == "machine":
+            told = {"device_lost": one_line(error)}
+        elif blamed is None and isinstance(error, (UserError, OSError)):
+            told = {"user_error": str(error)}  # a full disk, a damaged file: all trials would fail, so the sweep stops
+        else:
+            told = {"outcome": Outcome("failed", epoch, reason=one_line(error))}  # a result of the study
         try:
             tune.report(told)  # returns when the driver has it
         finally:

@@ -1,18 +1,23 @@
-"""What a worker does before it runs a job: compares its code with the command's, and gives back memory."""
+"""What a worker does before a job, to its code and its memory, and how an exception ends the job."""
 
 import ctypes
+import dataclasses
 import gc
 import os
 import re
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sweeps import finished
 
+from harness.errors import UserError
 from harness.storage import provenance
+from harness.storage.workspace import Workspace
 from harness.sweep import remote_command, worker
 
 OTHER = "0123456789ab"
@@ -64,6 +69,49 @@ def test_the_command_on_the_cluster_is_told_the_commit(monkeypatch):
     assert provenance.COMMIT not in started
     remote_command.Command([], commit="c0ffee")
     assert started[provenance.COMMIT] == "c0ffee"
+
+
+BROKEN = torch.AcceleratorError("CUDA error: unspecified launch failure")
+ASSERTED = torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize(
+    "error, device, told, ends",
+    [
+        (ZeroDivisionError("by zero"), None, "failed: ZeroDivisionError: by zero", False),
+        (UserError("a damaged file"), None, "user_error: a damaged file", False),
+        (OSError("the disk is full"), None, "user_error: the disk is full", False),
+        (torch.OutOfMemoryError("CUDA out of memory."), BROKEN, "failed: OutOfMemoryError: CUDA out of memory.", False),
+        (BROKEN, BROKEN, "device_lost: AcceleratorError: CUDA error: unspecified launch failure", True),
+        (UserError("'weights.pt' holds no weights"), BROKEN, "device_lost: UserError: 'weights.pt' holds no", True),
+        (ASSERTED, ASSERTED, "failed: AcceleratorError: CUDA error: device-side assert triggered", True),
+    ],
+)
+def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, tmp_path, monkeypatch):
+    def fails(*given, **settings):
+        raise error
+
+    def synchronize():
+        if device:
+            raise device
+
+    happened = []
+    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(run=fails))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(worker.ray, "get_gpu_ids", lambda: ["0"])
+    monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
+    monkeypatch.setattr(worker.tune, "report", happened.append)
+    monkeypatch.setattr(worker.os, "_exit", happened.append)
+    monkeypatch.setattr(worker, "release_memory", lambda: None)
+    monkeypatch.setenv(provenance.COMMIT, "")
+    code = {"digest": provenance.digest(), "commit": ""}
+    workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
+    job = {"settings": {}, "test": False, "work": "made_up:run", "limit": None, "code": code, "workspace": workspace}
+    worker.run_job(job)
+    ((kind, value),) = happened[0].items()
+    said = f"{value.state}: {value.reason}" if kind == "outcome" else f"{kind}: {value}"
+    assert said.startswith(told)
+    assert happened[1:] == ([1] if ends else [])
 
 
 def resident():
