@@ -1,7 +1,7 @@
 """Remote output folder at an fsspec URI, such as s3://bucket/runs: pull, push and synchronise local copies.
 
-Nodes work on local copies of folders, one node per folder at a time (see leases). A folder is pulled when it is locked;
-changed files are pushed while it is locked and on release, in the order in which they were written.
+Nodes work on local copies of folders. The driver lets one job at a time write to a folder: it is pulled when the job
+begins, and changed files are pushed while it runs and when it ends, in the order in which they were written.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from harness.errors import UserError, one_line, redacted
 
 PUSH_SHARE = 0.1  # largest share of the time spent on pushing while a folder is locked
 RETRY_PAUSES = (1.0, 4.0)  # seconds before the retries of a failed operation
-LEASE = "lease"  # file name of a folder's lease
 RECORD = ".store.json"  # in a local copy: the remote stamps of its last pull or push
 _Result = TypeVar("_Result")
 
@@ -146,7 +145,6 @@ class FolderCopy:
     def pull(self) -> None:
         """Download changed files. Local files that the store lacks are deleted only if the store changed since."""
         stamps = self._store.files(self._name)
-        stamps.pop(LEASE, None)
         record = self._folder / RECORD
         known = parse_object(record.read_bytes() if record.exists() else None).get("there")
         local = _files(self._folder)

@@ -7,11 +7,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +37,7 @@ from harness.config.trial import build
 from harness.data import datasets
 from harness.data.settings import DataSource
 from harness.errors import UserError
-from harness.storage import driver_lock, leases, remote_store
+from harness.storage import driver_lock, remote_store
 from harness.storage import weights as storage_weights
 from harness.storage.workspace import Workspace
 from harness.training import loop
@@ -85,11 +82,6 @@ def node(tmp_path, uri, monkeypatch):
     return made
 
 
-@pytest.fixture
-def patient(monkeypatch):
-    monkeypatch.setattr(leases, "POLL_SECONDS", 0.01)
-
-
 def figures(result, workspace):
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
     weights = storage_weights.load_weights(workspace.trial(result.trial.key) / "weights.pt")
@@ -107,7 +99,7 @@ def expected(tmp_path_factory):
     return lambda settings: alone(tmp_path_factory.getbasetemp(), json.dumps(settings))
 
 
-def test_what_one_node_began_another_goes_on_with(node, expected, patient, monkeypatch):
+def test_what_one_node_began_another_goes_on_with(node, expected, monkeypatch):
     trial, epochs, whole = build(SAT), [], expected(SAT)
     one = node("one")
 
@@ -128,14 +120,12 @@ def test_what_one_node_began_another_goes_on_with(node, expected, patient, monke
     three = node("three")
     assert figures(trial_run.run(trial, three, test=True), three) == whole
     assert epochs == [2, 3]
-    assert not list(
-        remote_store.RemoteStore(three.remote).files(f"trials/{trial.key}").keys() & {"lease", "checkpoint.pt"}
-    )
+    assert "checkpoint.pt" not in remote_store.RemoteStore(three.remote).files(f"trials/{trial.key}")
 
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
+def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected):
     settings = {**SETTINGS, "method": "standard"}
     env = {**os.environ, "HOLD": "2", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", NODE, uri, str(tmp_path / "one"), json.dumps(settings)]
@@ -148,117 +138,32 @@ def test_a_node_killed_while_it_trains(node, uri, tmp_path, expected, patient):
     two = node("two")
     key = build(settings).key
     there = remote_store.RemoteStore(uri).files(f"trials/{key}")
-    assert "checkpoint.pt" in there and "lease" in there  # which its holder could not give back
+    assert "checkpoint.pt" in there and "result.json" not in there
     assert figures(trial_run.run(build(settings), two, test=True), two) == expected(settings)
 
 
-@pytest.mark.slow
-def test_maps_and_their_teacher_are_made_once_in_a_cluster(node, uri, tmp_path):
-    """Two nodes ask for them at once; each trains a trial of its own with them."""
-    asked = [{**SAT, "method.alpha10": 0.5}, {**SAT, "method.alpha10": 0.6}]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    nodes = [
-        subprocess.Popen([sys.executable, "-c", NODE, uri, str(tmp_path / name), json.dumps(settings)], env=env)
-        for name, settings in zip(("one", "two"), asked, strict=True)
-    ]
-    assert [n.wait(LIMIT) for n in nodes] == [0, 0]
-    teacher_key = teachers.teacher_trial(build(SAT), "standard").key
-    taught = [
-        name for name in ("one", "two") if list((tmp_path / name).glob(f"out-*/trials/{teacher_key}/result.json"))
-    ]
-    assert len(taught) == 1, "both trained the teacher"
-    digests = {f.read_bytes() for f in tmp_path.glob("*/out-*/cache/maps/*/maps.npy")}
-    assert len(digests) == 1 and len(list(tmp_path.glob("*/out-*/cache/maps/*/maps.npy"))) == 2
+def test_maps_and_their_teacher_are_made_once_for_all_nodes(node, monkeypatch):
+    one = node("one")
+    trial_run.run(build({**SAT, "method.alpha10": 0.5}), one)
+    made = {f.relative_to(one.out): f.read_bytes() for f in one.out.glob("cache/maps/*/maps.npy")}
+    shutil.rmtree(one.out)
+    two = node("two")
+    monkeypatch.setattr(teachers, "train_net", None)
+    trial_run.run(build({**SAT, "method.alpha10": 0.6}), two)
+    assert made and {f.relative_to(two.out): f.read_bytes() for f in two.out.glob("cache/maps/*/maps.npy")} == made
 
 
-# ---- leases
-
-
-def test_of_many_that_ask_one_holds_it(uri, patient):
-    store, held, most = remote_store.RemoteStore(uri), [], []
-
-    def ask():
-        with leases.leased(store, "a/lease") as mine:
-            assert mine
-            held.append(1)
-            most.append(len(held))
-            time.sleep(0.01)
-            held.pop()
-
-    threads = [threading.Thread(target=ask) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 12 and store.read("a/lease") is None
-
-
-def test_who_does_not_wait_is_told(uri, patient, monkeypatch):
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
-    store = remote_store.RemoteStore(uri)
-    with leases.leased(store, "lease") as first, leases.leased(store, "lease", wait=False) as second:
-        assert first and not second
-    with leases.leased(store, "lease", wait=False) as third:
-        assert third
-
-
-def test_a_holder_elsewhere_lives_as_long_as_it_says_so(uri, patient, monkeypatch):
-    """No clock is compared: what counts is whether the sign of life changes while one watches."""
-    monkeypatch.setattr(leases, "STALE_SECONDS", 0.5)
-    store = remote_store.RemoteStore(uri)
-    silent = json.dumps({"host": "elsewhere", "pid": os.getpid(), "id": "x", "beat": 0}).encode()
-    store.write("silent", silent)
-    began = time.monotonic()
-    with leases.leased(store, "silent", wait=False) as mine:
-        assert mine and time.monotonic() - began > 0.5  # a busy machine only takes longer
-    monkeypatch.setattr(leases, "STALE_SECONDS", LIMIT)
-    done = threading.Event()
-
-    def beat():
-        beats = 0
-        while not done.wait(0.1):
-            beats += 1
-            store.write("loud", json.dumps({"host": "elsewhere", "pid": 1, "id": "y", "beat": beats}).encode())
-
-    store.write("loud", silent)
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        with leases.leased(store, "loud", wait=False) as mine:
-            assert not mine
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_a_lease_whose_answer_was_lost_is_held(uri, monkeypatch):
-    store = remote_store.RemoteStore(uri)
-    create = store.create
-    monkeypatch.setattr(store, "create", lambda name, content: create(name, content) and False)
-    with leases.leased(store, "lease") as mine:
-        assert mine
-
-
-def test_a_holder_whose_number_is_another_process_now_counts_as_dead_after_silence(uri, patient, monkeypatch):
-    monkeypatch.setattr(leases, "STALE_SECONDS", 0.2)
-    store = remote_store.RemoteStore(uri)
-    store.write("lease", json.dumps({"host": socket.gethostname(), "pid": 1, "id": "x", "beat": 0}).encode())
-    with leases.leased(store, "lease") as mine:
-        assert mine
-
-
-def test_a_holder_gives_signs_of_life(uri, monkeypatch):
-    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.01)
-    store = remote_store.RemoteStore(uri)
-    with leases.leased(store, "lease"):
-        until(lambda: leases.parse_object(store.read("lease")).get("beat"))
-
-
-def test_who_slept_for_too_long_leaves_the_lease_to_who_took_over(uri):
-    store = remote_store.RemoteStore(uri)
-    with leases.leased(store, "lease"):
-        store.write("lease", b'{"id": "another"}')
-    assert store.read("lease") == b'{"id": "another"}'
+def test_a_trial_alone_waits_for_no_sweep(node):
+    """Beside a sweep a single trial is refused, here and at a URI, and gets its turn afterwards."""
+    for workspace in (node("one"), Workspace(node("two").out).writable()):
+        trial = build({**SETTINGS, "method": "standard"})
+        with workspace.single_writer() as sweep:
+            assert sweep is not None
+            with pytest.raises(UserError, match="another command is writing to"):
+                trial_run.run_alone(trial, workspace)
+        assert trial_run.run_alone(trial, workspace).trial == trial
+        with workspace.single_writer():  # what is finished can be read beside a sweep
+            assert trial_run.trained_model(trial, workspace)[1].trial == trial
 
 
 @pytest.fixture
@@ -284,11 +189,11 @@ def bucket(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of what speaks S3
-def test_on_s3_one_creates_and_another_node_goes_on(bucket, tmp_path, expected, patient, monkeypatch):
+def test_on_s3_one_creates_and_another_node_goes_on(bucket, tmp_path, expected, monkeypatch):
     store = remote_store.RemoteStore(bucket)
-    assert store.create("a/lease", b"1") and not store.create("a/lease", b"2") and store.read("a/lease") == b"1"
-    store.remove("a/lease")
-    assert store.read("a/lease") is None
+    assert store.create("a/file", b"1") and not store.create("a/file", b"2") and store.read("a/file") == b"1"
+    store.remove("a/file")
+    assert store.read("a/file") is None
     trial, whole = build(SAT), expected(SAT)
 
     def interrupted(row):
