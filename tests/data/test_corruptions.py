@@ -45,6 +45,7 @@ REFERENCE = {
 # Those without random numbers follow it level by level; the others as far as their numbers differ.
 SHARE = dict.fromkeys(("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "gaussian_blur"), 0.002)
 SHARE |= {"saturate": 0.002, "jpeg_compression": 0.02, "frost": 0.08, "spatter": 0.08}
+TIMES = {"fog": 5}  # how often each image is corrupted: the changes of 128 clouds have a spread of 2 % of their size
 
 
 def draws(n, first=0):
@@ -70,10 +71,11 @@ def shape_images():
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_changes_as_much_as_the_published_generator(name, shape_images):
-    x = torch.from_numpy(shape_images).float() / 255
+    clean = np.concatenate([shape_images] * TIMES.get(name, 1))
+    x = torch.from_numpy(clean).float() / 255
     for severity, (mean, rms) in zip(SEVERITIES, REFERENCE[name], strict=True):
-        corrupted = levels(corrupt(name, x, severity, draws(128)))
-        ours, published = change(shape_images, corrupted), Change(mean, rms)
+        corrupted = levels(corrupt(name, x, severity, draws(len(x))))
+        ours, published = change(clean, corrupted), Change(mean, rms)
         levels_off = 0.02 if SHARE.get(name) == 0.002 else 0.25
         assert ours.is_close(published, SHARE.get(name, 0.04), levels_off), (severity, ours, published)
 
@@ -348,7 +350,8 @@ def test_fog_brightens_the_dark_keeps_the_brightest_and_rises_with_severity():
     means = [corrupt("fog", x, severity, draws(8)).mean().item() for severity in SEVERITIES]
     assert means[0] > x.mean() and means == sorted(means)
     z = corrupt("fog", x, 5, draws(8))
-    assert (z[..., 0, 0] > 0.4).all() and (corrupt("fog", x / 2, 5, draws(8)) <= 128.01 / 255).all()
+    assert (z[..., 0, 0] > 101.5 / 255).all()  # (1 + 1.5 * 0) / (1 + 1.5), where a cloud is thinnest
+    assert (corrupt("fog", x / 2, 5, draws(8)) <= 128.01 / 255).all()
 
 
 def test_snow_is_paler_and_the_layer_has_a_turned_twin():
