@@ -24,6 +24,9 @@ class Source:
         self.asked += 1
         return self.left.pop(0) if self.left and self.asked % 3 else None
 
+    def take_ended(self):
+        return []
+
     def on_epoch(self, job, row):
         return row["epoch"] % 3 == 0
 

@@ -106,8 +106,8 @@ def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, tmp_pat
     monkeypatch.setenv(provenance.COMMIT, "")
     code = {"digest": provenance.digest(), "commit": ""}
     workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
-    job = {"settings": {}, "test": False, "work": "made_up:run", "limit": None, "code": code, "workspace": workspace}
-    worker.run_job(job)
+    job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None, "code": code}
+    worker.run_job({**job, "workspace": workspace})
     ((kind, value),) = happened[0].items()
     said = f"{value.state}: {value.reason}" if kind == "outcome" else f"{kind}: {value}"
     assert said.startswith(told)
