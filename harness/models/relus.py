@@ -1,47 +1,70 @@
-"""Replace a net's ReLUs, module or function: softplus surrogates, guided backpropagation."""
+"""Replace a net's ReLUs, module or function: smooth surrogates, guided backpropagation."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from harness.models.nets import Net
 
+from harness.models.smooth_max import SMOOTH_MAXIMA, max_of_dimension, min_of_dimension
 Rectifier = Callable[[Tensor], Tensor]
 Bound = float | Tensor | None
-_RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
-_RELUS = {F.relu, torch.relu, Tensor.relu} | _RELUS_IN_PLACE
+_RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_, torch.ops.aten.relu_.default}
+_RELUS = {F.relu, torch.relu, Tensor.relu, torch.ops.aten.relu.default} | _RELUS_IN_PLACE
 
 
 class _Rectifier(TorchFunctionMode):
-    """Replace ReLUs by `rectifier`; with `smooth` whatever is made of ReLUs, and batch normalisation by a product."""
+    """Replace ReLUs by `rectifier`; with `beta` also what is made of ReLUs, maxima, and batch normalisation."""
 
-    def __init__(self, rectifier: Rectifier, smooth: bool = False):
+    def __init__(self, rectifier: Rectifier, beta: float | None = None):
         super().__init__()
-        self.rectifier, self.smooth = rectifier, smooth
+        self.rectifier, self.beta = rectifier, beta
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm and self.smooth:
+        if func is F.batch_norm and self.beta:
             return _affine_norm(*args, **kwargs)
-        if func not in _RELUS and not (self.smooth and func in _OF_RELUS):
+        smooth = self._smooth(func)
+        if smooth is None:
             return func(*args, **kwargs)
         x, *rest = args or [kwargs.pop("input")]
         if not x.is_floating_point():
             return func(x, *rest, **kwargs)
         in_place = func in _RELUS_IN_PLACE or func in _OF_RELUS_IN_PLACE
         if in_place | kwargs.pop("inplace", False):
-            return x.copy_(self._of_relus(func, x.clone(), *rest, **kwargs))  # the caller may ignore the return value
-        return self._of_relus(func, x, *rest, **kwargs)
+            return x.copy_(smooth(x.clone(), *rest, **kwargs))  # the caller may ignore the return value
+        return smooth(x, *rest, **kwargs)
 
-    def _of_relus(self, func: Callable[..., Any], x: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
-        return self.rectifier(x) if func in _RELUS else _OF_RELUS[func](self.rectifier, x, *rest, **kwargs)
+    def _smooth(self, func: Callable[..., Any]) -> Callable[..., Any] | None:
+        """What replaces `func`, if anything."""
+        if func in _RELUS:
+            return lambda x, *_, **__: self.rectifier(x)
+        if self.beta and func in _OF_RELUS:
+            return functools.partial(_OF_RELUS[func], self.rectifier)
+        if self.beta and func in SMOOTH_MAXIMA:
+            return functools.partial(SMOOTH_MAXIMA[func], self.beta)
+        if self.beta and func in _EXTREMA:
+            return functools.partial(self._extreme, func)
+        return None
+
+    def _extreme(self, func: Callable[..., Any], x: Tensor, *rest: Any, **kwargs: Any) -> Any:
+        """torch.max or torch.min, whose meaning depends on the type of the second argument, if there is one."""
+        pairwise, over_dimension = _EXTREMA[func]
+        second = rest[0] if rest else kwargs.get("other", kwargs.get("dim"))
+        if second is None:
+            return func(x)
+        if isinstance(second, Tensor):
+            return pairwise(self.rectifier, x, second)
+        return over_dimension(cast(float, self.beta), x, *rest, **kwargs)
 
 
 # Piecewise linear functions as sums of ReLUs; their second derivative is 0, too
@@ -122,6 +145,12 @@ _OF_RELUS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 }
 
 
+# (maximum of two tensors, maximum over a dimension)
+_EXTREMA: dict[Callable[..., Any], tuple[Callable[..., Tensor], Callable[..., Any]]] = {
+    **dict.fromkeys((torch.max, Tensor.max), (_maximum, max_of_dimension)),
+    **dict.fromkeys((torch.min, Tensor.min), (_minimum, min_of_dimension)),
+}
+
 def _affine_norm(
     x: Tensor,
     mean: Tensor | None,
@@ -156,7 +185,9 @@ def rectified_by(rectifier: Rectifier) -> Iterator[None]:
 class Softened(nn.Module):
     """`model` with softplus of sharpness beta for ReLU, and for what is made of ReLUs: clamp, LeakyReLU, abs, ...
 
-    All parameters and buffers are shared. Max pooling, and masks such as `x * (x > 0)`, stay as they are.
+    Maxima over windows (max pooling) and over dimensions become log-sum-exp of the same beta, which is softplus for the
+    maximum of x and 0. Attention uses its plain kernel: the fused ones have no second derivative. All parameters and
+    buffers are shared. Masks such as `x * (x > 0)` stay as they are: see `harness.explain.curvature`.
     """
 
     def __init__(self, model: nn.Module, beta: float):
@@ -176,10 +207,12 @@ class Softened(nn.Module):
     def head(self) -> nn.Linear:
         return cast(Net, self.model).head
 
-    def _smooth(self) -> contextlib.AbstractContextManager[None]:
-        return _Rectifier(lambda t: F.softplus(t, self.beta), smooth=True)
+    @contextlib.contextmanager
+    def _smooth(self) -> Iterator[None]:
+        with _Rectifier(lambda t: F.softplus(t, self.beta), self.beta), sdpa_kernel(SDPBackend.MATH):
+            yield
 
 
 def softened(model: nn.Module, beta: float = 50.0) -> Softened:
-    """Softplus surrogate of a net of ReLUs, for second-order gradients: ReLU's second derivative is 0."""
+    """Smooth surrogate of a net of ReLUs, for second-order gradients: ReLU's second derivative is 0."""
     return Softened(model, beta)
