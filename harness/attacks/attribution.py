@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.attacks.pgd import Start, ascend
-from harness.explain import input_gradients
 from harness.explain import similarity as explain_similarity
 from harness.explain.base import Map
 from harness.explain.input_gradients import chunk_size
@@ -87,10 +86,9 @@ def attack(
 
     see_last: whether to consider the iterate after the last step, too (Singh et al. do not). beta: sharpness of the
     surrogate's softplus. draws: as in `pgd.ascend`. Images are attacked in chunks, so that a graph holds at most
-    `chunk_size` images. Raises `UserError` for a net whose gradient cannot be differentiated.
+    `chunk_size` images. The attack fails on a net whose second derivative is no use: ask `harness.explain.curvature`
+    once before.
     """
-    if len(x):
-        input_gradients.check_curvature(softened(model, beta), x, y)
     parts = []
     per_chunk = max(1, chunk_size(x) // explain.passes)
     for start_index in range(0, max(1, len(x)), per_chunk):

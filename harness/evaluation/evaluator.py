@@ -32,8 +32,10 @@ from harness.evaluation.measurements import (
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
+from harness.explain import curvature
 from harness.models import freezing
 from harness.models.nets import Net
+from harness.models.relus import softened
 from harness.randomness import PerImageRng, full_float32, seeded
 
 Progress = Callable[[int, int, str], None]
@@ -48,6 +50,15 @@ def check(measure: Measure, attribution: Attribution, data: Data, name: str) -> 
     if any(s.attacks_attributions for s in chosen):
         attribution_protocols.check(attribution, len(data.classes), *data.val.x.shape[-2:])
     suite(EvaluationContext(measure, attribution, data.val.shape))
+
+
+def check_net(model: nn.Module, measure: Measure, attribution: Attribution, split: Split) -> None:
+    """Raise `UserError` if the net lacks what a suite needs, before anything is measured. split: of it a few images."""
+    if not any(s.attacks_attributions for s in suites.known(measure.suites)):
+        return
+    some = to_batch(split.head(curvature.IMAGES))
+    with freezing.frozen(model), full_float32():
+        curvature.check_curvature(softened(model, attribution.beta), some.x, some.y)
 
 
 def published(measure: Measure, name: str, split: Split, root: Path) -> Published | None:

@@ -1,13 +1,14 @@
 """Input gradients that can be differentiated again (double backward).
 
 Attributional robustness training and attacks on attributions need the gradient with its graph, of a net with curvature:
-for ReLU nets, of `harness.models.relus.softened`. `harness.explain.maps` are made of these.
+for ReLU nets, of `harness.models.relus.softened`; `harness.explain.curvature` asks whether it has any.
+`harness.explain.maps` are made of these.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import UserError
@@ -70,29 +71,3 @@ def check_classes(logits: Tensor) -> None:
     if logits.dim() != 2 or logits.shape[1] < 2:
         shape = " x ".join(map(str, logits.shape[1:])) or "no"
         raise UserError(f"attributions need a net with a logit for each of at least two classes; this one has {shape}")
-
-
-def check_curvature(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise `UserError` if the net's input gradient has no useful derivative.
-
-    The second derivative of a LeakyReLU net, for example, is 0 although its gradient varies with x: an attack on
-    its attributions would fail, and the net appear robust. A linear net passes.
-    """
-    x, y = x[:2].detach(), y[:2]
-    name = type(getattr(model, "model", model)).__name__  # unwrap a softplus surrogate
-    with torch.enable_grad():
-        at_x, at_nearby = (z.requires_grad_(True) for z in (x.clone(), (x + 0.2 * torch.randn_like(x)).detach()))
-        logits = model(at_x)
-        check_classes(logits)
-        g = gradient(true_logit(logits, y), at_x, graph=True)
-        try:
-            curvature = gradient((g * torch.randn_like(g)).sum(), at_x) if g.requires_grad else torch.zeros_like(g)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"the gradient of {name} cannot be differentiated: {reason}") from None
-        difference = gradient(true_logit(model(at_nearby), y), at_nearby) - g.detach()
-    if not curvature.any() and difference.abs().max() > 1e-3 * g.detach().abs().max():
-        raise UserError(
-            f"the gradient of {name} changes, but its derivative is 0 everywhere: attributions of such a net cannot be"
-            " attacked by gradients; build it of ReLUs, which are replaced by softplus, or of smooth activations"
-        )

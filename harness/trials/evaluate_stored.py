@@ -19,6 +19,7 @@ from harness.evaluation import evaluator, external, image_synthesis
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Ledger, Score, load_images, save_images
+from harness.explain import curvature
 from harness.storage.files import locked, write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
@@ -135,6 +136,8 @@ def evaluate(
         if split == "test" and not stem.exists():
             target.record_test_evaluation()
         stem.mkdir(parents=True, exist_ok=True)  # an existing one is resumed
+        few = target.data.val.head(curvature.IMAGES).to(workspace.device)
+        evaluator.check_net(target.model, requested.measure, requested.attribution, few)
         began = time.perf_counter()
         measured = measure(
             target.model,

@@ -26,7 +26,7 @@ from harness.training import training_maps
 from harness.training.epoch_metrics import EpochMetrics
 from harness.training.teacher_maps import Teacher
 from harness.trials.measure import Part, measure, missing, part_of, versions_of
-from harness.trials.nets import CHECKPOINT, WEIGHTS, load_net, no_report, read_weights, train_net
+from harness.trials.nets import CHECKPOINT, WEIGHTS, initial_net, load_net, no_report, read_weights, train_net
 from harness.trials.prerequisites import teacher_of
 from harness.trials.result import (
     GALLERY,
@@ -117,8 +117,9 @@ def _train(
         Ledger(folder / "measuring-val").clear()  # scores of earlier weights
     write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
-    prepared = _prepare_maps(trial, data, workspace)
     val = data.val.to(workspace.device)
+    evaluator.check_net(initial_net(trial, data, workspace), trial.measure, trial.attribution, val)
+    prepared = _prepare_maps(trial, data, workspace)
     watched = val.head(trial.measure.images)
 
     def watch(net: nn.Module, done: int) -> EpochMetrics:

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from harness.errors import UserError
 from harness.explain import input_gradients
-from harness.explain.input_gradients import check_classes, check_curvature, gradient, true_logit, wrong_logit
-from harness.models.freezing import frozen
+from harness.explain.input_gradients import check_classes, gradient, true_logit, wrong_logit
 from harness.models.nets import Net, conv
 from harness.models.relus import softened
 
@@ -24,21 +23,6 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.w.T
-
-
-class Wrapped(nn.Module):
-    """Three logits behind a function of the images."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function, self.linear = function, Linear()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.function(x))
-
-
-def layered(activation: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(32, 16), activation, nn.Linear(16, 3))
 
 
 @pytest.fixture
@@ -127,104 +111,6 @@ def test_values_may_be_asked_again_where_that_is_said(images):
     assert torch.equal(gradient(values, x), first)
     with pytest.raises(RuntimeError, match="second time"):
         gradient(values, x)
-
-
-# Curvature
-
-
-class _Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.tanh()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return g * (1 - ctx.saved_tensors[0].tanh() ** 2)
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    def backward(ctx, g):
-        return _Back.apply(ctx.saved_tensors[0], g)
-
-
-class _Back(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, g):
-        return 2 * x * g
-
-    @staticmethod
-    def backward(ctx, g):
-        raise RuntimeError("no derivative of the derivative\nand a trace")
-
-
-SOUND = {
-    "linear": Linear,
-    "smooth": lambda: layered(nn.Tanh()),
-    "softened": lambda: softened(layered(nn.ReLU())),
-    "relu in place, softened": lambda: softened(layered(nn.ReLU(inplace=True))),
-    "leaky, softened": lambda: softened(layered(nn.LeakyReLU(0.1))),
-    "relu by clamping, softened": lambda: softened(Wrapped(lambda x: (x - 0.5).clamp_min(0))),
-    "leaky and smooth": lambda: layered(nn.Sequential(nn.LeakyReLU(), nn.Tanh())),
-    "constant": lambda: Wrapped(torch.zeros_like),
-}
-
-
-@pytest.mark.parametrize("count", [1, 6])
-@pytest.mark.parametrize("name", SOUND)
-def test_nets_with_a_true_second_derivative_pass(name, count, images):
-    net = SOUND[name]().eval()
-    check_curvature(net, *(t[:count] for t in images))
-    with frozen(net), torch.no_grad():
-        check_curvature(net, *(t[:count] for t in images))
-
-
-SEEMING = {
-    "leaky": lambda: layered(nn.LeakyReLU(0.1)),
-    "relu": lambda: layered(nn.ReLU()),
-    "relu by a mask, softened": lambda: softened(Wrapped(lambda x: x * (x > 0.5))),
-    "relu by where, softened": lambda: softened(Wrapped(lambda x: torch.where(x > 0.5, x - 0.5, 0))),
-}
-
-
-@pytest.mark.parametrize("name", SEEMING)
-def test_a_gradient_that_changes_while_its_derivative_is_zero_is_refused(name, images):
-    net = SEEMING[name]()
-    with pytest.raises(UserError) as error:
-        check_curvature(net, *images)
-    kind = type(net.model if "softened" in name else net).__name__
-    assert one_line(error).startswith(f"the gradient of {kind} changes, but its derivative is 0 everywhere")
-
-
-def test_a_net_that_can_be_differentiated_once_only_is_refused(images):
-    with pytest.raises(UserError) as error:
-        check_curvature(softened(Wrapped(_Once.apply)), *images)
-    assert one_line(error).startswith("the gradient of Wrapped c")
-
-
-def test_a_net_whose_second_derivative_fails_is_refused_with_the_reason(images):
-    with pytest.raises(UserError) as error:
-        check_curvature(softened(Wrapped(_Forward.apply)), *images)
-    assert one_line(error) == "the gradient of Wrapped cannot be differentiated: no derivative of the derivative"
-
-
-def test_a_net_of_one_logit_is_refused(images):
-    with pytest.raises(UserError, match=r"at least two classes; this one has 1$"):
-        check_curvature(nn.Sequential(nn.Flatten(), nn.Linear(32, 1), nn.Tanh()), images[0], torch.zeros(6).long())
-
-
-def test_the_check_leaves_net_and_images_alone(images):
-    (x, y), net = images, layered(nn.Tanh()).train()
-    check_curvature(net, x, y)
-    assert not x.requires_grad and x.grad is None and net.training
-    assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
 # The softened net, whose normalisation is a product and a sum
