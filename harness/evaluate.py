@@ -4,6 +4,7 @@
     python -m harness.evaluate --space attribution --cell art --suite attribution,attribution-legacy
     python -m harness.evaluate --model resnet18 --weights FILE --data cifar10 --suite autoattack --test --images 1000
     python -m harness.evaluate --model package.module:callable --data cifar10 --suite paper-sat --test
+    python -m harness.evaluate --model package.module:callable --data cub --suite localization --features layer4
 
 Results are stored and not measured again; an interrupted evaluation is resumed. The verdicts of the checks are printed
 after the scores.
@@ -68,6 +69,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
     p.add_argument("--model", help="external model: package.module:callable, or a net of harness.models")
     p.add_argument("--weights", type=Path, metavar="FILE", help="weights of --model, by torch.save or safetensors")
+    p.add_argument("--features", metavar="LAYER", help="last feature layer of --model, such as layer4, for CAM maps")
     p.add_argument(
         "--suite", default="standard", help=f"comma-separated: {', '.join(suites.SUITES)} (default standard)"
     )
@@ -92,6 +94,8 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
         raise UserError(f"--cell needs --space, but {named[0]} names what is measured")
     if args.weights and not args.model:
         raise UserError("--weights needs --model: a net of harness.models, or package.module:callable")
+    if args.features is not None and not args.model:
+        raise UserError("--features needs --model: it names a layer of that net")
     for name in ("images", "samples"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} must be at least 0, not {getattr(args, name)}")
@@ -135,7 +139,7 @@ def main() -> int:
     if trial:
         target = trial_target(trial, requested, workspace)
     else:
-        target = external_target(args.model, args.weights, requested, workspace)
+        target = external_target(args.model, args.weights, requested, workspace, args.features)
     other = _other(args.other, target, workspace) if args.other is not None else None
     counter = EvaluationProgress()
     progress = no_progress if args.quiet else counter

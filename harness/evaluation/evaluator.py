@@ -33,7 +33,9 @@ from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
 from harness.explain import curvature
+from harness.explain.maps import MAPS
 from harness.models import freezing
+from harness.models.feature_layer import WithFeatureLayer
 from harness.models.nets import Net
 from harness.models.relus import softened
 from harness.randomness import PerImageRng, full_float32, seeded
@@ -56,6 +58,12 @@ def check_net(model: nn.Module, measure: Measure, attribution: Attribution, spli
     """Raise `UserError` if the net lacks what a suite needs, before anything is measured. split: of it a few images."""
     if not any(s.attacks_attributions for s in suites.known(measure.suites)):
         return
+    if not has_features(model) and (needing := [name for name in attribution.maps if MAPS[name].of_features]):
+        layers = [name for name, module in model.named_modules() if name and isinstance(module, nn.Conv2d)]
+        raise UserError(
+            f"attribution.maps={needing[0]} needs the last feature layer of the net; name it, such as"
+            f" --features {layers[-1] if layers else 'LAYER'}"
+        )
     some = to_batch(split.head(curvature.IMAGES))
     with freezing.frozen(model), full_float32():
         curvature.check_curvature(softened(model, attribution.beta), some.x, some.y)
@@ -97,8 +105,8 @@ def context_of(
 
 
 def has_features(model: nn.Module) -> bool:
-    """Whether a net has final feature maps and a linear head."""
-    return isinstance(model, Net)
+    """Whether a net has known final feature maps."""
+    return isinstance(model, (Net, WithFeatureLayer))
 
 
 def no_progress(done: int, of: int, key: str) -> None:

@@ -16,6 +16,7 @@ from harness.data.datasets import Data
 from harness.errors import UserError, nearest, one_line, unknown_name
 from harness.evaluation.batching import to_batch
 from harness.models import nets
+from harness.models.feature_layer import WithFeatureLayer
 from harness.models.freezing import frozen
 from harness.storage import npz
 from harness.storage.weights import load_weights
@@ -30,19 +31,26 @@ _WRAPPERS = (
 )  # keys under which checkpoints store weights
 
 
-def load_external(model: str, weights: Path | None, data: Data, device: str = "cpu") -> nn.Module:
+def load_external(
+    model: str, weights: Path | None, data: Data, device: str = "cpu", features: str | None = None
+) -> nn.Module:
     """Build an external model, load its weights, and check it. Returns it in evaluation mode, on the device.
 
     model: a name of `harness.models.nets`, or `package.module:callable`, which is called without arguments, or with
     `classes` if it accepts that, and returns a module from images in [0, 1] to logits; it normalises images itself.
     weights: a state dict or checkpoint written by `torch.save`, or a .safetensors file; None if the model has weights.
-    Raises `UserError` for a model or weights that do not load, or do not fit the data.
+    features: the name of its last feature layer, for class activation maps. Raises `UserError` for a model or weights
+    that do not load, or do not fit the data.
     """
     net = _build(model, data)
     if weights:
         _load_weights(net, weights)
     net = net.to(device).eval()
     _check_output(net, model, data, device)
+    if features is not None:
+        net = WithFeatureLayer(net, features)
+        with frozen(net):
+            net.features_and_logits(to_batch(data.val.head(2).to(device)).x)
     return net
 
 

@@ -37,8 +37,8 @@ Attack = Callable[[nn.Module, Tensor, Tensor, PerImageRng | None], Tensor]
 class EvaluationContext:
     """Settings and properties of data and net by which a suite chooses its measurements. shape: (C, H, W).
 
-    boxes, masks: whether the images have them. features: whether the net has final feature maps and a linear head, as
-    class activation maps need. published: files of a published corrupted test set, if available.
+    boxes, masks: whether the images have them. features: whether the net has known final feature maps, as class
+    activation maps need. published: files of a published corrupted test set, if available.
     """
 
     measure: Measure

@@ -17,7 +17,7 @@ class Map(ABC):
     """
 
     per_channel: ClassVar[bool] = True  # one map per channel of the image
-    of_features: ClassVar[bool] = False  # needs the feature maps and the head of a `Net`; `UserError` for other models
+    of_features: ClassVar[bool] = False  # needs a `Net`, or a net with a named feature layer; `UserError` for others
     differentiable: ClassVar[bool] = False  # can be attacked: has a useful derivative on softplus surrogates
 
     @property

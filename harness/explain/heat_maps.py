@@ -43,7 +43,7 @@ def log_odds_against_prediction(logits: Tensor) -> Tensor:
 def cam_map(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Class activation map of label y, rescaled to [0, 1]. (B, H, W)
 
-    Upsampled bilinearly; Singh et al. (2020) use bicubic. Raises `UserError` for a model that is not a `Net`.
+    Upsampled bilinearly; Singh et al. (2020) use bicubic. Raises `UserError` for a model without known features.
     """
     return minmax(CAM().detached(model, x, y)[:, 0])
 

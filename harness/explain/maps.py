@@ -19,8 +19,9 @@ from harness.errors import UserError, unknown_name
 from harness.explain import captum_maps, input_gradients
 from harness.explain.base import Map
 from harness.explain.captum_maps import GuidedBackpropModules
-from harness.explain.input_gradients import true_logit
+from harness.explain.input_gradients import gradient, true_logit
 from harness.explain.integrated_gradients import IntegratedGradients
+from harness.models.feature_layer import WithFeatureLayer
 from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.models.relus import Softened, rectified_by
@@ -99,30 +100,32 @@ class GuidedBackprop(Map):
             return Gradient()(net, x.detach(), y)
 
 
-# Class activation maps: of a `Net` or its softplus surrogate
+# Class activation maps: of a `Net`, or a net with a named feature layer, or the smooth surrogate of one
 
 
 @dataclass(frozen=True)
 class CAM(Map):
     """Class activation map (Zhou et al., 2016): last feature maps weighted by the head's weights of class y.
 
-    Its mean before upsampling is the logit without the bias.
+    Its mean before upsampling is the logit without the bias. For a net with a named feature layer the weights are the
+    sum over positions of the logit's gradient, which equals the head's weights if the layer is followed by global
+    average pooling and a linear head.
     """
 
     per_channel = False
     of_features = differentiable = True
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        features, weight = _features_and_weight(net, x, y)
-        return _enlarged((weight * features).sum(1, keepdim=True), x)
+        at = _activations(net, x, y)
+        return _enlarged((at.weight * at.features).sum(1, keepdim=True), x)
 
 
 @dataclass(frozen=True)
 class GradCAM(Map):
     """Grad-CAM (Selvaraju et al., 2017) at the last feature maps.
 
-    With global average pooling the gradient is the same at every position: the head's weight over the number of
-    positions. So this is the positive part of `CAM` divided by that number, without a backward pass.
+    It is the positive part of `CAM` divided by the number of positions. With global average pooling the gradient is the
+    same at every position, the head's weight over that number, and needs no backward pass.
 
     Not differentiable: where no value is positive, its derivative is 0, and an attack would stand still.
     """
@@ -131,9 +134,9 @@ class GradCAM(Map):
     of_features = True
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        features, weight = _features_and_weight(net, x, y)
-        positions = features.shape[2:].numel()
-        return _enlarged((weight / positions * features).sum(1, keepdim=True).relu(), x)
+        at = _activations(net, x, y)
+        positions = at.features.shape[2:].numel()
+        return _enlarged((at.weight / positions * at.features).sum(1, keepdim=True).relu(), x)
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,12 @@ class GradCAMPlusPlus(Map):
     of_features = differentiable = True
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        features, weight = _features_and_weight(net, x, y)
-        positions = features.shape[2:].numel()
-        g = weight / positions  # the same at every position, by global average pooling
+        at = _activations(net, x, y)
+        features, g = at.features, at.gradient
         alpha = g**2 / (2 * g**2 + features.sum((2, 3), keepdim=True) * g**3 + 1e-7)
-        return _enlarged((positions * alpha * g.relu() * features).sum(1, keepdim=True), x)
+        each = features.shape[2:].numel() // g.shape[2:].numel()  # how many positions a value of g is the gradient at
+        weight = (each * alpha * g.relu()).sum((2, 3), keepdim=True)
+        return _enlarged((weight * features).sum(1, keepdim=True), x)
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,34 @@ class GuidedGradCAMPlusPlus(Map):
         return ((g + 1) * (m + 1) - 2) / 2
 
 
-def _features_and_weight(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The last feature maps (B, D, h, w), and the head's weights of class y (B, D, 1, 1)."""
+@dataclass(frozen=True)
+class _Activations:
+    """Feature maps (B, D, h, w) and the gradient of the logit of y there.
+
+    gradient: (B, D, h, w), or (B, D, 1, 1) if it is the same everywhere. weight: its sum over positions, (B, D, 1, 1).
+    """
+
+    features: Tensor
+    gradient: Tensor
+    weight: Tensor
+
+
+def _activations(net: nn.Module, x: Tensor, y: Tensor) -> _Activations:
     explained = net.model if isinstance(net, Softened) else net
-    if not isinstance(explained, Net):
-        raise UserError(f"class activation maps need a Net of harness.models, not {type(explained).__name__}")
-    features = net.maps(x) if isinstance(net, Softened) else explained.maps(x)
-    return features, explained.head.weight.detach()[y][:, :, None, None]
+    if isinstance(explained, Net):
+        features = net.maps(x) if isinstance(net, Softened) else explained.maps(x)
+        weight = explained.head.weight.detach()[y][:, :, None, None]
+        return _Activations(features, weight / features.shape[2:].numel(), weight)
+    if isinstance(explained, WithFeatureLayer):
+        named = net if isinstance(net, Softened) else explained
+        features, logits = named.features_and_logits(x)
+        with torch.enable_grad():
+            g = gradient(true_logit(logits, y), features, graph=x.requires_grad)
+        return _Activations(features if x.requires_grad else features.detach(), g, g.sum((2, 3), keepdim=True))
+    raise UserError(
+        "class activation maps need a Net of harness.models, or the name of the last feature layer (--features), not"
+        f" {type(explained).__name__} alone"
+    )
 
 
 def _enlarged(m: Tensor, x: Tensor) -> Tensor:

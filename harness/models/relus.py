@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from harness.models.feature_layer import WithFeatureLayer
 from harness.models.nets import Net
-
 from harness.models.smooth_max import SMOOTH_MAXIMA, max_of_dimension, min_of_dimension
+
 Rectifier = Callable[[Tensor], Tensor]
 Bound = float | Tensor | None
 _RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_, torch.ops.aten.relu_.default}
@@ -144,12 +145,12 @@ _OF_RELUS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     **dict.fromkeys((torch.abs, Tensor.abs, Tensor.__abs__, torch.absolute, Tensor.absolute), _abs),
 }
 
-
 # (maximum of two tensors, maximum over a dimension)
 _EXTREMA: dict[Callable[..., Any], tuple[Callable[..., Tensor], Callable[..., Any]]] = {
     **dict.fromkeys((torch.max, Tensor.max), (_maximum, max_of_dimension)),
     **dict.fromkeys((torch.min, Tensor.min), (_minimum, min_of_dimension)),
 }
+
 
 def _affine_norm(
     x: Tensor,
@@ -202,6 +203,11 @@ class Softened(nn.Module):
         """Last convolutional feature maps of x, as `Net.maps`."""
         with self._smooth():
             return cast(Net, self.model).maps(x)
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a net with a named feature layer, as `WithFeatureLayer.features_and_logits`."""
+        with self._smooth():
+            return cast(WithFeatureLayer, self.model).features_and_logits(x)
 
     @property
     def head(self) -> nn.Linear:

@@ -71,12 +71,15 @@ def trial_target(trial: Trial, requested: Trial, workspace: Workspace) -> Target
     )
 
 
-def external_target(model: str, weights: Path | None, requested: Trial, workspace: Workspace) -> Target:
-    """An external model. Raises `UserError` if it does not fit the data."""
+def external_target(
+    model: str, weights: Path | None, requested: Trial, workspace: Workspace, features: str | None = None
+) -> Target:
+    """An external model. features: its last feature layer by name. Raises `UserError` if it does not fit the data."""
     data = datasets.load(requested.data, workspace)
     evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
-    net = external.load_external(model, weights, data, workspace.device)
+    net = external.load_external(model, weights, data, workspace.device, features)
     metadata = {"model": model, "weights": weights.name if weights else "its own"}
+    metadata |= {"features": features} if features else {}
     metadata |= {
         path: str(value) for path, value in requested.flat().items() if path == "data" or path.startswith("data.")
     }
@@ -133,11 +136,11 @@ def evaluate(
             seconds = stored["seconds"]
             if not missing(requested, part.images, versions_of(before), features=evaluator.has_features(target.model)):
                 return Evaluation(before, checks, {**target.metadata, **settings}, file)
+        few = target.data.val.head(curvature.IMAGES).to(workspace.device)
+        evaluator.check_net(target.model, requested.measure, requested.attribution, few)
         if split == "test" and not stem.exists():
             target.record_test_evaluation()
         stem.mkdir(parents=True, exist_ok=True)  # an existing one is resumed
-        few = target.data.val.head(curvature.IMAGES).to(workspace.device)
-        evaluator.check_net(target.model, requested.measure, requested.attribution, few)
         began = time.perf_counter()
         measured = measure(
             target.model,

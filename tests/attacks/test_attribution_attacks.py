@@ -584,6 +584,8 @@ def test_a_net_of_one_logit_is_refused(images):
 
 def test_activation_maps_need_features(images):
     net = TwoLayers(F.relu)
-    refused("need a Net of harness.models, not TwoLayers$", net, *images, explain=GradCAMPlusPlus())
-    with pytest.raises(UserError, match=r"not TwoLayers$"):
+    refused(
+        "need a Net of harness.models, or the name .*, not TwoLayers alone$", net, *images, explain=GradCAMPlusPlus()
+    )
+    with pytest.raises(UserError, match=r"not TwoLayers alone$"):
         GradCAMPlusPlus()(net, *images)

@@ -167,6 +167,62 @@ def leaves():
     raise SystemExit(3)
 
 
+class Transformer(nn.Module):
+    """Attention by torch's fused kernel, whose gradient has no derivative."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(1, 16, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(self.layer(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Masked(nn.Module):
+    """A net whose ReLUs are masks."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 10, 6)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return self.last(hidden * (hidden > 0)).flatten(1)
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return Never.apply(x, g)
+
+
+class Never(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, g):
+        return 2 * x * g
+
+    @staticmethod
+    def backward(ctx, g):
+        raise RuntimeError("no formula for this")
+
+
+class FirstOrder(Sums):
+    """A net with a gradient that cannot be differentiated."""
+
+    def forward(self, x):
+        return super().forward(Once.apply(x))
+
+
 ME = "tests.commands.test_evaluate"
 
 
@@ -192,6 +248,50 @@ def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, workspace, he
     assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
     assert evaluated(monkeypatch, workspace, *words) == 0 and capsys.readouterr().out == said
     assert json.loads((folder / "touches.json").read_text())["touches"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("Masked", (), "the second derivative of Masked explains "),
+        ("FirstOrder", (), "the gradient of FirstOrder cannot be differentiated: no formula for this"),
+        ("fixed", ("--set", "attribution.maps=cam"), "attribution.maps=cam needs the last feature layer of the net"),
+    ],
+)
+def test_attributions_that_cannot_be_attacked_are_refused_before_anything_is_measured(
+    name, more, said, monkeypatch, capsys, workspace, here
+):
+    monkeypatch.setattr(evaluator, "evaluate", lambda *args, **settings: pytest.fail("measured"))
+    words = ("--model", f"{ME}:{name}", "--suite", "standard,attribution", "--test", "--quiet", *more)
+    assert evaluated(monkeypatch, workspace, *words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {said}") and captured.err.count("\n") == 1 and not captured.out
+    assert not [*workspace.out.rglob("touches.json"), *workspace.out.rglob("evaluation-*")]
+
+
+def test_attributions_of_a_net_with_fused_attention_are_attacked(monkeypatch, capsys, workspace, here):
+    words = ("--model", f"{ME}:Transformer", "--suite", "attribution", "--images", "40", "--set", "attribution.k=8")
+    assert evaluated(monkeypatch, workspace, *words, *FEW) == 0
+    assert re.search(r"^val/strong-in .* n = [1-5]", capsys.readouterr().out, re.M)
+
+
+def test_a_named_feature_layer_gives_maps_and_boxes(monkeypatch, capsys, workspace, here):
+    words = ("--model", f"{ME}:windowed", "--data", "shapes", "--set", "data.limit=40", "--images", "6")
+    said = []
+    for more in ((), ("--features", "0.2"), ("--features", "0.2")):
+        assert evaluated(monkeypatch, workspace, *words, "--suite", "localization", *more) == 0
+        said.append(capsys.readouterr().out)
+    assert "gtknown-grad" in said[0] and "gtknown-cam" not in said[0]
+    assert re.search(r"^val/gtknown-cam .* n = 6$", said[1], re.M) and said[1] == said[2]
+    named = [json.loads(f.read_text()).get("features") for f in workspace.out.rglob("evaluation-*.json")]
+    assert sorted(named, key=str) == ["0.2", None]
+
+
+def windowed(classes):
+    """Feature maps that are flattened, not averaged, of images of 32 x 32."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.MaxPool2d(3))
+    return nn.Sequential(features, nn.Flatten(), nn.Linear(200, classes))
 
 
 def test_the_weights_of_a_trial_measure_the_same_by_file(monkeypatch, capsys, shared_workspace, quick):
@@ -255,6 +355,8 @@ def _weights(tmp_path, kind):
         (("--model", "small", "--set", "epochs=3"), "epochs is fixed by --model"),
         (("--model", "small", "--space", "sat"), "--space and --model each name what is measured"),
         (("--model", "small", "--images", "-3"), "--images must be at least 0"),
+        (("--features", "layer4"), "--features needs --model"),
+        (("--model", "small", "--features", "featres"), "--features 'featres' is not known; did you mean 'features'?"),
     ],
 )
 def test_bad_nets_and_weights_are_one_line(monkeypatch, capsys, tmp_path, shared_workspace, here, words, said):
