@@ -31,6 +31,21 @@ _WRAPPERS = (
 )  # keys under which checkpoints store weights
 
 
+class FixedMode(nn.Module):
+    """A net that cannot change between training and evaluation, such as a program of `torch.export`, as it is."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def train(self, mode: bool = True) -> "FixedMode":
+        self.training = mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
 def load_external(
     model: str, weights: Path | None, data: Data, device: str = "cpu", features: str | None = None
 ) -> nn.Module:
@@ -40,13 +55,18 @@ def load_external(
     `classes` if it accepts that, and returns a module from images in [0, 1] to logits; it normalises images itself.
     weights: a state dict or checkpoint written by `torch.save`, or a .safetensors file; None if the model has weights.
     features: the name of its last feature layer, for class activation maps. Raises `UserError` for a model or weights
-    that do not load, or do not fit the data.
+    that do not load, or do not fit the data, and for another number of images than a net takes.
     """
     net = _build(model, data)
     if weights:
         _load_weights(net, weights)
-    net = net.to(device).eval()
+    net = net.to(device)
+    try:
+        net = net.eval()
+    except NotImplementedError:
+        net = FixedMode(net)
     _check_output(net, model, data, device)
+    _check_other_numbers_of_images(net, model, data, device)
     if features is not None:
         net = WithFeatureLayer(net, features)
         with frozen(net):
@@ -170,3 +190,20 @@ def _check_output(net: nn.Module, model: str, data: Data, device: str) -> None:
             torch.autograd.grad(logits.sum(), x)
         except RuntimeError as error:
             raise UserError(f"--model {model} has no gradient to attack it by: {one_line(error)}") from None
+
+
+def _check_other_numbers_of_images(net: nn.Module, model: str, data: Data, device: str) -> None:
+    """Raise `UserError` unless the net takes one image, and three, as it takes two.
+
+    Attacks go on with the images that are left, and the last batch of a split may have any number of them.
+    """
+    for n in (1, 3):
+        x = to_batch(data.val.head(n).to(device)).x
+        try:
+            with frozen(net), torch.no_grad():
+                net(x)
+        except Exception as error:
+            images = f"{len(x)} image{'s' * (len(x) > 1)}"
+            raise UserError(
+                f"--model {model} takes 2 images, but not {images}; the harness passes any number: {one_line(error)}"
+            ) from None

@@ -167,6 +167,27 @@ def leaves():
     raise SystemExit(3)
 
 
+def statistics():
+    """A net that normalises by the images of its batch, of which one is too few."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, track_running_stats=False))
+
+
+def for_two():
+    """A net that was frozen for batches of two images."""
+
+    class ForTwo(Sums):
+        def forward(self, x):
+            return super().forward(x.reshape(2, 1, 8, 8))
+
+    return ForTwo()
+
+
+def exported():
+    """A program of torch.export, which refuses `eval()`."""
+    some = torch.export.Dim("images", min=1, max=4096)
+    return torch.export.export(fixed(), (torch.rand(2, 1, 8, 8),), dynamic_shapes=({0: some},)).module()
+
+
 class Transformer(nn.Module):
     """Attention by torch's fused kernel, whose gradient has no derivative."""
 
@@ -248,6 +269,15 @@ def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, workspace, he
     assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
     assert evaluated(monkeypatch, workspace, *words) == 0 and capsys.readouterr().out == said
     assert json.loads((folder / "touches.json").read_text())["touches"] == 1
+
+
+def test_an_exported_program_is_measured_as_the_net_it_was(monkeypatch, capsys, workspace, here):
+    said = []
+    for name in ("fixed", "exported"):
+        words = ("--model", f"{ME}:{name}", "--test", "--images", "33", "--set", "measure.eps=8/255")
+        assert evaluated(monkeypatch, workspace, *words) == 0
+        said.append([line for line in capsys.readouterr().out.splitlines() if "±" in line])
+    assert said[0] == said[1] and len(said[0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -357,6 +387,8 @@ def _weights(tmp_path, kind):
         (("--model", "small", "--images", "-3"), "--images must be at least 0"),
         (("--features", "layer4"), "--features needs --model"),
         (("--model", "small", "--features", "featres"), "--features 'featres' is not known; did you mean 'features'?"),
+        (("--model", f"{ME}:statistics"), "takes 2 images, but not 1 image; the harness passes any number: ValueError"),
+        (("--model", f"{ME}:for_two"), "takes 2 images, but not 1 image; the harness passes any number: RuntimeError"),
     ],
 )
 def test_bad_nets_and_weights_are_one_line(monkeypatch, capsys, tmp_path, shared_workspace, here, words, said):
