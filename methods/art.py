@@ -35,7 +35,7 @@ def triplet_vectors(model: nn.Module, x: Tensor, y: Tensor, beta: float) -> tupl
     to that, std times those with respect to x. They are of the softplus surrogate of sharpness beta, with their graph;
     x must require gradients.
     """
-    logits = softened(model, beta)(x)
+    logits = softened(model, beta, maxima=False)(x)  # the released code keeps max pooling
     check_classes(logits)
     mean, std = normalisation(model)
     true, wrong = (std * gradient(f(logits, y), x, graph=True) for f in (true_logit, wrong_logit))

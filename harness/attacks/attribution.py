@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from harness.attacks.pgd import Start, ascend
 from harness.explain import similarity as explain_similarity
 from harness.explain.base import Map
-from harness.explain.input_gradients import chunk_size
+from harness.explain.input_gradients import check_classes, chunk_size
 from harness.models.relus import softened
 from harness.randomness import PerImageRng
 
@@ -87,8 +87,11 @@ def attack(
     see_last: whether to consider the iterate after the last step, too (Singh et al. do not). beta: sharpness of the
     surrogate's softplus. draws: as in `pgd.ascend`. Images are attacked in chunks, so that a graph holds at most
     `chunk_size` images. The attack fails on a net whose second derivative is no use: ask `harness.explain.curvature`
-    once before.
+    once before. Raises `UserError` for a net without two classes.
     """
+    if len(x):
+        with torch.no_grad():
+            check_classes(model(x[:1]))
     parts = []
     per_chunk = max(1, chunk_size(x) // explain.passes)
     for start_index in range(0, max(1, len(x)), per_chunk):

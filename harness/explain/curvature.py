@@ -4,6 +4,7 @@ Such an attack climbs the derivative of the gradient. Where a net's code compare
 automatic differentiation gives the derivative between the jumps only: the attack fails, and the net appears robust.
 """
 
+import contextlib
 import math
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.explain.input_gradients import check_classes, chunk_size, gradient, true_logit
+from harness.models.feature_layer import WithFeatureLayer
+from harness.models.relus import Softened
+from harness.randomness import seeded
 
 IMAGES = 4  # asked, the first of those given
 REACH = 0.1  # standard deviation of the change of pixels on whose path the gradient is followed
@@ -72,7 +76,7 @@ def _followed(model: nn.Module, start: Tensor, path: Tensor, y: Tensor) -> tuple
 
 
 def _gradient(model: nn.Module, z: Tensor, y: Tensor) -> Tensor:
-    with torch.enable_grad():
+    with torch.enable_grad(), _same_noise(z):
         z = z.detach().requires_grad_(True)
         logits = model(z)
         check_classes(logits)
@@ -81,7 +85,7 @@ def _gradient(model: nn.Module, z: Tensor, y: Tensor) -> Tensor:
 
 def _curvature(model: nn.Module, z: Tensor, step: Tensor, y: Tensor) -> Tensor:
     """The Hessian-vector product of the logits of y with `step`, of z's shape; 0 for a gradient that is constant."""
-    with torch.enable_grad():
+    with torch.enable_grad(), _same_noise(z):
         z = z.detach().requires_grad_(True)
         g = gradient(true_logit(model(z), y), z, graph=True)
         try:
@@ -91,7 +95,12 @@ def _curvature(model: nn.Module, z: Tensor, step: Tensor, y: Tensor) -> Tensor:
             raise UserError(f"the gradient of {_name(model)} cannot be differentiated: {reason}{WAY_OUT}") from None
 
 
+def _same_noise(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """A net that draws from the global generator is one function of its images, not another in every call."""
+    return seeded(0, "curvature", device=x.device)
+
+
 def _name(model: nn.Module) -> str:
-    while isinstance(inner := getattr(model, "model", None), nn.Module):  # a softened net, or one with a feature layer
-        model = inner
+    while isinstance(model, (Softened, WithFeatureLayer)):
+        model = model.model
     return type(model).__name__

@@ -24,9 +24,9 @@ _RELUS = {F.relu, torch.relu, Tensor.relu, torch.ops.aten.relu.default} | _RELUS
 class _Rectifier(TorchFunctionMode):
     """Replace ReLUs by `rectifier`; with `beta` also what is made of ReLUs, maxima, and batch normalisation."""
 
-    def __init__(self, rectifier: Rectifier, beta: float | None = None):
+    def __init__(self, rectifier: Rectifier, beta: float | None = None, maxima: bool = True):
         super().__init__()
-        self.rectifier, self.beta = rectifier, beta
+        self.rectifier, self.beta, self.maxima = rectifier, beta, maxima
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: dict | None = None
@@ -51,7 +51,7 @@ class _Rectifier(TorchFunctionMode):
             return lambda x, *_, **__: self.rectifier(x)
         if self.beta and func in _OF_RELUS:
             return functools.partial(_OF_RELUS[func], self.rectifier)
-        if self.beta and func in SMOOTH_MAXIMA:
+        if self.beta and self.maxima and func in SMOOTH_MAXIMA:
             return functools.partial(SMOOTH_MAXIMA[func], self.beta)
         if self.beta and func in _EXTREMA:
             return functools.partial(self._extreme, func)
@@ -61,10 +61,10 @@ class _Rectifier(TorchFunctionMode):
         """torch.max or torch.min, whose meaning depends on the type of the second argument, if there is one."""
         pairwise, over_dimension = _EXTREMA[func]
         second = rest[0] if rest else kwargs.get("other", kwargs.get("dim"))
-        if second is None:
-            return func(x)
         if isinstance(second, Tensor):
             return pairwise(self.rectifier, x, second)
+        if second is None or not self.maxima:
+            return func(x, *rest, **kwargs)
         return over_dimension(cast(float, self.beta), x, *rest, **kwargs)
 
 
@@ -187,13 +187,14 @@ class Softened(nn.Module):
     """`model` with softplus of sharpness beta for ReLU, and for what is made of ReLUs: clamp, LeakyReLU, abs, ...
 
     Maxima over windows (max pooling) and over dimensions become log-sum-exp of the same beta, which is softplus for the
-    maximum of x and 0. Attention uses its plain kernel: the fused ones have no second derivative. All parameters and
-    buffers are shared. Masks such as `x * (x > 0)` stay as they are: see `harness.explain.curvature`.
+    maximum of x and 0; without `maxima` they stay, as in code that replaces only ReLUs. Attention uses its plain
+    kernel: the fused ones have no second derivative. All parameters and buffers are shared. Masks such as
+    `x * (x > 0)` stay as they are: see `harness.explain.curvature`.
     """
 
-    def __init__(self, model: nn.Module, beta: float):
+    def __init__(self, model: nn.Module, beta: float, maxima: bool = True):
         super().__init__()
-        self.model, self.beta = model, beta
+        self.model, self.beta, self.maxima = model, beta, maxima
 
     def forward(self, x: Tensor) -> Tensor:
         with self._smooth():
@@ -215,10 +216,10 @@ class Softened(nn.Module):
 
     @contextlib.contextmanager
     def _smooth(self) -> Iterator[None]:
-        with _Rectifier(lambda t: F.softplus(t, self.beta), self.beta), sdpa_kernel(SDPBackend.MATH):
+        with _Rectifier(lambda t: F.softplus(t, self.beta), self.beta, self.maxima), sdpa_kernel(SDPBackend.MATH):
             yield
 
 
-def softened(model: nn.Module, beta: float = 50.0) -> Softened:
+def softened(model: nn.Module, beta: float = 50.0, maxima: bool = True) -> Softened:
     """Smooth surrogate of a net of ReLUs, for second-order gradients: ReLU's second derivative is 0."""
-    return Softened(model, beta)
+    return Softened(model, beta, maxima)

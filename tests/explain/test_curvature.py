@@ -117,6 +117,7 @@ SOUND = {
     "sharp": lambda: layered(lambda t: F.softplus(t, 3000.0)),
     "layer norm, softened": lambda: softened(layered(nn.Sequential(nn.LayerNorm(16), nn.ReLU()))),
     "constant": lambda: Wrapped(torch.zeros_like),
+    "noisy, softened": lambda: softened(layered(lambda t: F.relu(t + torch.randn_like(t)))),
     "hardly curved": lambda: layered(lambda t: t + 1e-7 * t.square()),
 }
 

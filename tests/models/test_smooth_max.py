@@ -100,7 +100,9 @@ def test_large_values_do_not_overflow():
     x = torch.tensor([[[[1e4, -1e4], [3.0, 1e4]]]], requires_grad=True)
     out = smooth(nn.MaxPool2d(2), x, 50.0)
     (g,) = torch.autograd.grad(out.sum(), x)
-    assert out.item() == pytest.approx(1e4, abs=0.02) and g.flatten().tolist() == pytest.approx([0.5, 0, 0, 0.5])
+    assert out.item() == pytest.approx(1e4, abs=0.02) and g.flatten().tolist() == pytest.approx(
+        [0.5, 0, 0, 0.5], abs=0.01
+    )
 
 
 def test_indices_whole_numbers_and_the_maximum_of_a_batch_stay_as_they_are(x):
@@ -109,6 +111,16 @@ def test_indices_whole_numbers_and_the_maximum_of_a_batch_stay_as_they_are(x):
     for whole in (torch.max, torch.amax, Tensor.max, Tensor.amax):
         assert torch.equal(smooth(whole, x, 5.0), x.max())
     assert all(callable(function) for function in SMOOTH_MAXIMA)
+
+
+def test_without_maxima_they_stay_as_they_are(x):
+    net = Function(
+        lambda t: F.max_pool2d(t, 2) + t.amax((2, 3), keepdim=True) + torch.max(t, -1, keepdim=True)[0].mean()
+    )
+    assert torch.equal(softened(net, 5.0, maxima=False)(x), net(x))
+    assert not torch.allclose(softened(net, 5.0)(x), net(x))
+    pairwise = Function(lambda t: torch.max(t, torch.zeros_like(t)))
+    torch.testing.assert_close(softened(pairwise, 5.0, maxima=False)(x), F.softplus(x, 5.0))
 
 
 def test_a_frozen_graph_of_torch_export_is_softened_too(x):
