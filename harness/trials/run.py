@@ -118,7 +118,8 @@ def _train(
     write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
     val = data.val.to(workspace.device)
-    evaluator.check_net(initial_net(trial, data, workspace), trial.measure, trial.attribution, val)
+    if trial.measures_attribution:
+        evaluator.check_net(initial_net(trial, data, workspace), trial.measure, trial.attribution, val)
     prepared = _prepare_maps(trial, data, workspace)
     watched = val.head(trial.measure.images)
 

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.evaluation import evaluator, suites
 from harness.evaluation.external import load_external
 from harness.evaluation.measurements import pgd
-from harness.models.nets import build
+from harness.models.nets import NETS, Net, build
 from harness.trials import run as trial_run
 
 
@@ -113,6 +113,24 @@ def test_bad_input_is_one_line(monkeypatch, capsys, shared_workspace, quick, wor
 def test_what_its_data_does_not_allow_is_refused_before_a_trial_is_trained(workspace, quick):
     run = quick(method="standard", measure__suites="attribution", attribution__k=100)
     with pytest.raises(UserError, match="at most the 8 x 8 pixels of a map, not 100"):
+        trial_run.run(run, workspace)
+    assert not (workspace.trial(run.key) / "weights.pt").exists()
+
+
+class Masks(nn.Module):
+    """ReLU as a mask."""
+
+    def forward(self, x):
+        return x * (x > 0)
+
+
+def test_a_net_whose_attributions_cannot_be_attacked_is_refused_before_it_is_trained(monkeypatch, workspace, quick):
+    def masked(channels, classes):
+        return Net(nn.Sequential(nn.Conv2d(channels, 16, 3), Masks()), 16, classes, channels)
+
+    monkeypatch.setitem(NETS, "masked", masked)
+    run = quick(method="standard", model="masked", measure__suites="attribution", attribution__k=5)
+    with pytest.raises(UserError, match=r"^the second derivative of Net explains .* would be blind"):
         trial_run.run(run, workspace)
     assert not (workspace.trial(run.key) / "weights.pt").exists()
 
