@@ -46,6 +46,7 @@ def arguments(argv: list[str] | None = None) -> Namespace:
     p.add_argument("--seeds", type=int, help="seeds per winner (default: the space's)")
     p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
+    p.add_argument("--workers", type=int, metavar="N", help="run at most N trials at once (default: all that fit)")
     p.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="a trial that takes longer fails (default: none)"
     )
@@ -80,6 +81,7 @@ def main() -> int:
 def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
     """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
     from harness.storage.driver_lock import DriverLost
+    from harness.sweep import cluster
     from harness.tracking.mlflow_client import default_uri
 
     uri = args.tracking_uri or default_uri(workspace)
@@ -95,6 +97,8 @@ def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Se
     except DriverLost as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        cluster.disconnect()
 
 
 def _locked_sweep(
@@ -108,10 +112,11 @@ def _locked_sweep(
     from harness.tracking.delivery import Delivery
     from harness.tracking.tracker import Tracker
 
+    gpus = _gpus_per_trial(args, workspace)
     tracker = Tracker(workspace, planned.experiment, _tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         studies = _studies(planned, workspace, args, tracker)
-        if not _run_jobs(planned, workspace, args, studies, tracker, driver_files, callbacks):
+        if not _run_jobs(planned, workspace, args, gpus, studies, tracker, driver_files, callbacks):
             tracker.close("KILLED")
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
@@ -152,26 +157,33 @@ def _run_jobs(
     planned: Plan,
     workspace: "Workspace",
     args: Namespace,
+    gpus: float,
     studies: "list[Study]",
     tracker: "Tracker",
     driver_files: "DriverFiles",
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner, trial_slots
+    from harness.sweep import cluster, job_queue, ray_runner
     from harness.sweep.progress import SweepProgress
 
     source = job_queue.SweepJobs(
         studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace), _needs(tracker, workspace)
     )
     if not args.quiet:
-        print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}", flush=True)
+        on = f"; a trial takes {_asked(args, gpus)} of the cluster" if cluster.existing(args.address) else ""
+        print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}{on}", flush=True)
     if source.finished():
         return True
     names = {study: cell.name for study, cell in planned.studies.items()}
     displays = [] if args.quiet else [SweepProgress(source.remaining, planned.space.goals[0], names)]
-    gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device)
-    cluster.connect(args.address)
+    if not cluster.connected():
+        cluster.connect(args.address)
+
+    def on_wait() -> None:
+        for display in displays:
+            display.note(f"no trial has started yet: waiting for a node with {_asked(args, gpus)} free")
+
     try:
         callbacks = [tracker, *displays, *callbacks]
         return ray_runner.run_jobs(
@@ -182,11 +194,34 @@ def _run_jobs(
             callbacks=callbacks,
             limit=args.time_limit,
             check=driver_files.check,
+            workers=args.workers,
+            on_wait=on_wait,
         )
     finally:
         cluster.disconnect()
         for display in displays:
             display.close()
+
+
+def _gpus_per_trial(args: Namespace, workspace: "Workspace") -> float:
+    """The GPUs that a trial gets, of this machine or of the cluster, which is connected to.
+
+    Raises `UserError`, before anything is recorded, if no node can hold a trial.
+    """
+    from harness.sweep import cluster, trial_slots
+
+    nodes = [trial_slots.local_resources()]
+    if cluster.existing(args.address):
+        cluster.connect(args.address)
+        nodes = trial_slots.cluster_resources()
+    cpu_only = args.device == "cpu" or not cluster.existing(args.address)
+    gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device, () if cpu_only else nodes)
+    trial_slots.slots(args.cpus, gpus, nodes)
+    return gpus
+
+
+def _asked(args: Namespace, gpus: float) -> str:
+    return f"{args.cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
 
 
 def _needs(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], list[Job]]":

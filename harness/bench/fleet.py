@@ -121,7 +121,7 @@ def _timed(
     with _declared(declared):
         cluster.connect(None)
     try:
-        slots = trial_slots.slots(cpus, 0)
+        slots = trial_slots.slots(cpus, 0, trial_slots.cluster_resources())
         clock = _Clock(max(1, trials // WINDOWS))
         work = f"{__name__}:{dummy_trial.__name__}"
         ray_runner.run_jobs(source, workspace, cpus=cpus, gpus=0, callbacks=[*callbacks, clock], work=work)

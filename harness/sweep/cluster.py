@@ -11,10 +11,17 @@ from pathlib import Path
 import ray
 
 from harness.errors import UserError, one_line, redacted
-from harness.sweep import ray_addresses, ray_internals
+from harness.sweep import ray_addresses, ray_internals, trial_slots
 
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
+
+
+def existing(address: str | None) -> str | None:
+    """The address of the cluster to use: as given, else, or in a Ray job, the environment's; None for a local one."""
+    if address is None or ray_internals.IN_JOB in os.environ:
+        return os.environ.get("RAY_ADDRESS", address)
+    return address
 
 
 def connect(address: str | None, package: Path | None = None) -> None:
@@ -24,8 +31,7 @@ def connect(address: str | None, package: Path | None = None) -> None:
     Raises `UserError` if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    if address is None or ray_internals.IN_JOB in os.environ:
-        address = os.environ.get("RAY_ADDRESS", address)
+    address = existing(address)
     if address and address.startswith(("http://", "https://")):
         raise UserError(
             f"{address!r} is a dashboard; give it the command: ray job submit --address {address} --working-dir ."
@@ -38,7 +44,15 @@ def connect(address: str | None, package: Path | None = None) -> None:
             with warnings.catch_warnings(action="ignore"):
                 _join(address, {"working_dir": str(package)} if package else None)
         else:
-            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+            # Ray counts the machine's cores, not those that this process may use.
+            cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(_no_cluster(address, error)) from None
     if not address or not address.startswith(ray_addresses.CLIENT):
@@ -80,5 +94,11 @@ def _check_port(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
+def connected() -> bool:
+    """Whether this process is connected to a cluster, or has started one."""
+    return bool(ray.is_initialized())
+
+
 def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
     ray.shutdown()

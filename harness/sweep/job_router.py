@@ -21,6 +21,7 @@ class JobRouter:
         self.jobs: dict[str, Job] = {}  # of the trials that have begun and not ended
         self.epochs: dict[str, int] = {}  # the last one of every trial, also of those that have ended
         self.devices_lost: dict[str, str] = {}  # trial -> the last error that cost its worker the GPU
+        self.started: set[str] = set()  # trials whose worker has begun
         self.error: Exception | None = None
 
     def next_job(self, trial_id: str) -> Job | None:
@@ -47,11 +48,13 @@ class JobRouter:
 
     def on_start(self, trial_id: str) -> None:
         if job := self._job(trial_id, "start"):
+            self.started.add(trial_id)
             with self._guarded():
                 for callback in self.callbacks:
                     callback.on_start(job)
 
     def on_worker_lost(self, trial_id: str, why: str) -> None:
+        self.started.discard(trial_id)
         if job := self._job(trial_id, "loss of the worker"):
             with self._guarded():
                 for callback in self.callbacks:
@@ -85,6 +88,7 @@ class JobRouter:
             self._finish(job, outcome)
             self._end_unrun()
             del self.jobs[trial_id]
+            self.started.discard(trial_id)
 
     def _job(self, trial_id: str, event: str) -> Job | None:
         """The job of a trial; None, with the event logged, if the trial has ended or is unknown."""

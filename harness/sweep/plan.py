@@ -51,6 +51,10 @@ def plan(args: Namespace) -> Plan:
             raise UserError(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
     if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
         raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers must be at least 1, not {args.workers}")
+    if args.cpus == 0:
+        raise UserError("--cpus must be more than 0; a trial needs a share of a core, such as 0.5")
     for name in ("cpus", "gpus"):
         if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
             raise UserError(f"--{name} must not be negative, not {value:g}")

@@ -86,6 +86,10 @@ class SweepProgress:
             self.best = (score.mean, self.names[job.study])
         self._show()
 
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        self._line(f"  {text}")
+
     def close(self) -> None:
         """Print the final status line."""
         if any(self.states.values()):

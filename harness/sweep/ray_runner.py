@@ -7,10 +7,13 @@ what is pruned; trials checkpoint and resume by themselves.
 import contextlib
 import dataclasses
 import logging
+import math
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -23,11 +26,13 @@ from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
 from harness.sweep.retries import WorkerLoss, failure_config, give_up, renew
-from harness.sweep.trial_slots import slots
+from harness.sweep.trial_slots import cluster_resources, slots
 from harness.sweep.worker import RAY_FOLDER, run_job
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
+
+PATIENCE = 15.0  # seconds in which a job starts where a node has room
 
 
 def run_jobs(
@@ -40,11 +45,14 @@ def run_jobs(
     limit: float | None = None,
     work: str = "harness.trials.run:run",
     check: Callable[[], None] = lambda: None,
+    workers: int | None = None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
     limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
     the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
+    workers: largest number of jobs at once. on_wait: called when no job has started for `PATIENCE` seconds.
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.
@@ -66,7 +74,7 @@ def run_jobs(
             search_alg=_JobSearcher(router),
             scheduler=_StopOnRequest(router),
             num_samples=-1,  # unlimited: the searcher ends the run
-            max_concurrent_trials=slots(cpus, gpus),
+            max_concurrent_trials=min(slots(cpus, gpus, cluster_resources()), workers or sys.maxsize),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -74,7 +82,7 @@ def run_jobs(
             name=name,
             storage_path=str(workspace.out / RAY_FOLDER),
             verbose=0,
-            callbacks=[WorkerLoss(router)],
+            callbacks=[WorkerLoss(router), _Wait(router, on_wait)],
             stop=_StopOnError(router),
             failure_config=failure_config(),
         ),
@@ -138,6 +146,23 @@ class _StopOnRequest(FIFOScheduler):
                 self._router.on_end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
+
+
+class _Wait(tune.Callback):
+    """Ray callback that notices, once each time, that jobs wait and none runs."""
+
+    def __init__(self, router: JobRouter, on_wait: Callable[[], None]):
+        self._router, self._on_wait = router, on_wait
+        self._since: float | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._router.started or not self._router.jobs:
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > PATIENCE:
+            self._since = math.inf
+            self._on_wait()
 
 
 class _StopOnError(tune.Stopper):

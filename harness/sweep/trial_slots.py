@@ -1,27 +1,51 @@
 """The CPU and GPU share of a trial, and how many trials fit on this machine or cluster at once."""
 
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import joblib
 import ray
 
 from harness.errors import UserError
+from harness.sweep import ray_internals
+
+Resources = Mapping[str, float]  # of a node: CPU, GPU
+
+
+def local_cpus() -> int:
+    """The cores that this process may use, by its affinity and its cgroup's quota."""
+    return int(joblib.cpu_count())
 
 
 def local_slots(cpus: float) -> int:
     """Number of concurrent trials on this machine, at `cpus` cores each."""
-    return max(1, math.floor((os.cpu_count() or 1) / cpus))
+    return max(1, math.floor(local_cpus() / cpus))
 
 
-def gpus_per_trial(requested: float | None, device: str) -> float:
-    """The GPUs that a trial gets: as requested, else one where the device is a GPU, else none."""
-    return requested if requested is not None else float(device.startswith("cuda"))
+def local_resources() -> Resources:
+    """What a Ray node on this machine has: what the environment declares, else its cores and GPUs."""
+    import torch
+
+    found = {"CPU": float(local_cpus()), "GPU": float(torch.cuda.device_count())}
+    return {**found, **json.loads(os.environ.get(ray_internals.DECLARED) or "{}")}
 
 
-def slots(cpus: float, gpus: float) -> int:
+def cluster_resources() -> list[Resources]:
+    """What each live node of the cluster has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def gpus_per_trial(requested: float | None, device: str, nodes: Sequence[Resources] = ()) -> float:
+    """The GPUs that a trial gets: as requested, else one where the device is a GPU or a node has one, else none."""
+    if requested is not None:
+        return requested
+    return float(device.startswith("cuda") or any(node.get("GPU", 0) >= 1 for node in nodes))
+
+
+def slots(cpus: float, gpus: float, nodes: Sequence[Resources]) -> int:
     """Number of concurrent trials on all nodes. Raises `UserError` if no node can run one."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, requested in (("CPU", cpus), ("GPU", gpus)):
         largest = max((node.get(kind, 0) for node in nodes), default=0)
         if requested > largest:
@@ -32,7 +56,7 @@ def slots(cpus: float, gpus: float) -> int:
     return total
 
 
-def _node_slots(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+def _node_slots(node: Resources, cpus: float, gpus: float) -> int:
     """Number of concurrent trials on a node; a fractional GPU never spans two devices."""
     limits = [math.floor(node.get("CPU", 0) / cpus)] if cpus else []
     if gpus:

@@ -442,10 +442,10 @@ def test_how_many_trials_the_nodes_take(nodes, asked, answer, monkeypatch):
     dead = {"Alive": False, "Resources": {"CPU": 100, "GPU": 100}}
     monkeypatch.setattr(sweep_cluster.ray, "nodes", lambda: [dead, *({"Alive": True, "Resources": n} for n in nodes)])
     if isinstance(answer, int):
-        assert trial_slots.slots(*asked) == answer
+        assert trial_slots.slots(*asked, trial_slots.cluster_resources()) == answer
     else:
         with pytest.raises(UserError, match=answer):
-            trial_slots.slots(*asked)
+            trial_slots.slots(*asked, trial_slots.cluster_resources())
 
 
 def strict(properties, *required):

@@ -1,8 +1,14 @@
-"""The plan of a sweep: which cells it runs, and which sweep they belong to."""
+"""The plan of a sweep: which cells it runs, which sweep they belong to, and on what."""
+
+import os
+import re
+from types import SimpleNamespace
 
 import pytest
 
 from harness import tune
+from harness.errors import exit_status
+from harness.sweep import ray_runner, trial_slots
 from harness.sweep.plan import plan
 
 
@@ -29,3 +35,52 @@ def test_cells_keep_their_place_and_a_new_one_is_last():
     assert [whole.order(cell) for cell in whole.studies.values()] == [0, 1, 2, 3, 4]
     assert [made.order(cell) for cell in made.studies.values()] == [5]
     assert [p.order(cell) for p in [planned("--cell", "pgd + noise")] for cell in p.studies.values()] == [4]
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
+    """By its affinity, of which joblib also knows the cgroup's quota."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert trial_slots.local_cpus() == trial_slots.local_slots(1) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 200}')
+    assert trial_slots.local_resources()["CPU"] == 200
+
+
+@pytest.mark.parametrize(
+    "requested, device, nodes, gpus",
+    [
+        (None, "cpu", [], 0),
+        (None, "cuda", [], 1),
+        (None, "cpu", [{"CPU": 8}, {"CPU": 8, "GPU": 4}], 1),
+        (0, "cuda", [{"GPU": 4}], 0),
+        (0.25, "cpu", [], 0.25),
+    ],
+)
+def test_a_trial_takes_a_gpu_where_any_node_has_one(requested, device, nodes, gpus):
+    assert trial_slots.gpus_per_trial(requested, device, nodes) == gpus
+
+
+def test_what_no_node_can_hold_is_refused_before_anything_is_recorded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tune", "--space", "smoke", "--cpus", "4000", "--out", str(tmp_path / "out")])
+    assert exit_status(tune.main) == 2
+    assert re.search(r"^error: a trial asks for 4000 CPU, but the largest node has \d+\n$", capsys.readouterr().err)
+    assert not list(tmp_path.glob("out/track/*")) and not (tmp_path / "out" / "optuna.journal").exists()
+
+
+def test_a_wait_is_said_once_and_ends_when_a_job_starts(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(ray_runner.time, "monotonic", lambda: now[0])
+    router = SimpleNamespace(started=set(), jobs={"a": 1})
+    wait = ray_runner._Wait(router, lambda: said.append(now[0]))
+    for second in range(40):
+        now[0] = float(second)
+        router.started = {"a"} if second == 20 else set()
+        wait.on_step_begin(second, [])
+    assert said == [16.0, 37.0]
+    router.jobs = {}
+    now[0] = 1000.0
+    wait.on_step_begin(0, [])
+    assert len(said) == 2
