@@ -225,6 +225,9 @@ def test_ctrl_c_outside_stops_the_command_inside(cluster, store, tmp_path):
     assert process.returncode == 130, said
     assert f"--address {cluster[1]}" in said and "Traceback" not in said
     assert not [title for _, title in processes().values() if f"--out {out}" in title]  # here and on the cluster
+    (log,) = out.glob("track/*.jsonl")
+    begun = [event["begin"]["tags"] for event in map(json.loads, log.read_text().splitlines()) if "begin" in event]
+    assert {tags["harness.git"] for tags in begun} == {provenance.code()["git"]}  # of the checkout that was sent
 
 
 @pytest.mark.cluster
