@@ -16,8 +16,14 @@ class JobRouter:
     trial again. Such reports are ignored and logged. An exception of the source or of a callback is stored as `error`.
     """
 
-    def __init__(self, source: JobSource, callbacks: Sequence[Callback], check: Callable[[], None] = lambda: None):
-        self.source, self.callbacks, self._check = source, callbacks, check
+    def __init__(
+        self,
+        source: JobSource,
+        callbacks: Sequence[Callback],
+        check: Callable[[], None] = lambda: None,
+        on_wait: Callable[[], None] = lambda: None,
+    ):
+        self.source, self.callbacks, self._check, self.on_wait = source, callbacks, check, on_wait
         self.jobs: dict[str, Job] = {}  # of the trials that have begun and not ended
         self.epochs: dict[str, int] = {}  # the last one of every trial, also of those that have ended
         self.devices_lost: dict[str, str] = {}  # trial -> the last error that cost its worker the GPU

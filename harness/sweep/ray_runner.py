@@ -59,7 +59,7 @@ def run_jobs(
     """
     if source.finished():
         return True
-    router = JobRouter(source, callbacks, check)
+    router = JobRouter(source, callbacks, check, on_wait)
     name = f"ray-{uuid.uuid4().hex[:8]}"
     trainable = tune.with_resources(run_job, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
@@ -82,7 +82,7 @@ def run_jobs(
             name=name,
             storage_path=str(workspace.out / RAY_FOLDER),
             verbose=0,
-            callbacks=[WorkerLoss(router), _Wait(router, on_wait)],
+            callbacks=[WorkerLoss(router), _Wait(router)],
             stop=_StopOnError(router),
             failure_config=failure_config(),
         ),
@@ -151,8 +151,8 @@ class _StopOnRequest(FIFOScheduler):
 class _Wait(tune.Callback):
     """Ray callback that notices, once each time, that jobs wait and none runs."""
 
-    def __init__(self, router: JobRouter, on_wait: Callable[[], None]):
-        self._router, self._on_wait = router, on_wait
+    def __init__(self, router: JobRouter):
+        self._router = router
         self._since: float | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -162,7 +162,7 @@ class _Wait(tune.Callback):
             self._since = time.monotonic()
         elif time.monotonic() - self._since > PATIENCE:
             self._since = math.inf
-            self._on_wait()
+            self._router.on_wait()
 
 
 class _StopOnError(tune.Stopper):

@@ -73,8 +73,8 @@ def test_what_no_node_can_hold_is_refused_before_anything_is_recorded(tmp_path, 
 def test_a_wait_is_said_once_and_ends_when_a_job_starts(monkeypatch):
     now, said = [0.0], []
     monkeypatch.setattr(ray_runner.time, "monotonic", lambda: now[0])
-    router = SimpleNamespace(started=set(), jobs={"a": 1})
-    wait = ray_runner._Wait(router, lambda: said.append(now[0]))
+    router = SimpleNamespace(started=set(), jobs={"a": 1}, on_wait=lambda: said.append(now[0]))
+    wait = ray_runner._Wait(router)
     for second in range(40):
         now[0] = float(second)
         router.started = {"a"} if second == 20 else set()
