@@ -10,10 +10,10 @@ from harness.evaluation.measurements import Combined, Family, Measurement
 
 VERSIONS: dict[Family, int] = {
     "accuracy": 1,
-    "attack": 1,
+    "attack": 2,
     "attribution": 1,
-    "corruption": 1,
-    "localization": 1,
+    "corruption": 2,
+    "localization": 2,
     "other": 1,
 }
 
