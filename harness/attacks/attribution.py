@@ -7,11 +7,13 @@ gradients. Of all iterates that the original net still classifies as y, the resu
 to the clean map. The caller freezes the model (`harness.models.freezing.frozen`); nothing here changes it.
 
     explain     (net, z, y) -> attribution (B, C or 1, H, W), differentiable if z requires gradients   `Map`
+    judge       the same, of the net itself: its maps are compared; None: `explain` of the surrogate    `Map`
     objective   importance of x (B, H, W) -> a function of the importance of z -> (B,), maximised
     criterion   (importance of x, importance of z) -> similarity (B,), minimised                           metrics
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +83,7 @@ def attack(
     beta: float = 50.0,
     see_last: bool = True,
     draws: PerImageRng | None = None,
+    judge: Map | None = None,
 ) -> dict[str, AttackResult]:
     """Attack the attribution maps of x within eps, keeping the prediction y; one result per criterion.
 
@@ -97,10 +100,11 @@ def attack(
     for start_index in range(0, max(1, len(x)), per_chunk):
         chunk = slice(start_index, start_index + per_chunk)
         chunk_draws = draws.select(chunk) if draws else None
-        tracker = _BestIterate(model, explain, objective, criteria, x[chunk], y[chunk], beta, chunk_draws)
-        last = ascend(tracker, x[chunk], eps=eps, step=step, steps=steps, start=start, draws=chunk_draws)
-        if see_last or eps == 0:
-            tracker.record(last)
+        tracker = _BestIterate(model, explain, judge, objective, criteria, x[chunk], y[chunk], beta, chunk_draws)
+        with without_denormals():
+            last = ascend(tracker, x[chunk], eps=eps, step=step, steps=steps, start=start, draws=chunk_draws)
+            if see_last or eps == 0:
+                tracker.record(last)
         parts.append(tracker.results)
     return {name: _concatenated([part[name] for part in parts]) for name in criteria}
 
@@ -112,6 +116,7 @@ class _BestIterate:
         self,
         model: nn.Module,
         explain: Map,
+        judge: Map | None,
         objective: Objective,
         criteria: Mapping[str, Criterion],
         x: Tensor,
@@ -119,9 +124,9 @@ class _BestIterate:
         beta: float,
         draws: PerImageRng | None,
     ):
-        self.model, self.surrogate, self.explain = model, softened(model, beta), explain
-        self.y, self.criteria, self.draws = y, criteria, draws
-        self.clean = self._importance(x).detach()
+        self.model, self.surrogate, self.explain, self.judge = model, softened(model, beta), explain, judge
+        self.y, self.criteria, self.draws, self.step = y, criteria, draws, 0
+        self.clean = self._compared(x, torch.ones_like(y, dtype=torch.bool))
         self.objective = objective(self.clean)
         none = torch.zeros_like(y, dtype=torch.bool)
         self.results = {
@@ -133,16 +138,19 @@ class _BestIterate:
             self.record(z)
             signs = self.draws.normal(*z.shape[1:]).to(z) if self.draws else torch.randn_like(z)
             return (z * signs).sum((1, 2, 3))
-        s = self._importance(z)
-        self.record(z, s)
+        s = self._attacked(z)
+        self.record(z, s if self.judge is None else None)
         return self.objective(s)
 
     def record(self, z: Tensor, s: Tensor | None = None) -> None:
-        """Record z, per criterion, where it keeps the prediction and has the lowest similarity so far."""
+        """Record z, per criterion, where it keeps the prediction and has the lowest similarity so far.
+
+        s: the importance to compare, if it is known.
+        """
         with torch.no_grad():
             z = z.detach()
-            s = self._importance(z) if s is None else s.detach()
             kept = self.model(z).argmax(1) == self.y
+            s = self._compared(z, kept) if s is None else s.detach()
             for name, criterion in self.criteria.items():
                 best, similarity = self.results[name], criterion(self.clean, s)
                 better = kept & (similarity < best.similarity)
@@ -152,8 +160,33 @@ class _BestIterate:
                     best.kept | kept,
                 )
 
-    def _importance(self, z: Tensor) -> Tensor:
-        return explain_similarity.importance(self.explain(self.surrogate, z, self.y))
+    def _attacked(self, z: Tensor) -> Tensor:
+        explain, self.step = self.explain.at_step(self.step), self.step + 1
+        return explain_similarity.importance(explain(self.surrogate, z, self.y))
+
+    def _compared(self, z: Tensor, kept: Tensor) -> Tensor:
+        """The importance by which iterates are compared; the clean one for those that are out of the running."""
+        if self.judge is None:
+            return explain_similarity.importance(self.explain(self.surrogate, z, self.y))
+        s = torch.zeros_like(z[:, 0])
+        if kept.any():
+            s[kept] = explain_similarity.importance(self.judge(self.model, z[kept], self.y[kept]))
+        return s
+
+
+@contextlib.contextmanager
+def without_denormals() -> Iterator[None]:
+    """Round denormal numbers to 0 on the CPU, in this thread: arithmetic with them is many times slower.
+
+    Second derivatives of softplus are full of them, where it is nearly linear or nearly 0. Torch's further threads, if
+    it has any, keep them.
+    """
+    before = not bool(torch.tensor(torch.finfo(torch.float32).tiny) / 2)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _concatenated(parts: list[AttackResult]) -> AttackResult:

@@ -3,8 +3,8 @@
     python -m harness.bench epochs                    # training steps of every method, relative to standard and pgd
     python -m harness.bench epochs --set model=resnet10 --size 32 --channels 3
     python -m harness.bench sweep                     # a sweep compared with the same trials in plain processes
-    python -m harness.bench attribution               # IN and K, batched, compared with the published loop
-    python -m harness.bench attribution --data cifar10 --set model=small --set data.limit=8000
+    python -m harness.bench attribution               # IN and K, compared with the released rules; continues
+    python -m harness.bench attribution --data cifar10 --set model=small --set data.limit=8000 --sides fast
     python -m harness.bench evaluation --data cifar10 --images 128    # PGD-10 compared with other libraries
     python -m harness.bench report --runs 1000        # seconds and memory of a report of generated runs
     python -m harness.bench report --runs 1000 --set measure.suites=standard,corruption
@@ -15,11 +15,14 @@ Quote ratios only: absolute times depend on the machine and its load.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from harness import cli
 from harness.bench import attribution, epochs, evaluation, fleet, report, sweep
@@ -27,8 +30,9 @@ from harness.bench.epochs import PUBLISHED
 from harness.config.trial import build
 from harness.data import datasets
 from harness.data.corruptions import names
-from harness.errors import UserError, exit_status, required
+from harness.errors import UserError, exit_status, required, unknown_name
 from harness.evaluation import evaluator
+from harness.trials.evaluate_stored import load_trial
 from harness.trials.result import describe_machine
 from harness.trials.run import trained_model
 
@@ -52,6 +56,8 @@ def main() -> int:
     p.add_argument("--steps", type=int, default=3, help="for `epochs`: training steps per method and round")
     p.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     p.add_argument("--images", type=int, default=8, help="for `attribution`, `evaluation`: images per round")
+    compared = ",".join(attribution.SIDES)
+    p.add_argument("--sides", default=compared, help=f"for `attribution`: comma-separated (default {compared})")
     p.add_argument("--space", default="noise", help="for `sweep` (default noise)")
     p.add_argument("--trials", type=int, help="for `sweep`, per cell (default 8); for `fleet` (default 1000)")
     p.add_argument("--seeds", type=int, default=3, help="for `sweep`, per cell")
@@ -59,6 +65,7 @@ def main() -> int:
     p.add_argument("--declare", type=int, help="for `fleet`: cores declared to Ray (default: those of the machine)")
     p.add_argument("--cpus", type=float, default=1, help="for `fleet`: cores per trial")
     p.add_argument("--sleep", type=float, default=0, help="for `fleet`: seconds that each trial sleeps")
+    p.add_argument("--trial", metavar="KEY", help="for `attribution`, `evaluation`: a trial, whose net is measured")
     p.add_argument("--device")
     p.add_argument("--data-root", help="for `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
     p.add_argument("--out", default="runs", help="for the same: output folder of the trained net")
@@ -67,6 +74,9 @@ def main() -> int:
     if min(args.steps, args.rounds, args.size, args.channels, args.images, args.runs) < 1:
         raise UserError("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
     least = {"--trials": fleet.MIN_TRIALS if args.benchmark == "fleet" else 1, "--declare": 1}
+    for side in args.sides.split(","):
+        if side not in attribution.SIDES:
+            raise unknown_name("--sides:", side, attribution.SIDES)
     for option, value in (("--trials", args.trials), ("--declare", args.declare)):
         if value is not None and value < least[option]:
             raise UserError(f"{option} must be at least {least[option]}, not {value}")
@@ -137,24 +147,32 @@ def time_fleet(args: argparse.Namespace) -> dict:
 
 
 def _trained(args: argparse.Namespace, suite: str) -> tuple:
-    """The requested measurement settings, data, a net trained with the other settings, and the workspace."""
-    args.data = args.data or "digits"
-    run = build({"measure.suites": suite, **cli.overrides(args)})
+    """The requested measurement settings, data, a trained net, its folder, and the device.
+
+    The net is that of --trial, or trained with the requested settings that are not of measuring.
+    """
     workspace = cli.workspace(args)
+    if args.trial:
+        plain, requested = load_trial(args.trial, workspace), cli.overrides(args)
+        run = build({**plain.flat(), "measure.suites": suite, **requested})
+    else:
+        args.data = args.data or "digits"
+        requested = cli.overrides(args)
+        run = build({"measure.suites": suite, **requested})
+        plain = build({p: v for p, v in requested.items() if not p.startswith(("measure.", "attribution."))})
     data = datasets.load(run.data, workspace)
     evaluator.check(run.measure, run.attribution, data, run.data.name)
-    plain = build({p: v for p, v in cli.overrides(args).items() if not p.startswith(("measure.", "attribution."))})
     model, result = trained_model(plain, workspace)
     print(
         f"trial {plain.key}: {required(result.score('val/clean'), 'score').mean:.1%} of the validation images correct"
     )
-    return run, data, model, workspace
+    return run, data, model, workspace.trial(plain.key), workspace.device
 
 
 def time_evaluation(args: argparse.Namespace) -> dict:
-    run, data, model, workspace = _trained(args, "standard")
+    run, data, model, _, device = _trained(args, "standard")
     eps, steps = max(run.measure.eps), run.measure.steps
-    split, count = data.test.to(workspace.device), len(data.classes)
+    split, count = data.test.to(device), len(data.classes)
     options = {"eps": eps, "steps": steps, "images": args.images, "rounds": args.rounds}
     results, missing = evaluation.compare_pgd(model, split, count, **options)
     harness = results[evaluation.HARNESS]
@@ -185,20 +203,28 @@ def time_evaluation(args: argparse.Namespace) -> dict:
 
 
 def time_attribution(args: argparse.Namespace) -> dict:
-    run, data, model, workspace = _trained(args, "attribution-legacy")
-    split = data.val.to(workspace.device)
-    result = attribution.compare_attribution(model, split, run.attribution, args.images, args.rounds)
-    speedup = [b / a for a, b in zip(result.seconds, result.published_seconds, strict=True)]
-    published, batched = _figures(result.published_seconds, " s"), _figures(result.seconds, " s")
-    print(f"published loop {published} per image; batched {batched}")
-    print(f"ratio {_figures(speedup)} over {args.rounds} rounds of {args.images} images")
-    figures: dict = {"ours": result.seconds, "theirs": result.published_seconds, "ratio": speedup}
-    for column, name in enumerate(("IN", "K")):
-        ours, theirs = (100 * v[:, column].mean() for v in (result.values, result.published_values))
-        gap, low, high = (100 * d for d in result.difference(column))
-        print(f"{name} {ours:.2f} batched, {theirs:.2f} published: {gap:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}")
-        figures[name] = {"ours": ours, "theirs": theirs, "difference": gap, "interval": [low, high]}
-    return figures
+    run, data, model, folder, device = _trained(args, "attribution-legacy")
+    settings = {path: value for path, value in run.flat().items() if path.startswith("attribution.")}
+    named = hashlib.sha256(repr((settings, args.images)).encode()).hexdigest()[:8]
+    stored = folder / f"bench-attribution-{named}.jsonl"
+    sides = attribution.compare_attribution(
+        model, data.val.to(device), run.attribution, args.images, args.rounds, stored, args.sides.split(",")
+    )
+    print(f"{'side':<18} {'seconds/image':<24} {'speed-up':<24} {'IN':<36} K")
+    figures: dict = {}
+    for name, side in sides.items():
+        of = attribution.reference(name)
+        speedup = [b / a for a, b in zip(side.seconds, sides[of].seconds, strict=True)]
+        means, gaps = 100 * np.nanmean(side.values, 0), 100 * side.compared(sides[of])
+        texts = [
+            f"{m:.2f}: {d:+.2f} ({low:+.2f} to {high:+.2f})" for m, (d, low, high) in zip(means, gaps, strict=True)
+        ]
+        in_and_k = f"{texts[0]:<36} {texts[1]}" if name != of else f"{means[0]:<36.2f} {means[1]:.2f}"
+        print(f"{name:<18} {_figures(side.seconds):<24} {_figures(speedup):<24} {in_and_k}")
+        figures[name] = {"seconds": side.seconds, "ratio": speedup, "mean": means.tolist(), "gap": gaps.tolist()}
+    images = len(next(iter(sides.values())).values)
+    print(f"{images} images; in brackets the 95 % interval of the difference, paired by image. Stored in {stored}")
+    return {"images": images, **figures}
 
 
 BENCHMARKS = {

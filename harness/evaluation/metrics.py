@@ -18,9 +18,11 @@ KINDS = {
     "segmentation": "Segmentation from maps",
     "other": "Other",
 }
-PROTOCOLS = {"art": "ART", "rar": "RAR", "strong": "strong", "random": "random"}  # of attribution attacks; labels
 DEPENDS_ON_WEIGHTS = "depends_on_weights"  # the check whose numbers, `map/rank` and others, tables show
 CHECKS_OF_MAPS = (DEPENDS_ON_WEIGHTS, "every_layer")  # all other checks are of accuracies
+# Of attribution attacks, and their labels.
+PROTOCOLS = {"art": "ART", "rar": "RAR", "fast": "fast", "strong": "strong", "random": "random"}
+DROPPING = ("art", "fast")  # drop an image if every iterate changes its prediction; elsewhere it counts as 1
 
 # What a score's name holds beside its metric; see `harness.evaluation.score_name`.
 Form = Literal["plain", "attack", "minimum", "corruption", "similarity", "boxes", "masks"]

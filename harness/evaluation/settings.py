@@ -29,8 +29,9 @@ class Attribution:
 
     The attack changes a pixel by at most eps, in `steps` steps of `step` (0: eps / 8, which is 1/255 at 8/255), against
     the k most important pixels. images: number of correctly classified images to attack (0: all). restarts, maps: of
-    the protocol `strong`. points: interpolation points of integrated gradients in the attack, from a black baseline
-    (scored with 100). beta: sharpness of the softplus that replaces ReLU in the attack's surrogate.
+    the protocol `strong`. points: interpolation points of integrated gradients, from a black baseline, in the attacks
+    of `strong` and `fast`; published attacks have 100, and so has every scored map. beta: sharpness of the softplus
+    that replaces ReLU in the attack's surrogate.
     """
 
     eps: Strength = 8 / 255

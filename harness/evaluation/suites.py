@@ -77,6 +77,12 @@ def legacy_attribution_suite(context: EvaluationContext) -> Items:
     return {name: measurements.attribution(name, protocol, settings) for name, protocol in protocols.items()}
 
 
+def fast_attribution_suite(context: EvaluationContext) -> Items:
+    """IN and K by the protocol `fast`: those of Singh et al. (2020) at a fraction of the cost, approximately."""
+    settings = context.attribution
+    return {"fast": measurements.attribution("fast", attribution_protocols.fast(settings), settings)}
+
+
 def autoattack_suite(context: EvaluationContext) -> Items:
     """AutoAttack's standard version at the largest eps of the grid."""
     return {"clean": measurements.clean(), **measurements.cascade(max(context.measure.eps))}
@@ -161,6 +167,7 @@ def full_suite(context: EvaluationContext) -> Items:
         **corruption_suite(context),
         **localization_suite(context),
         **attribution_suite(sampled),
+        **fast_attribution_suite(sampled),
         **legacy_attribution_suite(sampled),
     }
 
@@ -188,6 +195,7 @@ class Suite:
 _ALL = (
     Suite("standard", standard_suite),
     Suite("attribution", attribution_suite, attacks_attributions=True),
+    Suite("attribution-fast", fast_attribution_suite, attacks_attributions=True),
     Suite("attribution-legacy", legacy_attribution_suite, attacks_attributions=True),
     Suite("autoattack", autoattack_suite),
     Suite("corruption", corruption_suite, corrupts=True),

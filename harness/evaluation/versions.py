@@ -11,7 +11,7 @@ from harness.evaluation.measurements import Combined, Family, Measurement
 VERSIONS: dict[Family, int] = {
     "accuracy": 1,
     "attack": 2,
-    "attribution": 1,
+    "attribution": 2,
     "corruption": 2,
     "localization": 2,
     "other": 1,

@@ -40,6 +40,10 @@ class Map(ABC):
         """Its cost: images passed through the net, forward and backward, per map."""
         return 1
 
+    def at_step(self, step: int) -> "Map":
+        """The map to look at in this step of an attack, from 0; itself, unless its interpolation points change."""
+        return self
+
     @abstractmethod
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The map of class y (B,) of images x (B, C, H, W)."""

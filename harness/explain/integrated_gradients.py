@@ -1,6 +1,6 @@
 """Integrated gradients, differentiable and in bounded memory: attacked, scored, shown and trained on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from harness.explain.base import Map
 from harness.explain.input_gradients import Scalar, chunk_size
 
 Chunk = tuple[Tensor, Tensor]  # nodes and weights of a quadrature
+TURNS, STRIDE = 10, 7  # of rotating points: subsets, and from one to the next; without a common divisor
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class IntegratedGradients(Map):
     """Integrated gradients: x times the mean gradient at `points` steps from black to x (Sundararajan et al., 2017).
 
     rule: interpolation points in units of 1 / points: `midpoint`, the most accurate for small `points`; `right`, 1 to
-    points, as in published attacks; `trapezoid`, 0 to points with half weight at the ends. of: the label's logit or
-    loss. through_factor: whether to differentiate the factor x, too (Chen et al. do, Singh et al. do not).
+    points, as in published attacks; `trapezoid`, 0 to points with half weight at the ends; `rotating`, in each step of
+    an attack another subset of the `right` ones of TURNS * points, so that TURNS steps visit each once. of: the label's
+    logit or loss. through_factor: whether to differentiate the factor x, too (Chen et al. do, Singh et al. do not).
 
     chunk: interpolated images per pass, at most, larger batches being split; 0: `chunk_size` of them, but whole
     batches. In a graph of several chunks, the backward pass recomputes each. spacing: `linspace` rounds the points of a
@@ -27,11 +29,12 @@ class IntegratedGradients(Map):
     """
 
     points: int = 10
-    rule: Literal["midpoint", "right", "trapezoid"] = "midpoint"
+    rule: Literal["midpoint", "right", "trapezoid", "rotating"] = "midpoint"
     of: Literal["logit", "loss"] = "logit"
     through_factor: bool = True
     chunk: int = 0
     spacing: Literal["arange", "linspace"] = field(default="arange", repr=False)  # not in descriptions of scores
+    turn: int = field(default=0, repr=False)  # of `rotating`: which subset
 
     differentiable = True
 
@@ -42,6 +45,9 @@ class IntegratedGradients(Map):
     @property
     def passes(self) -> int:
         return self.points
+
+    def at_step(self, step: int) -> "IntegratedGradients":
+        return replace(self, turn=step) if self.rule == "rotating" else self
 
     def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         if 0 < self.chunk < len(x):
@@ -58,7 +64,8 @@ class IntegratedGradients(Map):
         return (x if self.through_factor else x.detach()) * mean
 
     def _quadrature(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first = {"midpoint": 0.5, "right": 1.0, "trapezoid": 0.0}[self.rule]
+        turned = (1 + STRIDE * self.turn % TURNS) / TURNS
+        first = {"midpoint": 0.5, "right": 1.0, "trapezoid": 0.0, "rotating": turned}[self.rule]
         count = self.points + (self.rule == "trapezoid")
         nodes = (torch.arange(count, device=x.device, dtype=x.dtype) + first) / self.points
         if self.rule == "trapezoid" and self.spacing == "linspace":

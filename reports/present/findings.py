@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.evaluation.metrics import METRICS
+from harness.evaluation.metrics import DROPPING, METRICS
 from reports.analyse.rows import Leaderboard
 from reports.present.number_format import capitalised, listed, percent, points, with_interval
 from reports.read import score_names
@@ -111,7 +111,7 @@ def _no_better_than_random(leaderboard: Leaderboard) -> list[str]:
     names = {parts: name for name in leaderboard.scores if (parts := score_names.attribution(name))}
     alike: dict[str, list[str]] = {}  # cells -> scores
     for (protocol, on, measure), control in names.items():
-        attacks = [names[p, on, measure] for p in ("strong", "rar", "art") if (p, on, measure) in names]
+        attacks = [names[p, on, measure] for p in ("strong", "rar", "art", "fast") if (p, on, measure) in names]
         if protocol != "random" or measure not in ("in", "k") or not attacks:
             continue
         # If random signs lower it by next to nothing, the map may be stable, and a weak attack is no warning.
@@ -127,13 +127,13 @@ def _no_better_than_random(leaderboard: Leaderboard) -> list[str]:
 
 def _dropped(leaderboard: Leaderboard) -> list[str]:
     """Where more than 5 % of the attacked images are dropped."""
-    score_of_map: dict[str, str] = {}  # map -> score: all scores of a map count the same images
+    scores: dict[str, str] = {}  # protocol -> score: all scores of a protocol count the same images
     for name in leaderboard.shown:
         recorded = any(row.figure(name).images.dropped is not None for row in leaderboard.finished)
-        if recorded and (parts := score_names.attribution(name)) and parts[0] == "art":
-            score_of_map.setdefault(parts[1], name)
+        if recorded and (parts := score_names.attribution(name)) and parts[0] in DROPPING:
+            scores.setdefault(parts[0], name)
     sentences = []
-    for name in score_of_map.values():
+    for name in scores.values():
         shares = {row.name: row.figure(name).images.dropped_share for row in leaderboard.finished}
         if many := [f"{row} ({percent(share)} %)" for row, share in shares.items() if share > 0.05]:
             sentences.append(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from harness.evaluation.metrics import PROTOCOLS
+from harness.evaluation.metrics import DROPPING, PROTOCOLS
 from reports.analyse import counted_runs, published
 from reports.analyse.missing import is_missing
 from reports.analyse.rows import Leaderboard
@@ -18,6 +18,7 @@ _PROTOCOLS = {
     "an image is dropped if every step changes its prediction",
     "rar": "protocol of Chen et al. (2019), which scores the map of the logit that it attacks; if no step lowers the "
     "measure, the attack failed and the image counts as 1",
+    "fast": "as ART, approximately: at each step it looks at a few of the interpolation points; dropped as there",
     "strong": "the worst case for each measure over objectives and restarts; if nothing lowers it, the attack failed "
     "and the image counts as 1",
     "random": "random signs in place of the attack's, as a control",
@@ -121,10 +122,11 @@ def _attributions(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:
         text += f" in {steps} steps" + (f" of {step}" if step else "") if steps else ""
         text += "."
     text += " Maps are integrated gradients unless another one is named"
-    text += f"; attacks use {points} interpolation points." if points else "."
+    quick = [PROTOCOLS[p] for p in by_protocol if p in ("fast", "strong")]
+    text += f"; attacks of {listed(quick)} use {points} interpolation points." if points and quick else "."
     for protocol, names in sorted(by_protocol.items(), key=lambda pair: list(_PROTOCOLS).index(pair[0])):
         images = [row.figure(name).images for row in leaderboard.finished for name in names]
-        excluded = _count(of.dropped if protocol == "art" else of.failed for of in images)
+        excluded = _count(of.dropped if protocol in DROPPING else of.failed for of in images)
         text += f" {PROTOCOLS[protocol]}: {_PROTOCOLS[protocol]}"
         text += f" ({excluded} a run)." if excluded else "."
     csv = [score_names.attribution(name) for name in leaderboard.scores if name not in leaderboard.shown]

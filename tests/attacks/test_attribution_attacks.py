@@ -235,6 +235,17 @@ def test_integrated_gradients_are_those_of_captum(rule, of, net, images):
     torch.testing.assert_close(IntegratedGradients(9, rule, of)(net, x, y), expected, rtol=1e-5, atol=1e-8)
 
 
+def test_rotating_places_are_in_turn_the_published_ones(net, images):
+    x, y = images
+    rotating = IntegratedGradients(5, "rotating")
+    each = [rotating.at_step(step)(net, x, y) for step in range(20)]
+    whole = IntegratedGradients(50, "right")(net, x, y)
+    for turn in range(4):  # any ten steps in a row
+        torch.testing.assert_close(torch.stack(each[turn : turn + 10]).mean(0), whole)
+    assert len({float(m.sum()) for m in each[:10]}) == 10 and torch.equal(each[0], each[10])
+    assert IntegratedGradients(5).at_step(3) == IntegratedGradients(5)
+
+
 def test_integrated_gradients_sum_to_what_the_way_from_black_changes(net, images):
     x, y = images
     black, there = net(torch.zeros_like(x)), net(x)
@@ -365,6 +376,9 @@ class Seen:
         self.at.append(z.detach().clone())
         return self.explain(net, z, y)
 
+    def at_step(self, step):
+        return self
+
 
 @pytest.mark.parametrize("see_last", [True, False])
 @pytest.mark.parametrize("objective", ["top_k", "mass_centre", "random_signs"])
@@ -398,6 +412,46 @@ def test_the_prediction_is_kept_and_the_likeness_is_that_of_the_maps(learnt):
     s = softened(net)
     a, b = (explain_similarity.importance(IntegratedGradients(5)(s, z, y)) for z in (x, f.z))
     torch.testing.assert_close(f.similarity[f.kept], CRITERIA["in"](a, b)[f.kept])
+
+
+@pytest.mark.parametrize("see_last", [True, False])
+def test_a_judge_sees_the_net_itself_and_decides_which_image_is_kept(see_last, learnt):
+    net, x, y = learnt
+    judge, explain = IntegratedGradients(7, "right"), Seen(MAPS["gradient"])
+    more = {"explain": explain, "eps": 0.3, "step": 0.1, "steps": 5, "see_last": see_last}
+    found = run(net, x, y, judge=judge, **more)
+    visited = explain.at if not see_last else None
+    clean = explain_similarity.importance(judge(net, x, y))
+    for name, criterion in CRITERIA.items():
+        there = explain_similarity.importance(judge(net, found[name].z, y))
+        kept = found[name].kept
+        torch.testing.assert_close(found[name].similarity[kept], criterion(clean, there)[kept])
+        if visited:
+            assert len(visited) == 5
+            of = [criterion(clean, explain_similarity.importance(judge(net, z, y))) for z in visited]
+            right = torch.stack([net(z).argmax(1) == y for z in visited])
+            torch.testing.assert_close(found[name].similarity, torch.stack(of).masked_fill(~right, torch.inf).amin(0))
+            assert torch.equal(kept, right.any(0)) and kept.any() and not right.all()
+
+
+def test_denormal_numbers_are_rounded_during_an_attack_and_not_after_it(learnt):
+    net, x, y = learnt
+    smallest, seen = torch.tensor(torch.finfo(torch.float32).tiny), []
+
+    def objective(clean):
+        def total(s):
+            seen.append(float(smallest / 2))
+            return s.sum((1, 2))
+
+        return total
+
+    for before in (False, True):
+        torch.set_flush_denormal(before)
+        try:
+            run(net, x, y, objective=objective, steps=1)
+            assert seen.pop() == 0 and (float(smallest / 2) == 0) is before
+        finally:
+            torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize("beta", [2.0, 50.0])

@@ -84,7 +84,7 @@ def test_the_parts_of_a_name(text, name):
         "pgd010-8",
         "pgd10-8.0",
         "fog-6",
-        "fast-in",
+        "quick-in",
         "art-inn",
         "iou-best",
         "pgd10",

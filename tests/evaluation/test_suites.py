@@ -47,7 +47,8 @@ def quick(monkeypatch):
     from harness.attacks import autoattack, minimum_perturbation, pgd
     from harness.evaluation import attribution_protocols
 
-    monkeypatch.setattr(attribution_protocols, "SCORING_POINTS", 4)
+    for points in ("SCORING_POINTS", "PUBLISHED_POINTS"):
+        monkeypatch.setattr(attribution_protocols, points, 4)
 
     def fgsm(name, model, x, y, *, eps, norm):
         return pgd.fgsm(model, x, y, eps=eps / 2)
@@ -234,7 +235,9 @@ def test_the_cost_of_the_standard_and_attribution_suites_has_a_closed_form():
     maps, bound, completeness = 2 * 2 * (4 * 50 * 10 + 4 * 100), 3 * 50 + 3, 10 + 2 + 2 * 100
     assert attribution == 20 * (maps + bound + completeness)
     legacy = cost.passes(suites.SUITES["attribution-legacy"](EvaluationContext(measure, settings)), 1000)
-    assert legacy == 20 * 2 * (3 * 50 * 10 + 2 * 100)
+    assert legacy == 20 * 2 * (4 * 50 * 100 + 2 * 100)
+    fast = cost.passes(suites.SUITES["attribution-fast"](EvaluationContext(measure, settings)), 1000)
+    assert fast == 20 * (50 * (3 * 10 + 20) + 2 * 100)
 
 
 @pytest.mark.parametrize("suite", suites.SUITES)

@@ -305,7 +305,8 @@ def test_score_names():
         ("pgd10-8", None, "PGD-10 8/255"),
         ("bound_slack", None, "bound, slack"),
         ("completeness", None, "completeness"),
-        ("fast-in", None, "fast-in"),
+        ("fast-in", ("fast", "", "in"), "IN (fast)"),
+        ("quick-in", None, "quick-in"),
         ("art-inn", None, "art-inn"),
     ],
 )
@@ -384,7 +385,7 @@ def test_the_guide_explains_attributions():
     runs = pd.DataFrame(rows)
     said = dict(reading_guide.reading(runs, build_leaderboard(runs)))["Attributions"]
     assert "most important pixels (k = 100), the share that is still among them" in said and "Kendall's tau-b" in said
-    assert "by at most 8/255 in 50 steps of eps / 8" in said and "attacks use 10 interpolation points" in said
+    assert "by at most 8/255 in 50 steps of eps / 8" in said and "attacks of strong use 10 interpolation points" in said
     assert "ART: protocol of Singh et al. (2020)" in said and "RAR" not in said
     assert "classified correctly: 85 to 92 a run (8 are not)." in said
     assert (
@@ -438,6 +439,9 @@ def test_many_dropped_images_are_called_out():
     (doubt,) = findings.warnings(leaderboard(*rows))
     assert doubt.startswith("Of the images attacked for IN (ART), many are dropped in: art (12.0 %).")
     assert "IN and K are over the rest only" in doubt
+    quick = leaderboard(attributed("art", {"fast-in": 0.7}, **{k.replace("art", "fast"): v for k, v in many.items()}))
+    (doubt,) = findings.warnings(quick)
+    assert doubt.startswith("Of the images attacked for IN (fast), many are dropped in: art (12.0 %).")
     failed = {k: v for k, v in COUNTS.items() if "strong" in k} | {"test_dropped/strong-in": 50.0}  # these count as 1
     assert findings.warnings(leaderboard(attributed("art", FOUND, **failed))) == []
 
@@ -564,6 +568,7 @@ def test_the_main_table_of_singh_et_al_is_as_printed():
         ({"measure.step": "0.0"}, "test/pgd40-8", None),  # 2.5 * eps / steps is another step
         ({}, "test/rar-in", None),
         ({}, "test/strong-in", None),
+        ({}, "test/fast-in", None),  # an approximation stands beside no published figure
         ({}, "test/art-gradient-in", None),
         ({"attribution.k": "50"}, "test/art-in", None),
         ({"attribution.steps": "5"}, "test/art-in", None),
