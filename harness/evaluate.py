@@ -77,6 +77,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--samples", type=int, default=0, metavar="N", help="also synthesise N images per class with the net"
     )
+    p.add_argument(
+        "--retrain", action="store_true", help="train a trial again whose weights were not kept, as it won nothing"
+    )
     p.add_argument("--tracking-uri", metavar="URI", help="also log the result to this MLflow store")
     p.add_argument("--images", type=int, default=0, metavar="N", help="measure on the first N images only (0: all)")
     return p.parse_args(argv)
@@ -119,12 +122,12 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
     return requested, trial
 
 
-def _other(key: str, target: Target, workspace: Workspace) -> tuple[str, nn.Module]:
+def _other(key: str, target: Target, workspace: Workspace, retrain: bool) -> tuple[str, nn.Module]:
     """Key and net of another trial on the same data. Raises `UserError` for the same trial or other data."""
     if key == target.metadata.get("trial"):
         raise UserError(f"--other {key} is the trial that is measured; name one of another seed")
     trial = load_trial(key, workspace)
-    net, result = run.trained_model(trial, workspace)
+    net, result = run.trained_model(trial, workspace, retrain=retrain)
     if result.checksums != target.data.checksums:
         raise UserError(f"--other {key} was trained on other data, {trial.data.name!r}")
     return key, net
@@ -137,10 +140,10 @@ def main() -> int:
     if not args.quiet:
         print(f"{f'trial {trial.key}' if trial else args.model} ({args.suite}) on {workspace.device}", flush=True)
     if trial:
-        target = trial_target(trial, requested, workspace)
+        target = trial_target(trial, requested, workspace, retrain=args.retrain)
     else:
         target = external_target(args.model, args.weights, requested, workspace, args.features)
-    other = _other(args.other, target, workspace) if args.other is not None else None
+    other = _other(args.other, target, workspace, args.retrain) if args.other is not None else None
     counter = EvaluationProgress()
     progress = no_progress if args.quiet else counter
     split = "test" if args.test else "val"

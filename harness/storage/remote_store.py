@@ -45,6 +45,11 @@ class RemoteStore:
         infos = self._do(lambda: self._fs.find(name, detail=True) if self._fs.exists(name) else {})
         return {path.removeprefix(f"{name}/"): _stamp(info) for path, info in infos.items()}
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file, by its name."""
+        infos = self._do(lambda: self._fs.find("", detail=True) if self._fs.exists("") else {})
+        return {name.lstrip("/"): int(info.get("size") or 0) for name, info in infos.items()}
+
     def get(self, name: str, to: Path) -> None:
         """Download a file atomically."""
         to.parent.mkdir(parents=True, exist_ok=True)

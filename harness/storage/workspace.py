@@ -84,6 +84,33 @@ class Workspace:
 
         return remote_store.open_store(self.remote).exists(file.relative_to(self.out).as_posix())
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file of `out`, by its path relative to it; of a URI, what the store has."""
+        if self.remote:
+            from harness.storage import remote_store
+
+            return remote_store.open_store(self.remote).sizes()
+        found = {}
+        for folder, _, names in os.walk(self.out):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):  # a temporary file
+                    found[path.relative_to(self.out).as_posix()] = path.stat().st_size
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a file of `out`, by its path relative to it, here and in the remote store.
+
+        Raises `UserError` if it cannot be removed.
+        """
+        try:
+            (self.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot remove {str(self.out / name)!r}: {error.strerror}") from None
+        if self.remote:
+            from harness.storage import remote_store
+
+            remote_store.open_store(self.remote).remove(name)
+
     @contextlib.contextmanager
     def single_writer(self) -> Iterator["DriverFiles | None"]:
         """Lock `out` for one command at a time, its driver. Yields None if another command holds the lock.

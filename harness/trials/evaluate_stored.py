@@ -56,11 +56,14 @@ def load_trial(key: str, workspace: Workspace) -> Trial:
     return trial
 
 
-def trial_target(trial: Trial, requested: Trial, workspace: Workspace) -> Target:
-    """The net of a trial, trained first if needed. requested: the trial with the requested measurement settings."""
+def trial_target(trial: Trial, requested: Trial, workspace: Workspace, *, retrain: bool = False) -> Target:
+    """The net of a trial, trained first if needed. requested: the trial with the requested measurement settings.
+
+    retrain: see `harness.trials.run.trained_model`.
+    """
     data = datasets.load(trial.data, workspace)
     evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
-    model, result = run.trained_model(trial, workspace)
+    model, result = run.trained_model(trial, workspace, retrain=retrain)
     metadata = {"trial": trial.key}
     return Target(
         model,

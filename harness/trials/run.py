@@ -62,18 +62,35 @@ def run_alone(
         return run(trial, workspace, report=report, test=test)
 
 
-def trained_model(trial: Trial, workspace: Workspace) -> tuple[nn.Module, Result]:
-    """The trained net on the device, in evaluation mode, and its result; trains it first if needed."""
+def trained_model(trial: Trial, workspace: Workspace, *, retrain: bool = False) -> tuple[nn.Module, Result]:
+    """The trained net on the device, in evaluation mode, and its result; trains it first if it never was.
+
+    retrain: train it again if it has a result and no weights, as a search trial that won nothing; otherwise that raises
+    `UserError`.
+    """
     folder = workspace.trial(trial.key)
-    with contextlib.nullcontext() if workspace.has(folder / RESULT) else workspace.writing(folder):
-        result, net = _run(trial, workspace, no_report, test=False)
+    ended, stored = workspace.has(folder / RESULT), workspace.has(folder / WEIGHTS)
+    if ended and not stored and not retrain:
+        raise UserError(
+            f"trial {trial.key} has a result and no weights, which are kept of winners and seeds;"
+            " --retrain trains it again"
+        )
+    with contextlib.nullcontext() if ended and stored else workspace.writing(folder):
+        result, net = _run(trial, workspace, no_report, test=False, needs_net=True)
         return net().eval(), result
 
 
 def _run(
-    trial: Trial, workspace: Workspace, report: Callable[[EpochMetrics], None], test: bool
+    trial: Trial,
+    workspace: Workspace,
+    report: Callable[[EpochMetrics], None],
+    test: bool,
+    needs_net: bool = False,
 ) -> tuple[Result, Callable[[], nn.Module]]:
-    """The result, and a function for the trained net, whose weights are loaded at most once."""
+    """The result, and a function for the trained net, whose weights are loaded at most once.
+
+    A trial with a result and no weights is trained again if the net is needed, as for its first test.
+    """
     data = datasets.load(trial.data, workspace)
     evaluator.check(trial.measure, trial.attribution, data, trial.data.name)
     folder = workspace.trial(trial.key)
@@ -83,6 +100,14 @@ def _run(
         if stored and weights is None and (folder / RESULT).exists():
             quarantine(folder / RESULT)  # of the net whose weights are damaged
         result = load_result(trial, folder, data)
+        if result and weights is None and (needs_net or (test and not result.of("test"))):
+            if result.test_evaluations:
+                raise UserError(
+                    f"trial {trial.key} was tested with weights that are gone, and is not trained again;"
+                    f" restore {str(folder / WEIGHTS)!r}"
+                )
+            (folder / RESULT).unlink()  # of weights that nothing has: on a GPU, others may come out
+            result = None
         if result is None:
 
             def on_epoch(row: EpochMetrics) -> None:
