@@ -52,6 +52,12 @@ def arguments(argv: list[str] | None = None) -> Namespace:
     )
     p.add_argument("--retry-failed", action="store_true", help="run the failed trials of an earlier command again")
     p.add_argument(
+        "--keep",
+        default="winners",
+        metavar="winners|all",
+        help="whose weights stay: winners (and seeds, teachers, what is unfinished; default), or all",
+    )
+    p.add_argument(
         "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
     )
     p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
@@ -121,6 +127,7 @@ def _locked_sweep(
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
             return 130
+        tracker.log_disk(_discard_unneeded(planned, workspace, args))
         tracker.close()
         driver_files.push()
         status = _report(planned, workspace, uri, tracker, studies) if delivery.caught_up() else 0
@@ -135,6 +142,7 @@ def _locked_sweep(
 def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "Tracker") -> "list[Study]":
     """Open or resume the Optuna study of every cell, and start its MLflow run."""
     from harness.config.setting_text import format_setting
+    from harness.storage.driver_files import JOURNAL
     from harness.sweep import optuna_journal
     from harness.sweep.study import Study
 
@@ -142,7 +150,7 @@ def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "T
     for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(study, cell.name, _study_tags(planned, cell), searched)
-    storage = optuna_journal.open_journal(workspace.out / "optuna.journal")
+    storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
     ]
@@ -168,7 +176,12 @@ def _run_jobs(
     from harness.sweep.progress import SweepProgress
 
     source = job_queue.SweepJobs(
-        studies, planned.seeds, tracker.on_winners, _is_done(tracker, workspace), _needs(tracker, workspace)
+        studies,
+        planned.seeds,
+        tracker.on_winners,
+        _is_done(tracker, workspace),
+        _needs(tracker, workspace),
+        _discard(planned, workspace, args),
     )
     if not args.quiet:
         on = f"; a trial takes {_asked(args, gpus)} of the cluster" if cluster.existing(args.address) else ""
@@ -257,6 +270,40 @@ def _is_done(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], boo
         return not measured_later(job.trial, tracker.measured(job, "test"), test_images(job.trial.data), workspace)
 
     return is_done
+
+
+def _discard(planned: Plan, workspace: "Workspace", args: Namespace) -> "Callable[[str], None]":
+    """Discards the weights of a trial, by its key, unless another sweep proposed it too. At a URI all wait for the end:
+    no disk gets full there, and requests would delay other trials."""
+    from harness.storage.driver_files import JOURNAL
+    from harness.sweep import job_queue, optuna_journal, unneeded
+    from harness.trials import discarded_weights
+
+    if args.keep == "all" or workspace.remote:
+        return job_queue.no_discard
+    storage = optuna_journal.open_journal(workspace.out / JOURNAL)
+    elsewhere = unneeded.proposed_elsewhere(storage, planned.studies)
+
+    def discard(key: str) -> None:
+        if key not in elsewhere:
+            discarded_weights.discard(key, workspace)
+
+    return discard
+
+
+def _discard_unneeded(planned: Plan, workspace: "Workspace", args: Namespace) -> dict[str, int]:
+    """Discard what this sweep left of weights that nothing needs. Returns the bytes of the output by kind."""
+    from harness.storage.driver_files import JOURNAL
+    from harness.sweep import optuna_journal, unneeded
+    from harness.trials import discarded_weights
+
+    sizes = workspace.sizes()
+    if args.keep != "all":
+        keys = unneeded.unneeded(optuna_journal.open_journal(workspace.out / JOURNAL), planned.studies)
+        for path in discarded_weights.discarded(keys, sizes):
+            workspace.remove(path)
+            del sizes[path]
+    return discarded_weights.by_kind(sizes)
 
 
 def _tags(planned: Plan) -> dict[str, str]:

@@ -13,6 +13,10 @@ def no_needs(job: Job) -> list[Job]:
     return []
 
 
+def no_discard(key: str) -> None:
+    """Keep the weights of every trial."""
+
+
 class SweepJobs:
     """`JobSource` over all studies: search trials of every cell, then seed repetitions of its winners.
 
@@ -22,6 +26,9 @@ class SweepJobs:
 
     needs(job): the jobs that must be complete before it; those that are, are left out. A job waits here, not in a slot,
     for these, and for a job with the same settings that is running. Where something that it needs fails, it fails.
+
+    discard(key): called for a search trial whose weights nothing needs: it has ended, wins no study so far, and equals
+    no unfinished job.
     """
 
     def __init__(
@@ -31,10 +38,12 @@ class SweepJobs:
         on_winners: Callable[[str, list[str], int], None],
         is_complete: Callable[[Job], bool],
         needs: Callable[[Job], list[Job]] = no_needs,
+        discard: Callable[[str], None] = no_discard,
     ):
         self._studies = {study.name: study for study in studies}
         self._searching = list(studies)
         self._seeds, self._on_winners, self._is_complete, self._needs = seeds, on_winners, is_complete, needs
+        self._discard = discard
         self._repetitions: list[Job] = []
         self._ready: dict[str, Job] = {}  # by id, in order
         self._running: dict[str, Job] = {}
@@ -122,9 +131,21 @@ class SweepJobs:
         if job.is_shared and outcome.state == "failed":
             self._failed[job.id] = outcome
         if job.role == "search":
-            self._studies[job.study].on_end(job, outcome)
+            self._end_search(job, outcome)
         self._release(job.id)
         self._select_winners()
+
+    def _end_search(self, job: Job, outcome: Outcome) -> None:
+        """Report a search trial's outcome to its study, and discard the weights that are not needed any more."""
+        study = self._studies[job.study]
+        before = study.winning_keys()
+        study.on_end(job, outcome)
+        if outcome.state == "failed":  # it may go on from its checkpoint
+            return
+        unfinished = [*self._ready.values(), *self._running.values(), *(job for job, _ in self._blocked.values())]
+        needed = {other.key for other in unfinished}.union(*(study.winning_keys() for study in self._studies.values()))
+        for key in sorted((before | {job.key}) - needed):
+            self._discard(key)
 
     def _release(self, ended: str) -> None:
         """Admit the jobs that waited for nothing else."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from harness.config.space import Cell, Space
     from harness.storage.workspace import Workspace
 
+KEEP = ("winners", "all")  # whose weights stay
+
 # Torch, Ray, Optuna and MLflow are imported later, so that bad arguments fail fast.
 
 
@@ -53,6 +55,8 @@ def plan(args: Namespace) -> Plan:
         raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers must be at least 1, not {args.workers}")
+    if args.keep not in KEEP:
+        raise UserError(f"--keep takes {' or '.join(KEEP)}, not {args.keep!r}")
     if args.cpus == 0:
         raise UserError("--cpus must be more than 0; a trial needs a share of a core, such as 0.5")
     for name in ("cpus", "gpus"):

@@ -61,6 +61,7 @@ class Study:
             t.user_attrs.get("key", ""): t.number for t in reversed(done) if DUPLICATE_OF not in t.user_attrs
         }
         self.n_duplicates = sum(DUPLICATE_OF in t.user_attrs for t in done)
+        self._winning = select_winners(self._finished())
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         """TPE, seeded by the number of started trials, so that a resumed study makes the same proposals."""
@@ -184,7 +185,7 @@ class Study:
                 return
             for name, least in self.floor.items():
                 proposal.set_constraint(name, least - means[name])
-            self._optuna.tell(proposal, [means[goal] for goal in self.goals])
+            self._count(self._optuna.tell(proposal, [means[goal] for goal in self.goals]))
 
     def _end_as(self, proposal: optuna.trial.Trial, of: FrozenTrial) -> None:
         """End a proposal as an equal one ended, with its values; in the rungs only that one counts."""
@@ -193,13 +194,21 @@ class Study:
         for name, deficit in of.constraints.items():
             proposal.set_constraint(name, deficit)
         proposal.set_user_attr(DUPLICATE_OF, of.number)
-        self._optuna.tell(proposal, of.values if of.state == TrialState.COMPLETE else None, state=of.state)
+        self._count(self._optuna.tell(proposal, of.values if of.state == TrialState.COMPLETE else None, state=of.state))
         self.n_duplicates += 1
 
+    def _count(self, ended: FrozenTrial) -> None:
+        """Select the winners among those of before and a trial that ended: who has lost once, never wins again."""
+        self._winning = select_winners(sorted([*self._winning, ended], key=lambda trial: trial.number))
+
     def winners(self) -> list[Trial]:
-        """The cell's winners, without duplicates; see `harness.sweep.winners`."""
-        proposed = [self._trial(t.params) for t in select_winners(self._finished())]
+        """The cell's winners so far, without duplicates; see `harness.sweep.winners`."""
+        proposed = [self._trial(t.params) for t in self._winning]
         return list({trial.key: trial for trial in proposed}.values())
+
+    def winning_keys(self) -> set[str]:
+        """The keys of the winners so far."""
+        return {trial.user_attrs.get("key", "") for trial in self._winning}
 
 
 def _by_machine(failed: FrozenTrial) -> bool:

@@ -51,6 +51,7 @@ class Tracker:
         self._last: dict[str, int] = {}  # job id -> last logged epoch
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
         self._figures: dict[str, list[event_log.Metric]] = {}  # study -> last logged figures of its winner
+        self._disk: tuple[int, dict[str, float]] = (0, {})  # step and last logged sizes of the output
         self._curves: dict[str, dict[int, EpochMetrics]] = {}  # job id -> epoch -> metrics
         self._pending: dict[str, list[event_log.Metric]] = {}
         self._flushed = time.monotonic()
@@ -70,6 +71,8 @@ class Tracker:
             for name, value, _ in metrics:
                 if name == "epoch":
                     self._last[run] = max(self._last.get(run, 0), int(value))
+            if run == SWEEP and metrics:
+                self._disk = metrics[0][2], {name: value for name, value, _ in metrics}
             if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
                 self._figures[run] = metrics
             if tags.get("harness.state") == "complete":  # failed jobs are run again
@@ -243,6 +246,14 @@ class Tracker:
             status="FINISHED",
         )
         self._ended[name] = {name: value for name, value, _ in measured}
+
+    def log_disk(self, sizes: Mapping[str, int]) -> None:
+        """Log the bytes of the output folder by kind on the sweep's run, one step for every time that they changed."""
+        values = {f"disk/{kind}": float(size) for kind, size in sizes.items()}
+        step, last = self._disk
+        if values != last:
+            self._disk = step + 1, values
+            self._log.append(SWEEP, metrics=_metrics(values, step + 1))
 
     def attach(self, report: Iterable[Path]) -> None:
         """Log the report's files as artifacts of the sweep's run."""

@@ -69,10 +69,20 @@ def reading(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[tuple[str, str
             (
                 "Cost",
                 f"Training and evaluation of all complete runs took {duration(total)} of device time, without pruned "
-                "and failed runs, teachers and maps.",
+                f"and failed runs, teachers and maps.{_disk(runs)}",
             )
         )
     return pairs + [("Warning", text) for text in (*warnings(leaderboard), *shared(tested), *checked(tested))]
+
+
+def _disk(runs: pd.DataFrame) -> str:
+    """What the output folder held when the sweep last ended; "" for several sweeps, or where it is not known."""
+    kinds = {name: f"disk/{name}" for name in ("trials", "teachers", "maps")}
+    sizes = {name: runs[column].dropna().unique() for name, column in kinds.items() if column in runs}
+    if not sizes or any(len(values) != 1 for values in sizes.values()):
+        return ""
+    texts = [f"{values[0] / 1e6:,.1f} MB of {name}" for name, values in sizes.items()]
+    return f" When the sweep last ended, its output folder held {listed(texts)}, of other sweeps there too."
 
 
 def _protocol(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:

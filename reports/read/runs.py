@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -50,7 +50,8 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     of training), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
     `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, provenance (git, package.torch,
-    device, data.test, ...), then every metric's last value under its own name. A study without child runs is one row
+    device, data.test, ...), then every metric's last value under its own name, and in every row the bytes of the
+    sweep's output folder by kind, `disk/<kind>`. A study without child runs is one row
     of role `study` without state, so that no cell is lost; a study that a newer one of its cell supersedes has no row.
     Sorted by order, role, number and time. Raises `UserError` for an unknown experiment or sweep, one without a study,
     or a store that cannot be read."""
@@ -78,7 +79,7 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
             rows.append(_row(parents[parent], child))
             seen.add(parent)
     rows += [_row(parent, parent) for run_id, parent in parents.items() if run_id not in seen]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).assign(**_disk(parents.values(), children))
     table["started"] = pd.to_datetime(table["started"], unit="ms", utc=True)
     table["number"] = pd.to_numeric(table["number"], errors="coerce").astype("Int64")
     table = table.sort_values(["order", "cell", "role", "number", "started", "run_id"], kind="stable")
@@ -143,6 +144,13 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
         row |= run.data.metrics
     return row
+
+
+def _disk(studies: Iterable["Run"], runs: Iterable["Run"]) -> dict[str, float]:
+    """The metrics `disk/<kind>` of the sweep's own run, the parent of these studies."""
+    sweeps = {study.data.tags.get("mlflow.parentRunId") for study in studies}
+    metrics = {name: value for run in runs if run.info.run_id in sweeps for name, value in run.data.metrics.items()}
+    return {name: value for name, value in metrics.items() if name.startswith("disk/")}
 
 
 def _tagged(tags: dict[str, str], kind: str) -> list[tuple[str, str]]:

@@ -37,6 +37,23 @@ def test_a_sweep_ends_in_a_leaderboard(undisturbed):
         assert f"smoke-digits.{kind}" in printed
 
 
+def test_the_weights_of_winners_seeds_and_teachers_stay(undisturbed):
+    out = undisturbed.out
+    _, runs = stored_runs(out)
+    (sweep,) = (r for r in runs if r.data.tags["harness.role"] == "sweep")
+    winners = {r.data.tags["harness.winners"] for r in runs if r.data.tags["harness.role"] == "study"}
+    seeds = {r.data.tags["harness.key"] for r in runs if r.data.tags["harness.role"] == "seed"}
+    assert {p.parent.name for p in out.glob("trials/*/weights.pt")} == winners | seeds
+    assert not list(out.glob("trials/*/checkpoint.pt")) and len(list(out.glob("teachers/*/weights.pt"))) == 2
+    searched = [r for r in runs if r.data.tags["harness.role"] == "search" and r.info.status == "FINISHED"]
+    complete = {r.data.tags["harness.key"] for r in searched if r.data.tags["harness.state"] == "complete"}
+    assert all((out / "trials" / key / "val.npz").exists() for key in complete)
+    for kind, folder in (("trials", "trials"), ("teachers", "teachers"), ("maps", "cache")):
+        size = sum(p.stat().st_size for p in (out / folder).rglob("*") if p.is_file())
+        assert sweep.data.metrics[f"disk/{kind}"] == size > 0
+    assert re.search(r"its output folder held [\d.]+ MB of trials, ", (out / "reports" / "smoke-digits.md").read_text())
+
+
 def test_what_mlflow_holds(undisturbed):
     out = undisturbed.out
     client, runs = stored_runs(out)
@@ -110,7 +127,7 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
     assert mlflow_state(tmp_path) == mlflow_state(undisturbed.out)
 
     # and with a larger budget it adds to what is there
-    touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/weights.pt")}
+    touched = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/result.json")}
     more = run(tmp_path, *ONE_AT_A_TIME, "--trials", "3")
     assert more.returncode == 0, more.stderr
     assert [len(s.trials) for s in studies(tmp_path).values()] == [3, 3]

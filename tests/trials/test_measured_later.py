@@ -159,6 +159,21 @@ def test_a_seed_run_that_lacks_a_score_is_a_job_again(workspace, monkeypatch, te
         assert is_done(one)
 
 
+def test_the_sizes_of_the_output_are_logged_when_they_change(workspace):
+    from harness.tracking import event_log
+
+    for sizes in ({"trials": 5, "maps": 1}, {"trials": 5, "maps": 1}, {"trials": 9, "maps": 1}):
+        tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+        tracker.start_sweep("title", "about")
+        tracker.log_disk(sizes)
+        tracker.log_disk(sizes)
+    logged = [event["metrics"] for event, _ in event_log.read_events(tracker.log) if "metrics" in event]
+    assert logged == [
+        [["disk/trials", 5.0, 1], ["disk/maps", 1.0, 1]],
+        [["disk/trials", 9.0, 2], ["disk/maps", 1.0, 2]],
+    ]
+
+
 def test_the_log_of_a_sweep_gets_what_is_new_once(workspace, monkeypatch, tested):
     from harness.tracking import event_log
 
