@@ -19,7 +19,7 @@ import methods
 import reports.__main__
 import reports.export
 import reports.verify
-from harness import cli, deliver, evaluate, tune
+from harness import cli, deliver, evaluate, prune, tune
 from harness.bench import __main__
 from harness.config import chosen_cells
 from harness.config import trial as config_trial
@@ -103,7 +103,7 @@ def test_every_block_says_what_it_is():
 
 def test_the_pages_show_commands_of_every_module():
     assert {arguments(command)[0] for command in COMMANDS} == {
-        *(f"harness.{name}" for name in ("tune", "trial", "evaluate", "deliver", "bench")),
+        *(f"harness.{name}" for name in ("tune", "trial", "evaluate", "deliver", "prune", "bench")),
         "reports",
     }
 
@@ -145,6 +145,8 @@ def test_every_command_is_a_valid_one(command, monkeypatch, examples):
         assert args.cell == "all" or cli.choose_cell(cells, None)
     elif module == "harness.deliver":
         assert deliver.arguments(words)
+    elif module == "harness.prune":
+        assert prune.arguments(words)
     elif module == "harness.bench":
         asked = []
         monkeypatch.setattr(sys, "argv", [module, *words])
