@@ -82,7 +82,7 @@ def _disk(runs: pd.DataFrame) -> str:
     if not sizes or any(len(values) != 1 for values in sizes.values()):
         return ""
     texts = [f"{values[0] / 1e6:,.1f} MB of {name}" for name, values in sizes.items()]
-    return f" When the sweep last ended, its output folder held {listed(texts)}, of other sweeps there too."
+    return f" When the sweep last ended, its output folder held {listed(texts)}, all sweeps in it included."
 
 
 def _protocol(tested: pd.DataFrame, leaderboard: Leaderboard) -> str:

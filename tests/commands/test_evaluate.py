@@ -21,6 +21,7 @@ from harness.evaluation.external import load_external
 from harness.evaluation.measurements import pgd
 from harness.models.nets import NETS, Net, build
 from harness.trials import run as trial_run
+from harness.trials.discarded_weights import discard
 
 
 def evaluated(monkeypatch, workspace, *words):
@@ -53,6 +54,26 @@ def test_the_command_measures_a_recorded_trial_once(monkeypatch, capsys, workspa
     assert evaluated(monkeypatch, workspace, *words) == 0
     assert capsys.readouterr().out == said and file.stat().st_mtime_ns == stamp
     assert trial_run.run(run, workspace).test_evaluations == 0
+
+
+def test_discarded_weights_are_made_again_only_when_asked_for(monkeypatch, capsys, workspace, quick):
+    run, other = (quick(method="standard", epochs=1, seed=seed) for seed in (0, 1))
+    for trial in (run, other):
+        result = trial_run.run(trial, workspace)
+        discard(trial.key, workspace)
+    assert evaluated(monkeypatch, workspace, "--trial", run.key) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: trial {run.key} has a result and no weights") and error.count("\n") == 1
+    assert not list(workspace.out.glob("trials/*/*.pt"))
+    assert evaluated(monkeypatch, workspace, "--trial", run.key, "--other", other.key, "--retrain") == 0
+    assert len(list(workspace.out.glob("trials/*/weights.pt"))) == 2
+    assert trial_run.run(other, workspace).scores == [replaced(score) for score in result.scores]
+    discard(run.key, workspace)  # what was evaluated stays
+    assert evaluated(monkeypatch, workspace, "--trial", run.key, "--quiet") == 0
+
+
+def replaced(score):
+    return dataclasses.replace(score, per_example=None)
 
 
 def test_a_measurement_on_test_is_a_touch(monkeypatch, capsys, workspace, quick):
