@@ -93,7 +93,7 @@ class Workspace:
         found = {}
         for folder, _, names in os.walk(self.out):
             for path in (Path(folder, name) for name in names):
-                with contextlib.suppress(FileNotFoundError):  # a temporary file
+                with contextlib.suppress(OSError):  # a temporary file that is gone
                     found[path.relative_to(self.out).as_posix()] = path.stat().st_size
         return found
 

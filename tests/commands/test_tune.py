@@ -237,6 +237,7 @@ def test_list_and_help_import_nothing_heavy():
         (["--set", "nonsense"], ["nonsense"]),
         (["--trials", "0"], ["--trials"]),
         (["--seeds", "-1"], ["--seeds"]),
+        (["--keep", "winner"], ["--keep", "winners or all"]),
         (["--cpus", "-1"], ["--cpus"]),
         (["--tracking-uri", "http://127.0.0.1:9"], ["127.0.0.1:9"]),
         (["--tracking-uri", "file:///tmp/runs"], ["file:///tmp/runs"]),
