@@ -20,6 +20,7 @@ def child(cell, role, number, state="complete", **more):
         "goal": "val/robust",
         "floor": "",
         "winners": None,
+        "duplicates": 0,
         "role": role,
         "state": state,
         "number": number,

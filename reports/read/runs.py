@@ -16,20 +16,8 @@ if TYPE_CHECKING:
 
 STORE = "sqlite:///runs/mlflow.db"
 FACTS = (
-    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor"),
-    *(
-        "winners",
-        "duplicates",
-        "role",
-        "state",
-        "number",
-        "key",
-        "winner",
-        "reason",
-        "started",
-        "protocol",
-        "artifacts",
-    ),
+    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates"),
+    *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
 TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
