@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 # Read by Ray on import: no telemetry, no console output, no snapshots (the Optuna journal is the state).
@@ -32,6 +33,17 @@ NO_CLIENT, NO_NODE = "ray[client]", "No node info found"  # in messages of `ray.
 def allow_failures(trial: "Trial", more: int) -> None:
     """Let a trial fail so many more times before Ray gives it up."""
     trial.max_failures = trial.num_failures + more
+
+
+def forget_ended(controller: "TuneController") -> None:
+    """Drop the trials that have ended, and no actor belongs to, from all that Tune keeps of the trials of a run.
+
+    It goes through its list of them at every step, and keeps some 45 KiB for each until the run ends.
+    """
+    ended = {t for t in controller._trials if t.is_finished() and t not in controller._trial_to_actor}
+    controller._trials[:] = [trial for trial in controller._trials if trial not in ended]
+    for kept in ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache"):
+        getattr(controller, kept).difference_update(ended)
 
 
 def failure_lines(trial: "Trial") -> list[str]:

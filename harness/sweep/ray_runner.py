@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -25,6 +26,7 @@ from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
+from harness.sweep.ray_internals import forget_ended
 from harness.sweep.retries import WorkerLoss, failure_config, give_up, renew
 from harness.sweep.trial_slots import cluster_resources, slots
 from harness.sweep.worker import RAY_FOLDER, run_job
@@ -82,7 +84,7 @@ def run_jobs(
             name=name,
             storage_path=str(workspace.out / RAY_FOLDER),
             verbose=0,
-            callbacks=[WorkerLoss(router), _Wait(router)],
+            callbacks=[WorkerLoss(router), _Wait(router), _NoProgress()],
             stop=_StopOnError(router),
             failure_config=failure_config(),
         ),
@@ -122,7 +124,10 @@ class _JobSearcher(Searcher):
 
 
 class _StopOnRequest(FIFOScheduler):
-    """Ray scheduler that forwards reports, and stops a trial if the `JobSource` prunes it."""
+    """Ray scheduler that forwards reports, and stops a trial if the `JobSource` prunes it.
+
+    When a trial ends, those that ended before are forgotten, so that a step costs the same however many there were.
+    """
 
     def __init__(self, router: JobRouter):
         super().__init__()
@@ -146,6 +151,25 @@ class _StopOnRequest(FIFOScheduler):
                 self._router.on_end(trial.trial_id, Outcome("pruned", row["epoch"]))
                 return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: "TuneController", trial: Trial, result: dict) -> None:
+        forget_ended(tune_controller)
+
+    def on_trial_error(self, tune_controller: "TuneController", trial: Trial) -> None:
+        forget_ended(tune_controller)
+
+
+class _NoProgress(TrialProgressCallback):
+    """In the place of the callback that Ray adds otherwise, which keeps every trial, and prints nothing here."""
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        """No-op."""
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """No-op."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """No-op."""
 
 
 class _Wait(tune.Callback):

@@ -24,7 +24,7 @@ from harness.attacks import autoattack
 from harness.bench.report import BulkClient
 from harness.explain import captum_maps
 from harness.models import nets, torchvision_import
-from harness.sweep import optuna_journal, ray_internals
+from harness.sweep import optuna_journal, ray_internals, ray_runner
 from harness.tracking import mlflow_client
 
 
@@ -99,6 +99,45 @@ def test_a_trial_of_ray_counts_its_failures_and_writes_each_to_its_file(tmp_path
             trial.handle_error(RuntimeError(f"first line {number}\nsecond line"))
             assert ray_internals.failure_lines(trial) == [f"first line {number}", "second line"]
             assert trial.num_failures == number and trial.should_recover() == (number in (2, 3))
+
+
+def test_a_run_of_ray_keeps_nothing_of_trials_that_have_ended(tmp_path):
+    with using("ray", "where its controller keeps the trials of a run"):
+        from ray.tune.execution.tune_controller import TuneController
+        from ray.tune.experiment import Trial
+
+        class Stored(SimpleNamespace):
+            experiment_driver_staging_path = storage_fs_path = experiment_fs_path = str(tmp_path)
+
+        controller = TuneController(search_alg=object(), resource_manager_factory=object, storage=Stored())
+        trials = [Trial("none", stub=True, trial_id=name) for name in ("complete", "failed", "going", "stopping")]
+        for trial in trials:
+            controller.add_trial(trial)
+            controller._mark_trial_to_checkpoint(trial)
+        complete, failed, going, stopping = trials
+        for trial, status in ((complete, Trial.TERMINATED), (failed, Trial.ERROR), (stopping, Trial.TERMINATED)):
+            controller._set_trial_status(trial, status)
+        controller._trial_to_actor[stopping] = "its actor"
+        controller._pending_trials_list.clear()  # as when a trial gets its actor
+        ray_internals.forget_ended(controller)
+        assert controller.get_trials() == [going, stopping]
+        kept = {name: value for name, value in vars(controller).items() if isinstance(value, list | set | dict)}
+        assert not [name for name, value in kept.items() for trial in (complete, failed) if trial in value]
+
+
+def test_ray_adds_no_callback_of_its_own_that_keeps_trials():
+    with using("ray", "the callbacks that it adds to those of a run"):
+        from ray.tune.utils.callback import _create_default_callbacks
+
+        given = [ray_runner._NoProgress()]
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+            assert _create_default_callbacks(list(given), air_verbosity=None) == given
+            assert len(_create_default_callbacks([], air_verbosity=None)) == 1
+        trial = object()
+        for name in ("on_trial_result", "on_trial_error", "on_trial_complete"):
+            getattr(given[0], name)(0, [trial], trial, **({"result": {}} if name == "on_trial_result" else {}))
+        assert not any(given[0].__dict__[kept] for kept in ("_last_print", "_completed_trials", "_last_result_str"))
 
 
 # Optuna
