@@ -387,6 +387,23 @@ def test_proposals_do_not_depend_on_interruptions(tmp_path):
     assert proposed[0] == proposed[1] and len(set(proposed[0])) == 9
 
 
+@pytest.mark.parametrize("goal", ["val/robust", ("val/robust", "val/clean")])
+def test_the_search_space_that_the_sampler_is_told_is_the_one_that_optuna_infers(tmp_path, goal):
+    """So the proposals are Optuna's own, from the first trial on, also after trials that failed or were pruned."""
+    known = {"method.alpha10": uniform(0, 1), "optim.lr": within(3), "method.schedule": choice("power", "linear")}
+    search = {**known, "method.eps": uniform(48 / 255, 48 / 255)}
+    s = study(tmp_path, budget=9, goal=goal, search=search)
+    for number in range(9):
+        asked = s._optuna.get_trials(deepcopy=False)[-1]
+        inferred = optuna.samplers.TPESampler().infer_relative_search_space(s._optuna, asked)
+        told = s._sampler().infer_relative_search_space(s._optuna, asked)
+        assert told == inferred and list(told) == list(inferred)
+        assert set(told) == (set(known) if isinstance(goal, str) and number > 1 else set())
+        job = s.next()
+        made = [Outcome("failed", 3), Outcome("pruned", 3), finished(job, val_robust=0.1 * number, val_clean=0.5)]
+        s.on_end(job, made[min(number, 1) if number < 3 else 2])
+
+
 def test_a_file_that_is_no_journal_is_named(tmp_path):
     (tmp_path / "journal").write_text("this is\nno journal\n")
     with pytest.raises(UserError, match="journal"):
