@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +13,7 @@ from harness.evaluation import evaluator, suites, versions
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.checks.run_checks import run_checks
 from harness.evaluation.evaluator import Progress, no_progress
-from harness.evaluation.measurements import Items, Published
+from harness.evaluation.measurements import Items, Measurement, Published
 from harness.evaluation.scores import Ledger, Score
 from harness.storage.workspace import Workspace
 
@@ -114,6 +114,18 @@ def measure(
             net, part.images, trial.measure, scores, examples=examples, other=other, expensive=expensive
         )
     return Measured(scores, checks, seconds)
+
+
+def same_measurements(scores: Sequence[Score], trial: Trial, part: Part) -> list[Score]:
+    """Of the scores of a net on the images of a part, those that its suites measure too, named as of this part."""
+    items = _items(trial, part.images, features=True)
+    named = {score.name.partition("/")[2]: score for score in scores}
+    same = {
+        key: named[key]
+        for key, item in items.items()
+        if isinstance(item, Measurement) and key in named and named[key].protocol == dict(item.protocol)
+    }
+    return [replace(score, name=f"{part.name}/{key}") for key, score in same.items()]
 
 
 def _kept(items: Items, stored: Sequence[Score]) -> dict[str, list[Score]]:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data import datasets
 from harness.errors import UserError
+from harness.evaluation import evaluator
 from harness.storage.sealed_json import CHECKSUM_KEY
 from harness.trials import run as trial_run
 
@@ -42,6 +44,27 @@ def test_what_is_stored_is_what_was_measured(workspace, quick):
     state = torch.load(folder / "weights.pt", weights_only=True)
     net, _ = trial_run.trained_model(run, workspace)
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in state.items())
+
+
+@pytest.mark.parametrize("images", [0, 20])
+def test_the_last_validation_of_the_training_is_not_repeated(workspace, quick, monkeypatch, images):
+    """If it was of all validation images: its scores are those that a measurement of the stored net gives."""
+    run, measured, measure = quick(method="noise", measure__images=images), [], evaluator._Evaluation.measure
+
+    def counted(self, key, item, scores):
+        measured.append(f"{self.name}/{key}")
+        return measure(self, key, item, scores)
+
+    monkeypatch.setattr(evaluator._Evaluation, "measure", counted)
+    result = trial_run.run(run, workspace)
+    again = {name.replace("curve/", "val/") for name in measured if name.startswith("curve/")}
+    assert "val/clean" in again and any("pgd" in name for name in again)
+    assert again.isdisjoint(measured) == (images == 0)
+    net, _ = trial_run.trained_model(run, workspace)
+    val = datasets.load(run.data, workspace).val
+    fresh = evaluator.evaluate(net, val, run.measure, run.attribution, name="val")
+    assert result.scores == fresh
+    assert all(np.array_equal(a.per_example, b.per_example) for a, b in zip(result.scores, fresh, strict=True))
 
 
 def test_test_images_are_touched_only_when_asked_and_counted(workspace, quick):
