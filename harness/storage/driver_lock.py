@@ -145,10 +145,9 @@ class DriverLock:
 
     def _loss(self) -> DriverLost:
         self.lost = True
-        uri = redacted(self.store.uri)
         return DriverLost(
-            f"another command took over {uri!r} while this one was suspended or without access to it;"
-            " run this one again when that ends"
+            f"another command took over {redacted(self.store.uri)!r} while this one was suspended or without access to"
+            " it; run this one again when that ends"
         )
 
 

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-import joblib
 import ray
 
 from harness.errors import UserError
@@ -14,9 +14,38 @@ from harness.sweep import ray_internals
 Resources = Mapping[str, float]  # of a node: CPU, GPU
 
 
-def local_cpus() -> int:
-    """The cores that this process may use, by its affinity and its cgroup's quota."""
-    return int(joblib.cpu_count())
+def local_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """The cores that this process may use: by its affinity, and by the quota of its cgroup, rounded down to a core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *(math.floor(quota) for quota in _quotas(cgroups, own))]))
+
+
+def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
+    """The quotas in cores of a process' cgroup and of those that hold it, of version 2 or 1.
+
+    own: the file that names them, `0::/slice/unit` or `4:cpu,cpuacct:/docker/...` a line.
+    """
+    for line in _read(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / "cpu" if controllers else cgroups
+        folder = root / path.lstrip("/")
+        for group in {root, folder, *(p for p in folder.parents if root in p.parents)}:
+            if controllers:
+                allowed, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+            else:
+                allowed, _, period = _read(group / "cpu.max").partition(" ")
+            if allowed.strip().isdigit() and period.strip().isdigit():  # not `max` or -1: no limit
+                yield int(allowed) / int(period)
+
+
+def _read(file: Path) -> str:
+    """The text of a file; "" if there is none that can be read."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def local_slots(cpus: float) -> int:

@@ -38,7 +38,6 @@ def test_cells_keep_their_place_and_a_new_one_is_last():
 
 
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
-    """By its affinity, of which joblib also knows the cgroup's quota."""
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
@@ -47,6 +46,27 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
         os.sched_setaffinity(0, allowed)
     monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 200}')
     assert trial_slots.local_resources()["CPU"] == 200
+
+
+@pytest.mark.parametrize(
+    "own, files, cores",
+    [
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "250000 100000"}, 2),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "400000 100000"}, 3),
+        ("7:memory:/m\n4:cpu,cpuacct:/d", {"cpu/d/cpu.cfs_quota_us": "200000", "cpu/d/cpu.cfs_period_us": "100000"}, 2),
+        ("4:cpu:/d", {"cpu/d/cpu.cfs_quota_us": "-1", "cpu/d/cpu.cfs_period_us": "100000"}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_cores(tmp_path, monkeypatch, own, files, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n" if own else "")
+    assert trial_slots.local_cpus(tmp_path / "groups", tmp_path / "own") == (cores or 64)
 
 
 @pytest.mark.parametrize(
