@@ -16,13 +16,14 @@ import torch
 from ray import tune
 from torch import nn
 
+from harness.evaluation.evaluator import no_progress
 from harness.storage.workspace import Workspace
 from harness.trials import run as trial_run
 
 LATER = 10_000  # seconds: for ever, as a test sees it
 
 
-def run(trial, workspace: Workspace, *, report=trial_run.no_report, test=False):
+def run(trial, workspace: Workspace, *, report=trial_run.no_report, progress=no_progress, test=False):
     nets = sum(isinstance(thing, nn.Module) for thing in gc.get_objects())
     note(workspace, f"nets-{trial.key}", str(nets))  # that an earlier trial of this worker left in memory
     due = [m for m in json.loads(os.environ["FAULTS"]) if _is_its(m, trial)]
@@ -33,7 +34,7 @@ def run(trial, workspace: Workspace, *, report=trial_run.no_report, test=False):
             if row["epoch"] == epoch:
                 _happens(what, note(workspace, f"{what}-{trial.key}"), workspace)
 
-    return trial_run.run(trial, workspace, report=heard, test=test)
+    return trial_run.run(trial, workspace, report=heard, progress=progress, test=test)
 
 
 def _is_its(fault, trial) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from harness import tune
 from harness.config.trial import Trial
 from harness.errors import UserError
+from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Score
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
@@ -39,7 +40,12 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 
 
 def dummy_trial(
-    trial: Trial, workspace: Workspace, *, report: Callable[[EpochMetrics], None], test: bool = False
+    trial: Trial,
+    workspace: Workspace,
+    *,
+    report: Callable[[EpochMetrics], None],
+    progress: Progress = no_progress,
+    test: bool = False,
 ) -> Result:
     """Stand-in for `harness.trials.run.run`: two epochs, a sleep, and a score that peaks at a learning rate of 0.1."""
     quality = 1 / (2 + math.log(trial.optim.lr / 0.1) ** 2)

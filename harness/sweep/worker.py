@@ -50,15 +50,15 @@ def run_job(config: dict) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     epoch, reported = 0, 0.0
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, total: int, _: str = "") -> None:
         nonlocal reported
         if time.monotonic() - reported > PROGRESS_SECONDS:
             reported = time.monotonic()
             tune.report({"progress": (done, total)})
 
     def report(row: dict) -> None:
-        nonlocal epoch
-        epoch = row["epoch"]
+        nonlocal epoch, reported
+        epoch, reported = row["epoch"], time.monotonic()
         tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
 
     try:
@@ -72,7 +72,7 @@ def run_job(config: dict) -> None:
                 shared = Prerequisite(settings, Maps(**config["maps"]) if config["maps"] else None)
                 outcome = Outcome("complete", 0, seconds=shared.make(workspace, report=report, progress=progress))
             else:
-                result = run(settings, workspace, report=report, test=role == "seed")
+                result = run(settings, workspace, report=report, progress=progress, test=role == "seed")
                 outcome = Outcome("complete", epoch, result.without_images())
         tune.report({"outcome": outcome})
     except Exception as error:

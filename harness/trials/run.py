@@ -17,6 +17,7 @@ from harness.data import datasets
 from harness.data.datasets import Data, Split
 from harness.errors import UserError, one_line
 from harness.evaluation import evaluator, gallery, suites
+from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Ledger, Score, load_images
 from harness.storage.files import quarantine
 from harness.storage.sealed_json import read_json, write_json
@@ -43,15 +44,21 @@ from harness.trials.teachers import teacher_trial
 
 
 def run(
-    trial: Trial, workspace: Workspace, *, report: Callable[[EpochMetrics], None] = no_report, test: bool = False
+    trial: Trial,
+    workspace: Workspace,
+    *,
+    report: Callable[[EpochMetrics], None] = no_report,
+    progress: Progress = no_progress,
+    test: bool = False,
 ) -> Result:
     """Train and validate a trial, and with `test` measure it on the test images; finished steps are skipped.
 
-    report(row) is called for every epoch, including those of an earlier, interrupted run. No lock is taken: a sweep
-    runs equal trials one after the other, and a command calls `run_alone`. Raises `UserError` for bad input,
-    `Diverged` for a loss that is not finite.
+    report(row) is called for every epoch, including those of an earlier, interrupted run. progress(done, of, key) is
+    called before each measurement of the trained net, first on the validation and then on the test images. No lock is
+    taken: a sweep runs equal trials one after the other, and a command calls `run_alone`. Raises `UserError` for bad
+    input, `Diverged` for a loss that is not finite.
     """
-    return _run(trial, workspace, report, test)[0]
+    return _run(trial, workspace, report, progress, test)[0]
 
 
 def run_alone(
@@ -76,7 +83,7 @@ def trained_model(trial: Trial, workspace: Workspace, *, retrain: bool = False) 
             " --retrain trains it again"
         )
     with contextlib.nullcontext() if ended and stored else workspace.writing(folder):
-        result, net = _run(trial, workspace, no_report, test=False, needs_net=True)
+        result, net = _run(trial, workspace, no_report, no_progress, test=False, needs_net=True)
         return net().eval(), result
 
 
@@ -84,6 +91,7 @@ def _run(
     trial: Trial,
     workspace: Workspace,
     report: Callable[[EpochMetrics], None],
+    progress: Progress,
     test: bool,
     needs_net: bool = False,
 ) -> tuple[Result, Callable[[], nn.Module]]:
@@ -114,7 +122,7 @@ def _run(
                 push_if_due()
                 report(row)
 
-            result, trained = _train(trial, workspace, data, on_epoch)
+            result, trained = _train(trial, workspace, data, on_epoch, progress)
         else:
             trained = None
             for row in result.rows:
@@ -125,14 +133,14 @@ def _run(
             return trained or load_net(trial, data, workspace, weights or load_weights(folder / WEIGHTS))
 
         if test and (lacking := missing(trial, data.test, versions_of(result.of("test")))):
-            result = _test(result, net, workspace, data, lacking)
+            result = _test(result, net, workspace, data, lacking, progress)
         if test and not (folder / GALLERY).exists():
             _store_gallery(trial, net, workspace, data)
     return result, net
 
 
 def _train(
-    trial: Trial, workspace: Workspace, data: Data, report: Callable[[EpochMetrics], None]
+    trial: Trial, workspace: Workspace, data: Data, report: Callable[[EpochMetrics], None], progress: Progress
 ) -> tuple[Result, nn.Module]:
     folder = workspace.trial(trial.key)
     stored = read_json(folder / "trial.json")
@@ -159,7 +167,7 @@ def _train(
 
     net, rows = train_net(trial, data, workspace, folder, maps=prepared.maps, watch=watch, report=report)
     known = same_measurements(last, trial, Part("val", val))
-    measured = measure(net, Part("val", val), trial, folder / "measuring-val", stored=known)
+    measured = measure(net, Part("val", val), trial, folder / "measuring-val", stored=known, progress=progress)
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": measured.seconds}
     result = Result(trial, measured.scores, rows, seconds, data.checksums, describe_machine(workspace.device))
     store_result(result, folder, "val")
@@ -179,7 +187,14 @@ def _prepare_maps(trial: Trial, data: Data, workspace: Workspace) -> training_ma
     return training_maps.prepare_maps(trial.maps, data, workspace, teacher, seed=trial.seed)
 
 
-def _test(result: Result, net: Callable[[], nn.Module], workspace: Workspace, data: Data, lacking: list[str]) -> Result:
+def _test(
+    result: Result,
+    net: Callable[[], nn.Module],
+    workspace: Workspace,
+    data: Data,
+    lacking: list[str],
+    progress: Progress,
+) -> Result:
     """Measure on the test images what the result lacks: everything, or what its suites have gained since it was tested.
 
     The test evaluation is recorded first, so that an interrupted one counts. Validation scores stay as they are: they
@@ -194,7 +209,9 @@ def _test(result: Result, net: Callable[[], nn.Module], workspace: Workspace, da
     part = part_of(data, "test", trial, workspace)
     result = record_test_evaluation(result, workspace)
     stored, examples = load_images(folder / "test.npz", before), folder / "attacked.npz"
-    measured = measure(model, part, trial, folder / "measuring-test", stored=stored, examples=examples)
+    measured = measure(
+        model, part, trial, folder / "measuring-test", stored=stored, examples=examples, progress=progress
+    )
     seconds = {**result.seconds, "test": result.seconds.get("test", 0.0) + measured.seconds}
     scores = result.of("val") + measured.scores
     result = dataclasses.replace(result, scores=scores, seconds=seconds, checks=measured.checks)

@@ -114,6 +114,27 @@ def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, tmp_pat
     assert happened[1:] == ([1] if ends else [])
 
 
+def test_measurements_are_reported_at_most_once_in_two_seconds_after_an_epoch(tmp_path, told, monkeypatch):
+    now = [100.0]
+
+    def measures(trial, workspace, *, report, progress, test):
+        report({"epoch": 1})
+        for done in range(5):
+            progress(done, 5, "a measurement")
+            now[0] += 1.5
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
+    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(run=measures))
+    monkeypatch.setattr(worker.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
+    monkeypatch.setattr(worker, "release_memory", lambda: None)
+    workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
+    job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None}
+    worker.run_job({**job, "code": {"digest": provenance.digest(), "commit": ""}, "workspace": workspace})
+    assert [report.get("progress") for report in told] == [None, (2, 5), (4, 5), None]
+
+
 def resident():
     """Megabytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

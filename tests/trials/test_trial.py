@@ -76,6 +76,18 @@ def test_test_images_are_touched_only_when_asked_and_counted(workspace, quick):
     assert trial_run.run(run, workspace).score("test/clean").n == 96
 
 
+def test_measurements_are_told_first_of_the_validation_and_then_of_the_test(workspace, quick):
+    told = []
+    trial_run.run(quick(), workspace, progress=lambda done, of, key: told.append((done, of, key)), test=True)
+    first = [done for done, _, _ in told].index(0, 1)
+    validation, test = told[:first], told[first:]
+    assert validation == test and len(test) > 1 and test[0][::2] == (0, "clean")
+    numbers = [done for done, _, _ in test]
+    assert numbers == sorted(set(numbers)) and all(done < of for done, of, _ in test)
+    trial_run.run(quick(), workspace, progress=lambda *of: told.append(of), test=True)
+    assert told == validation + test  # nothing is measured again
+
+
 def test_same_trial_same_numbers_elsewhere(workspace, quick, tmp_path):
     run = quick(method="pgd")
     other = trial_run.run(run, type(workspace)(tmp_path / "other", workspace.data).writable(), test=True)
