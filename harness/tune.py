@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from harness import cli
 from harness.errors import UserError, exit_status, redacted
 from harness.sweep import ray_addresses, remote_command
-from harness.sweep.estimate import dry_run
+from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
@@ -172,8 +172,9 @@ def _run_jobs(
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner
+    from harness.sweep import cluster, job_queue, ray_runner, trial_slots
     from harness.sweep.progress import SweepProgress
+    from harness.sweep.time_left import TimeLeft
 
     source = job_queue.SweepJobs(
         studies,
@@ -189,9 +190,13 @@ def _run_jobs(
     if source.finished():
         return True
     names = {study: cell.name for study, cell in planned.studies.items()}
-    displays = [] if args.quiet else [SweepProgress(source.remaining, planned.space.goals[0], names)]
     if not cluster.connected():
         cluster.connect(args.address)
+    displays = []
+    if not args.quiet:
+        slots = trial_slots.slots(args.cpus, gpus, trial_slots.cluster_resources())
+        time_left = TimeLeft(shapes(planned, workspace), min(slots, args.workers or slots))
+        displays = [SweepProgress(source.remaining, source.to_come, time_left, planned.space.goals[0], names)]
 
     def on_wait() -> None:
         for display in displays:

@@ -5,12 +5,12 @@ from harness.evaluation.measurements import EvaluationContext, Items, Measuremen
 
 
 def image_passes(context: EvaluationContext, epochs: int, val: int, test: int) -> dict[str, int]:
-    """Forward-backward passes of images: `val` during and after training, `test` on the test images."""
+    """Forward-backward passes of images: `curve` during training, `val` during and after it, `test` on test images."""
     measure = context.measure
     watched = min(val, measure.images or val) * -(-epochs // measure.watch)
     measured = suites.combined(measure.suites)(context)
     curve = passes(suites.robust_suite(context), watched)
-    return {"val": curve + passes(measured, val), "test": passes(measured, test)}
+    return {"curve": curve, "val": curve + passes(measured, val), "test": passes(measured, test)}
 
 
 def passes(items: Items, images: int) -> int:

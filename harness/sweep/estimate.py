@@ -3,18 +3,21 @@
 from typing import TYPE_CHECKING
 
 from harness import cli
+from harness.sweep.forecast import Shape
 from harness.sweep.plan import Plan
 
 if TYPE_CHECKING:
+    from harness.config.space import Cell
     from harness.config.trial import Trial
+    from harness.data.datasets import Data
     from harness.storage.workspace import Workspace
+
+CHECK_PASSES, CHECK_IMAGES = 60, 256  # of the checks of a tested net and its gallery, roughly
 
 
 def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
     """Upper bound on device time, from one timed training step per method, without teachers and their maps."""
     from harness.data import datasets
-    from harness.evaluation import cost
-    from harness.evaluation.measurements import EvaluationContext
     from harness.trials import teachers
     from harness.trials.step_cost import epoch_seconds
 
@@ -33,15 +36,41 @@ def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
         runs = planned.trials + planned.seeds
         training += runs * trial.epochs * len(data.train) * seconds_per_image(trial, shape)
         plain = teachers.teacher_trial(trial, "standard")
-        boxes, masks = data.val.boxes is not None, data.val.masks is not None
-        context = EvaluationContext(trial.measure, trial.attribution, shape, boxes=boxes, masks=masks)
-        passes = cost.image_passes(context, trial.epochs, len(data.val), len(data.test))
+        passes = _image_passes(cell, data)
         evaluation += seconds_per_image(plain, shape) * (runs * passes["val"] + planned.seeds * passes["test"])
     return (
         f"at most about {(training + evaluation) / 60:.1f} minutes of one {workspace.device} device"
         f" ({training / 60:.1f} to train, {evaluation / 60:.1f} to measure), by one step of each method;"
         " teachers and their maps not included"
     )
+
+
+def _image_passes(cell: "Cell", data: "Data") -> dict[str, int]:
+    from harness.evaluation import cost
+    from harness.evaluation.measurements import EvaluationContext
+
+    trial, boxes, masks = cell.trial, data.val.boxes is not None, data.val.masks is not None
+    context = EvaluationContext(trial.measure, trial.attribution, data.val.shape, boxes=boxes, masks=masks)
+    return cost.image_passes(context, trial.epochs, len(data.val), len(data.test))
+
+
+def shapes(planned: Plan, workspace: "Workspace") -> dict[str, Shape]:
+    """What is known of the trials of each study before any is timed."""
+    from harness.data import datasets
+
+    found = {}
+    for study, cell in planned.studies.items():
+        trial, data = cell.trial, datasets.load(cell.trial.data, workspace)
+        passes, watch = _image_passes(cell, data), trial.measure.watch
+        found[study] = Shape(
+            watch=watch,
+            halving=planned.space.halving if len(planned.space.goals) == 1 else 0,
+            train=len(data.train),
+            curve=passes["curve"] / -(-trial.epochs // watch),
+            val=passes["val"] - passes["curve"],
+            test=passes["test"] + CHECK_PASSES * min(CHECK_IMAGES, len(data.test)),
+        )
+    return found
 
 
 def dry_run(planned: Plan, workspace: "Workspace") -> str:

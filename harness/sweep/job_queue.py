@@ -50,6 +50,8 @@ class SweepJobs:
         self._blocked: dict[str, tuple[Job, set[str]]] = {}  # with the ids of what it waits for
         self._ended: list[tuple[Job, Outcome]] = []  # without being run
         self._failed: dict[str, Outcome] = {}  # by id of a shared job
+        self._needed: dict[str, list[Job]] = {}  # by id of a job to come, as it was first asked for
+        self._made: set[str] = set()  # ids of the shared jobs that have ended
         self._select_winners()
 
     def remaining(self) -> int:
@@ -57,6 +59,36 @@ class SweepJobs:
         waiting = [*self._ready.values(), *(job for job, _ in self._blocked.values())]
         admitted = sum(not job.is_shared for job in waiting)
         return searches + admitted + len(self._searching) * self._seeds + len(self._repetitions)
+
+    def to_come(self) -> dict[str, tuple[Job, set[str]]]:
+        """Jobs that have not begun, by id and as they will start, as far as known, with the ids of what each waits for.
+
+        In the place of a proposal or a winner is its cell's published trial, under an id that no job has.
+        """
+        found = {job.id: (job, set(waits)) for job, waits in self._blocked.values()}
+        found |= {job.id: (job, set()) for job in self._ready.values()}
+        searches = [(n, study) for study in self._searching for n in range(study.remaining())]
+        for n, study in sorted(searches, key=lambda each: each[0] + each[1].n_started):
+            self._foresee(Job(study.name, "search", study.n_started + n, study.cell.trial, "proposal"), set(), found)
+        for job in self._repetitions:
+            self._foresee(job, set(), found)
+        for study in self._searching:
+            going = [job for job, _ in found.values()] + list(self._running.values())
+            waits = {job.id for job in going if job.study == study.name and job.role == "search"}
+            for number in range(1, self._seeds + 1):
+                trial = dataclasses.replace(study.cell.trial, seed=study.cell.trial.seed + number)
+                self._foresee(Job(study.name, "seed", number, trial, "winner"), waits, found)
+        return found
+
+    def _foresee(self, job: Job, waits: set[str], found: dict[str, tuple[Job, set[str]]]) -> None:
+        """Enter a job, after the shared ones that it needs; these are asked for once, since that looks at files."""
+        if job.id not in self._needed:
+            self._needed[job.id] = self._needs(job)
+        needed = [one for one in self._needed[job.id] if one.id not in self._made]
+        for one in needed:
+            if one.id not in found and one.id not in self._running:
+                self._foresee(one, set(), found)
+        found[job.id] = job, waits | {one.id for one in needed}
 
     def finished(self) -> bool:
         return not (self._searching or self._repetitions or self._ready or self._blocked or self._ended)
@@ -128,6 +160,8 @@ class SweepJobs:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self._running.pop(job.id, None)
+        if job.is_shared:
+            self._made.add(job.id)
         if job.is_shared and outcome.state == "failed":
             self._failed[job.id] = outcome
         if job.role == "search":

@@ -2,14 +2,17 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TextIO
 
 import methods
+from harness.sweep.forecast import Task
 from harness.sweep.job_types import Job, Outcome
+from harness.sweep.time_left import TimeLeft
 from harness.training.epoch_metrics import EpochMetrics
 
 LOG_SECONDS = 15.0  # between two lines if the stream is no terminal
+ESTIMATE_SECONDS = 2.0  # between two estimates of the time left
 
 
 class EvaluationProgress:
@@ -42,10 +45,21 @@ class EvaluationProgress:
 class SweepProgress:
     """Sweep callback that displays job counts, the best goal on validation data, and the remaining time.
 
-    remaining(): number of jobs to come. names: study -> cell.
+    remaining(): number of trials to come. to_come(): the jobs to come, by id, with the ids of what each waits for.
+    time_left: estimate of the remaining time; it is told what happens. names: study -> cell.
     """
 
-    def __init__(self, remaining: Callable[[], int], goal: str, names: dict[str, str], stream: TextIO | None = None):
+    def __init__(
+        self,
+        remaining: Callable[[], int],
+        to_come: Callable[[], Mapping[str, tuple[Job, Collection[str]]]],
+        time_left: TimeLeft,
+        goal: str,
+        names: dict[str, str],
+        stream: TextIO | None = None,
+    ):
+        self.to_come, self.time_left = to_come, time_left
+        self.estimated: tuple[float, float | None] = (-ESTIMATE_SECONDS, None)  # when, and seconds left
         self.stream = stream or sys.stdout
         self.interactive = self.stream.isatty()
         self.remaining, self.goal, self.names = remaining, goal, names
@@ -57,23 +71,28 @@ class SweepProgress:
         self._line(f"{self.total} trials to go" if self.total else "nothing left to run")
 
     def on_start(self, job: Job) -> None:
+        self.time_left.on_start(time.monotonic(), task(job))
         self.running[job.id] = (job, f"0/{job.trial.epochs}")
         self._show()
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
+        self.time_left.on_epoch(time.monotonic(), job.id, int(row["epoch"]), row.get("seconds", 0.0))
         self.running.pop(job.id, None)  # moves it to the end: the latest one is displayed
         self.running[job.id] = (job, f"{row['epoch']:.0f}/{job.trial.epochs}")
         self._show()
 
     def on_progress(self, job: Job, done: int, total: int) -> None:
+        self.time_left.on_progress(job.id, done, total)
         self.running.pop(job.id, None)
-        self.running[job.id] = (job, f"{done}/{total}")
+        self.running[job.id] = (job, f"{done}/{total} {'images' if job.role == 'maps' else 'measured'}")
         self._show()
 
     def on_worker_lost(self, job: Job, why: str) -> None:
+        self.time_left.on_worker_lost(time.monotonic(), job.id)
         self._line(f"  {self._name(job)} continues on another worker: {why}")
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
+        self.time_left.on_end(time.monotonic(), job.id, outcome.state)
         self.running.pop(job.id, None)
         if outcome.state == "failed":
             self._line(f"  {self._name(job)} failed: {outcome.reason}")
@@ -114,13 +133,20 @@ class SweepProgress:
         if self.running and done < self.total:
             job, far = next(reversed(self.running.values()))
             parts.append(f"now {self.names[job.study] if job.study else self._name(job)} {far}")
-        left = f", {_clock(seconds / done * (self.total - done))} left" if 0 < done < self.total else ""
-        return " · ".join([*parts, f"{_clock(seconds)}{left}"])
+        left = self._left() if done < self.total else None
+        return " · ".join([*parts, _clock(seconds) + ("" if left is None else f", {_clock(left)} left")])
+
+    def _left(self) -> float | None:
+        """Seconds left, counting down between two estimates."""
+        now = time.monotonic()
+        if now - self.estimated[0] >= ESTIMATE_SECONDS:
+            self.estimated = now, self.time_left.left(now, [task(job, waits) for job, waits in self.to_come().values()])
+        then, left = self.estimated
+        return None if left is None else max(0.0, left - (now - then))
 
     def _name(self, job: Job) -> str:
         if job.is_shared:
-            saliency = f"{job.maps.saliency} maps of " if job.maps else ""
-            return f"{saliency}teacher {methods.name(job.trial.method)}, seed {job.trial.seed}"
+            return f"{_made(job)}, seed {job.trial.seed}"
         return f"{self.names[job.study]}, {job.role} {job.number}"
 
     def _line(self, text: str, newline: bool = True) -> None:
@@ -130,6 +156,18 @@ class SweepProgress:
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+
+def task(job: Job, waits: Collection[str] = ()) -> Task:
+    """A job as the estimate of the time left takes it. waits: ids of the jobs that must end before it."""
+    kind, epochs = job.study or _made(job), 0 if job.maps else job.trial.epochs
+    return Task(job.id, job.role, kind, epochs, job.number, waits)
+
+
+def _made(job: Job) -> str:
+    """The teacher or the maps that a job makes, without the seed."""
+    saliency = f"{job.maps.saliency} maps of " if job.maps else ""
+    return f"{saliency}teacher {methods.name(job.trial.method)}"
 
 
 def _clock(seconds: float) -> str:

@@ -230,7 +230,8 @@ def test_the_cost_of_the_standard_and_attribution_suites_has_a_closed_form():
     settings = Attribution(steps=50, points=10, restarts=2, images=20)
     passes = cost.image_passes(EvaluationContext(measure, settings), epochs=5, val=300, test=1000)
     robust = 1 + 2 * 3 * 11
-    assert passes == {"val": 3 * 100 * robust + 300 * (robust + 4), "test": 1000 * (robust + 4)}
+    curve = 3 * 100 * robust
+    assert passes == {"curve": curve, "val": curve + 300 * (robust + 4), "test": 1000 * (robust + 4)}
     attribution = cost.passes(suites.SUITES["attribution"](EvaluationContext(measure, settings)), 1000)
     maps, bound, completeness = 2 * 2 * (4 * 50 * 10 + 4 * 100), 3 * 50 + 3, 10 + 2 + 2 * 100
     assert attribution == 20 * (maps + bound + completeness)

@@ -5,7 +5,7 @@ import random
 import optuna
 import pytest
 
-from harness.config.search_domains import choice
+from harness.config.search_domains import choice, uniform
 from harness.config.space import Space
 from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
@@ -104,6 +104,30 @@ def test_what_is_made_already_is_not_made_again(tmp_path):
     assert maps[0][1].maps.saliency == "smoothgrad" and {s.next()[1].study for _ in range(2)} == {"one", "two"}
     (tmp_path / "later").mkdir()
     assert Sweep(tmp_path / "later", made=s.made).next()[1].role == "search"
+
+
+def test_what_is_to_come_are_the_jobs_that_then_run(tmp_path):
+    search = {"optim.lr": uniform(0.1, 0.2)}
+    s = Sweep(tmp_path, budget=3, seeds=2, compare={"sat": {}, "standard": {"method": "standard"}}, search=search)
+    foreseen = list(s.queue.to_come().values())
+    roles = [(job.role, job.study) for job, _ in foreseen]
+    assert roles[:4] == [("teacher", ""), ("maps", ""), ("search", "sat"), ("search", "standard")]
+    assert len(roles) == 2 * (3 + 2) + 3 * 2 and s.queue.remaining() == 2 * (3 + 2)
+    of = {job.id: job for job, _ in foreseen}
+    for job, waits in foreseen:
+        needed = sorted(of[i].role for i in waits)
+        expected = {"teacher": [], "maps": ["teacher"], "search": ["maps"], "seed": ["maps", *["search"] * 3]}[job.role]
+        assert needed == [role for role in expected if job.study != "standard" or role == "search"]
+    ran = []
+    while not s.queue.finished():
+        to_come = s.queue.to_come()
+        trial_id, job = s.next()
+        assert sum(not job.is_shared for job, _ in to_come.values()) == s.queue.remaining() + (not job.is_shared)
+        assert not job.is_shared or job.id in to_come
+        ran.append((job.role, job.trial.seed))
+        s.end(trial_id)
+        assert job.id not in s.queue.to_come()
+    assert sorted(ran) == sorted((job.role, job.trial.seed) for job, _ in foreseen) and not s.queue.to_come()
 
 
 def test_live_maps_need_the_teacher_only(tmp_path):
