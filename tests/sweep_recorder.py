@@ -54,7 +54,11 @@ def plan_line(planned, workspace):
         if methods.reads_maps(cell.trial.method):
             of |= {"saliency": maps.saliency, "teacher": maps.teacher}
         cells[cell.name] = of
-    return {"trials": planned.trials, "seeds": planned.seeds, "cells": cells}
+    maps = {
+        kind.replace("maps of teacher", "of"): dataclasses.asdict(known[kind])
+        for kind in known.keys() - planned.studies
+    }
+    return {"trials": planned.trials, "seeds": planned.seeds, "cells": cells, "maps": maps}
 
 
 def main():

@@ -55,8 +55,12 @@ def _image_passes(cell: "Cell", data: "Data") -> dict[str, int]:
 
 
 def shapes(planned: Plan, workspace: "Workspace") -> dict[str, Shape]:
-    """What is known of the trials of each study before any is timed."""
+    """What is known of the trials of each study, and of the maps that they need, before any is timed."""
     from harness.data import datasets
+    from harness.explain.maps import for_training
+    from harness.sweep.job_types import Job
+    from harness.sweep.progress import task
+    from harness.trials.prerequisites import prerequisites
 
     found = {}
     for study, cell in planned.studies.items():
@@ -70,6 +74,10 @@ def shapes(planned: Plan, workspace: "Workspace") -> dict[str, Shape]:
             val=passes["val"] - passes["curve"],
             test=passes["test"] + CHECK_PASSES * min(CHECK_IMAGES, len(data.test)),
         )
+        for needed in prerequisites(trial):
+            if needed.maps:
+                cost = for_training(needed.maps.saliency).passes * len(data.train)
+                found[task(Job.of(needed)).kind] = Shape(watch=0, train=cost)
     return found
 
 

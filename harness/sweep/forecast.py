@@ -12,10 +12,11 @@ MANY = 100  # trials, after which the chances of halving hardly change
 
 @dataclass(frozen=True)
 class Shape:
-    """What is known of a study's trials before any is timed.
+    """What is known of a study's trials, or of maps, before any is timed.
 
-    watch: epochs between two validations. halving: reduction factor of the pruner, 0 for none. train, curve, val, test:
-    passes of images of an epoch, of a validation between epochs, of the last one, of the test.
+    watch: epochs between two validations, 0 for none. halving: reduction factor of the pruner, 0 for none. train,
+    curve, val, test: passes of images of an epoch or of the maps, of a validation between epochs, of the last one, of
+    the test.
     """
 
     watch: int = 1

@@ -50,7 +50,7 @@ class SweepJobs:
         self._blocked: dict[str, tuple[Job, set[str]]] = {}  # with the ids of what it waits for
         self._ended: list[tuple[Job, Outcome]] = []  # without being run
         self._failed: dict[str, Outcome] = {}  # by id of a shared job
-        self._needed: dict[str, list[Job]] = {}  # by id of a job to come, as it was first asked for
+        self._needed: dict[tuple, list[Job]] = {}  # by jobs to come that need the same, as they were first asked for
         self._made: set[str] = set()  # ids of the shared jobs that have ended
         self._select_winners()
 
@@ -82,9 +82,10 @@ class SweepJobs:
 
     def _foresee(self, job: Job, waits: set[str], found: dict[str, tuple[Job, set[str]]]) -> None:
         """Enter a job, after the shared ones that it needs; these are asked for once, since that looks at files."""
-        if job.id not in self._needed:
-            self._needed[job.id] = self._needs(job)
-        needed = [one for one in self._needed[job.id] if one.id not in self._made]
+        alike = (job.id,) if job.is_shared else (job.study, job.winner, job.trial.seed)
+        if alike not in self._needed:
+            self._needed[alike] = self._needs(job)
+        needed = [one for one in self._needed[alike] if one.id not in self._made]
         for one in needed:
             if one.id not in found and one.id not in self._running:
                 self._foresee(one, set(), found)

@@ -12,7 +12,7 @@ from harness.sweep.time_left import TimeLeft
 from harness.training.epoch_metrics import EpochMetrics
 
 LOG_SECONDS = 15.0  # between two lines if the stream is no terminal
-ESTIMATE_SECONDS = 2.0  # between two estimates of the time left
+ESTIMATE_SECONDS = 2.0  # between two estimates of the time left, at least
 
 
 class EvaluationProgress:
@@ -59,6 +59,7 @@ class SweepProgress:
         stream: TextIO | None = None,
     ):
         self.to_come, self.time_left = to_come, time_left
+        self.pause = ESTIMATE_SECONDS
         self.estimated: tuple[float, float | None] = (-ESTIMATE_SECONDS, None)  # when, and seconds left
         self.stream = stream or sys.stdout
         self.interactive = self.stream.isatty()
@@ -139,8 +140,9 @@ class SweepProgress:
     def _left(self) -> float | None:
         """Seconds left, counting down between two estimates."""
         now = time.monotonic()
-        if now - self.estimated[0] >= ESTIMATE_SECONDS:
+        if now - self.estimated[0] >= self.pause:
             self.estimated = now, self.time_left.left(now, [task(job, waits) for job, waits in self.to_come().values()])
+            self.pause = max(ESTIMATE_SECONDS, 50 * (time.monotonic() - now))  # thousands of trials take longer
         then, left = self.estimated
         return None if left is None else max(0.0, left - (now - then))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from harness.sweep.forecast import Shape, Task, chances, makespan
 
 RECENT = 0.2  # weight of the newest measurement of a step, at least
-LATEST = 0.9  # weight of a measurement when the next one is made, in the slowness
+LATEST = 2.5  # number of steps per slot that the present speed is taken from
 OVERDUE = 0.2  # of the time that a step has taken: what it is expected to take still, at least
 PRIOR = 0.5  # full trials: weight of the expected length of search trials against that of those that have ended
 MEASURING = ("end search", "end seed")  # steps of which most is measuring
@@ -32,6 +32,7 @@ class Step(NamedTuple):
 class _Running:
     task: Task
     since: float  # when its current step began
+    cold: bool  # whether its worker is new, and imports all first
     epoch: int = 0
     done: float = 0.0  # share of the current step, where it reports one
     measured: int = 0  # measurements done, of the validation or of the test
@@ -63,6 +64,7 @@ class TimeLeft:
         self._gap = _Mean()  # from the end of a job to the start of the next
         self._survived = self._expected = PRIOR  # trials: length of the search trials after the first rung
         self._load = [0.0, 0.0]  # seconds that steps took, and were expected to take; the latest weigh most
+        self._started = 0  # jobs
         self._began = self._ended = -math.inf  # the first start, the latest end
         self._shown: tuple[float, float] | None = None  # time, and estimate
 
@@ -71,8 +73,10 @@ class TimeLeft:
             self._began = now
         if self._ended > -math.inf:
             self._gap.add(now - self._ended)
-        self._running[task.id] = _Running(task, now, expected=self._share(task))
-        self._slots = max(self._slots, len(self._running))
+        self._slots = max(self._slots, len(self._running) + 1)
+        self._started += 1
+        cold = self._started <= self._slots
+        self._running[task.id] = _Running(task, now, cold, expected=self._share(task))
 
     def on_epoch(self, now: float, job_id: str, epoch: int, seconds: float = 0.0) -> None:
         """seconds: of the epoch; one that is reported much earlier is of an earlier run of the job."""
@@ -83,6 +87,8 @@ class TimeLeft:
         if epoch == job.epoch + 1 and took > seconds / 2:
             if job.epoch:
                 self._measure(step, took)
+            elif job.cold:
+                pass
             elif step in self._steps:
                 self._head.add(max(0.0, took - self._steps[step].value))
             else:
@@ -121,12 +127,13 @@ class TimeLeft:
 
     def _measure(self, step: Step, seconds: float) -> None:
         if step in self._steps:
-            self._load = [LATEST * a + b for a, b in zip(self._load, (seconds, self._steps[step].value), strict=True)]
+            kept = max(0.0, 1 - 1 / (LATEST * self._slots))
+            self._load = [kept * a + b for a, b in zip(self._load, (seconds, self._steps[step].value), strict=True)]
         self._steps.setdefault(step, _Mean()).add(seconds / self._slowness())
 
     def _slowness(self) -> float:
         """How much longer steps take at present than on average, since the machine has other work too."""
-        return self._load[0] / self._load[1] if self._load[1] else 1.0
+        return self._load[0] / self._load[1] if all(self._load) else 1.0
 
     def left(self, now: float, to_come: Iterable[Task]) -> float | None:
         """Seconds left, smoothed; None before any step is measured. to_come: in the order in which they start."""

@@ -15,7 +15,7 @@ from harness.sweep.forecast import Shape, Task, chances, makespan
 from harness.sweep.time_left import TimeLeft
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.jsonl"))
-LEAST = {"smoke": 0.3}  # share of the lines within 25 %
+LEAST = {"smoke": 0.25, "sat": 0.3, "cifar": 0.45}  # share of the lines within 25 %
 
 
 class Replay:
@@ -30,8 +30,9 @@ class Replay:
         self.searches = dict.fromkeys(self.cells, 0)  # started, or ended without
         self.tasks = {}
 
-    def shape(self, cell):
-        return Shape(**{f.name: self.cells[cell][f.name] for f in dataclasses.fields(Shape)})
+    def shapes(self):
+        known = {**self.cells, **self.plan["maps"]}
+        return {kind: Shape(**{f.name: of[f.name] for f in dataclasses.fields(Shape)}) for kind, of in known.items()}
 
     def task(self, role, cell, seed, number=0):
         """A job and what it needs."""
@@ -63,7 +64,7 @@ class Replay:
 
     def play(self, every=1.0):
         """At regular times: seconds since the first start, then left by the estimate, by elapsed / done, in truth."""
-        estimate = TimeLeft({cell: self.shape(cell) for cell in self.cells}, slots=2)
+        estimate = TimeLeft(self.shapes(), slots=2)
         total = len(self.cells) * (self.plan["trials"] + self.plan["seeds"])
         ids, lines, trials, shown = {}, [], 0, self.began
         for now, what, job, *more in self.events:
@@ -160,8 +161,10 @@ def test_with_nothing_measured_there_is_no_figure():
     assert estimate.left(0.0, sweep()) is None
     estimate.on_start(0.0, sweep()[0])
     assert estimate.left(5.0, sweep()[1:]) is None
-    estimate.on_epoch(6.0, "t0", 1)
-    assert estimate.left(6.0, sweep()[1:]) > 60
+    estimate.on_epoch(60.0, "t0", 1)
+    assert estimate.left(60.0, sweep()[1:]) is None  # a new worker imports all before its first epoch
+    estimate.on_epoch(61.0, "t0", 2)
+    assert 60 < estimate.left(61.0, sweep()[1:]) < 600
 
 
 def test_the_figure_does_not_rise_while_a_step_takes_no_longer_than_expected():
@@ -260,14 +263,13 @@ def test_trials_that_survive_longer_than_expected_make_those_to_come_longer():
 
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
-def test_replay_of_a_recorded_sweep(file, capsys):
-    """The share of the lines that are within 25 %: on a machine that did other work, too, whose speed changed."""
+def test_replay_of_a_recorded_sweep(file):
+    """Recorded on two cores while other work made them up to four times slower, and left them again."""
     replay = Replay(file)
     lines = replay.play()
-    ours, elapsed_by_trials = (within(lines, rule, replay.seconds) for rule in (1, 2))
-    with capsys.disabled():
-        print(f"\n{file.stem}: within 25 % {ours:.0%} of the time, by elapsed / done {elapsed_by_trials:.0%}")
-        for elapsed, left, old, truth in lines[:: len(lines) // 20]:
-            figures = " ".join("     -" if one is None else f"{one:6.0f}" for one in (left, old, truth))
-            print(f"{elapsed:6.0f} s: left, by elapsed / done, in truth {figures}")
-    assert ours > elapsed_by_trials and ours >= LEAST[file.stem]
+    ours, by_trials = (within(lines, rule, replay.seconds) for rule in (1, 2))
+    print(f"{file.stem}: within 25 % at {ours:.0%} of the lines, by elapsed / done at {by_trials:.0%}")
+    for elapsed, left, old, truth in lines[:: len(lines) // 40]:
+        figures = [f"{one:6.0f} ({one / truth - 1:+5.0%})" if one is not None else " " * 15 for one in (left, old)]
+        print(f"{elapsed:6.0f} s: left {figures[0]}, by elapsed / done {figures[1]}, in truth {truth:6.0f}")
+    assert ours > by_trials and ours >= LEAST[file.stem]
