@@ -35,12 +35,13 @@ def allow_failures(trial: "Trial", more: int) -> None:
     trial.max_failures = trial.num_failures + more
 
 
-def forget_ended(controller: "TuneController") -> None:
+def forget_ended(controller: "TuneController", but: "Trial") -> None:
     """Drop the trials that have ended, and no actor belongs to, from all that Tune keeps of the trials of a run.
 
+    but: the trial that is ending, which Tune still needs.
     It goes through its list of them at every step, and keeps some 45 KiB for each until the run ends.
     """
-    ended = {t for t in controller._trials if t.is_finished() and t not in controller._trial_to_actor}
+    ended = {t for t in controller._trials if t.is_finished() and t not in controller._trial_to_actor and t is not but}
     controller._trials[:] = [trial for trial in controller._trials if trial not in ended]
     for kept in ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache"):
         getattr(controller, kept).difference_update(ended)

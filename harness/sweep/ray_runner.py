@@ -153,10 +153,7 @@ class _StopOnRequest(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: "TuneController", trial: Trial, result: dict) -> None:
-        forget_ended(tune_controller)
-
-    def on_trial_error(self, tune_controller: "TuneController", trial: Trial) -> None:
-        forget_ended(tune_controller)
+        forget_ended(tune_controller, but=trial)  # not where one fails: Ray may start it again in the same step
 
 
 class _NoProgress(TrialProgressCallback):

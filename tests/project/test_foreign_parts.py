@@ -110,17 +110,20 @@ def test_a_run_of_ray_keeps_nothing_of_trials_that_have_ended(tmp_path):
             experiment_driver_staging_path = storage_fs_path = experiment_fs_path = str(tmp_path)
 
         controller = TuneController(search_alg=object(), resource_manager_factory=object, storage=Stored())
-        trials = [Trial("none", stub=True, trial_id=name) for name in ("complete", "failed", "going", "stopping")]
+        trials = [
+            Trial("none", stub=True, trial_id=name) for name in ("complete", "failed", "going", "stopping", "ending")
+        ]
         for trial in trials:
             controller.add_trial(trial)
             controller._mark_trial_to_checkpoint(trial)
-        complete, failed, going, stopping = trials
-        for trial, status in ((complete, Trial.TERMINATED), (failed, Trial.ERROR), (stopping, Trial.TERMINATED)):
-            controller._set_trial_status(trial, status)
+        complete, failed, going, stopping, ending = trials
+        for trial in (complete, stopping, ending):
+            controller._set_trial_status(trial, Trial.TERMINATED)
+        controller._set_trial_status(failed, Trial.ERROR)
         controller._trial_to_actor[stopping] = "its actor"
         controller._pending_trials_list.clear()  # as when a trial gets its actor
-        ray_internals.forget_ended(controller)
-        assert controller.get_trials() == [going, stopping]
+        ray_internals.forget_ended(controller, but=ending)
+        assert controller.get_trials() == [going, stopping, ending]
         kept = {name: value for name, value in vars(controller).items() if isinstance(value, list | set | dict)}
         assert not [name for name, value in kept.items() for trial in (complete, failed) if trial in value]
 
