@@ -127,6 +127,7 @@ def _locked_sweep(
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
             return 130
+        driver_files.push()  # raises if another command took over, whose weights these now are
         tracker.log_disk(_discard_unneeded(planned, workspace, args))
         tracker.close()
         driver_files.push()
@@ -155,7 +156,7 @@ def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "T
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
     ]
     if args.retry_failed:
-        number = sum(study.retry_failed() for study in studies)
+        number = sum(min(study.retry_failed(), study.remaining()) for study in studies)
         if not args.quiet:
             print(f"failed trials that run again: {number}", flush=True)
     return studies
@@ -200,7 +201,7 @@ def _run_jobs(
 
     def on_wait() -> None:
         for display in displays:
-            display.note(f"no trial has started yet: waiting for a node with {_asked(args, gpus)} free")
+            display.note(f"no trial runs: waiting for a node with {_asked(args, gpus)} free")
 
     try:
         callbacks = [tracker, *displays, *callbacks]

@@ -13,6 +13,7 @@ to the clean map. The caller freezes the model (`harness.models.freezing.frozen`
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -84,23 +85,25 @@ def attack(
     see_last: bool = True,
     draws: PerImageRng | None = None,
     judge: Map | None = None,
+    maxima: bool = True,
 ) -> dict[str, AttackResult]:
     """Attack the attribution maps of x within eps, keeping the prediction y; one result per criterion.
 
     see_last: whether to consider the iterate after the last step, too (Singh et al. do not). beta: sharpness of the
-    surrogate's softplus. draws: as in `pgd.ascend`. Images are attacked in chunks, so that a graph holds at most
+    surrogate's softplus. maxima: whether the surrogate smooths max pooling, too (published attacks do not). draws: as
+    in `pgd.ascend`. Images are attacked in chunks, so that a graph holds at most
     `chunk_size` images. The attack fails on a net whose second derivative is no use: ask `harness.explain.curvature`
     once before. Raises `UserError` for a net without two classes.
     """
     if len(x):
         with torch.no_grad():
             check_classes(model(x[:1]))
-    parts = []
+    parts, surrogate = [], softened(model, beta, maxima)
     per_chunk = max(1, chunk_size(x) // explain.passes)
     for start_index in range(0, max(1, len(x)), per_chunk):
         chunk = slice(start_index, start_index + per_chunk)
         chunk_draws = draws.select(chunk) if draws else None
-        tracker = _BestIterate(model, explain, judge, objective, criteria, x[chunk], y[chunk], beta, chunk_draws)
+        tracker = _BestIterate(model, explain, judge, objective, criteria, x[chunk], y[chunk], surrogate, chunk_draws)
         with without_denormals():
             last = ascend(tracker, x[chunk], eps=eps, step=step, steps=steps, start=start, draws=chunk_draws)
             if see_last or eps == 0:
@@ -121,10 +124,10 @@ class _BestIterate:
         criteria: Mapping[str, Criterion],
         x: Tensor,
         y: Tensor,
-        beta: float,
+        surrogate: nn.Module,
         draws: PerImageRng | None,
     ):
-        self.model, self.surrogate, self.explain, self.judge = model, softened(model, beta), explain, judge
+        self.model, self.surrogate, self.explain, self.judge = model, surrogate, explain, judge
         self.y, self.criteria, self.draws, self.step = y, criteria, draws, 0
         self.clean = self._compared(x, torch.ones_like(y, dtype=torch.bool))
         self.objective = objective(self.clean)
@@ -165,13 +168,19 @@ class _BestIterate:
         return explain_similarity.importance(explain(self.surrogate, z, self.y))
 
     def _compared(self, z: Tensor, kept: Tensor) -> Tensor:
-        """The importance by which iterates are compared; the clean one for those that are out of the running."""
+        """The importance by which iterates are compared; 0 for those that are out of the running."""
         if self.judge is None:
             return explain_similarity.importance(self.explain(self.surrogate, z, self.y))
         s = torch.zeros_like(z[:, 0])
         if kept.any():
             s[kept] = explain_similarity.importance(self.judge(self.model, z[kept], self.y[kept]))
         return s
+
+
+@functools.cache
+def _start_threads() -> None:
+    """Start torch's further threads: begun later, they would round denormal numbers to 0 for good."""
+    torch.ones(1 << 20).mul_(1)
 
 
 @contextlib.contextmanager
@@ -181,6 +190,7 @@ def without_denormals() -> Iterator[None]:
     Second derivatives of softplus are full of them, where it is nearly linear or nearly 0. Torch's further threads, if
     it has any, keep them.
     """
+    _start_threads()
     before = not bool(torch.tensor(torch.finfo(torch.float32).tiny) / 2)
     torch.set_flush_denormal(True)
     try:

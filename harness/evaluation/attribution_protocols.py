@@ -8,17 +8,18 @@ protocols differ by more than methods do, so their numbers must not be compared 
              cross-entropy. Drops images on which no step keeps the prediction.
     rar      Chen et al. (2019), as released: no random start; attacks and scores the logit's map. Such images count as
              1. Their best of three trials is one here: without a random start all are the same. Pixels are not rounded,
-             which changes nothing where the step is a whole number of 255ths.
+             which changes nothing where the step is a whole number of 255ths. Their nets are leaky, with a surrogate of
+             sharpness 1; here it has `attribution.beta`, as that of `art`.
     fast     `art` at 13 % of the passes, as an approximation: in each step `points` interpolation points, others in
              the next; the iterate is chosen by maps of twice as many.
     strong   This project's: `restarts` random starts and both objectives (top k, mass centre); scores the attacked map,
              each measure at its worst perturbed image. Drops nothing: the clean image is a candidate.
 
 `random` is the control of `strong`: random signs in place of the gradient's. `art` and `rar` step by the gradients of
-the surrogate at 100 interpolation points, the right ends of as many intervals; the clean top k and the iterate are
-chosen by maps of the net itself at the same points. Similarities are those of `harness.explain.similarity`, between
-maps of the net itself, not of the surrogate; integrated gradients are scored with 100 intervals. Only correctly
-classified images are attacked.
+the surrogate at 100 interpolation points, the right ends of as many intervals, with max pooling as it is; the clean top
+k and the iterate are chosen by maps of the net itself at the same points. Similarities are those of
+`harness.explain.similarity`, between maps of the net itself, not of the surrogate; integrated gradients are scored with
+100 intervals. Only correctly classified images are attacked.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ class Protocol:
     attacked: attribution method, of the surrogate, that the steps change. judge: that of the net itself, by whose maps
     the top k and the iterates are chosen; None: `attacked`. scored: that of the net, whose maps are scored. criteria:
     similarities by which the worst iterate is chosen, one each. see_last: whether the last iterate is a candidate.
-    drop: whether images without a kept prediction become NaN.
+    drop: whether images without a kept prediction become NaN. maxima: whether the surrogate smooths max pooling, too.
     """
 
     attacked: Map
@@ -68,14 +69,15 @@ class Protocol:
     restarts: int
     see_last: bool
     drop: bool
+    maxima: bool = True
 
     def description(self) -> dict[str, object]:
         """The protocol as stored with a score."""
         objectives = [getattr(o, "__qualname__", str(o)).partition(".")[0] for o in self.objectives]
-        own = {f: getattr(self, f) for f in ("start", "restarts", "see_last", "drop")}
+        own = {f: getattr(self, f) for f in ("start", "restarts", "see_last", "drop", "maxima")}
         methods = {
             "attacked": repr(self.attacked),
-            "judge": repr(self.judge or "attacked"),
+            "judge": repr(self.judge) if self.judge else "attacked",
             "scored": repr(self.scored),
         }
         return {**own, "points": getattr(self.attacked, "points", None), **methods, "objectives": objectives}
@@ -106,6 +108,7 @@ def _singh(settings: Attribution, attacked: IntegratedGradients, judged_at: int)
         restarts=1,
         see_last=False,
         drop=True,
+        maxima=False,
     )
 
 
@@ -121,6 +124,7 @@ def rar(settings: Attribution) -> Protocol:
         restarts=1,
         see_last=True,
         drop=False,
+        maxima=False,
     )
 
 
@@ -176,6 +180,7 @@ def protocol_metric(name: str, protocol: Protocol, settings: Attribution, explai
                     batch.y,
                     explain=protocol.attacked,
                     judge=protocol.judge,
+                    maxima=protocol.maxima,
                     objective=objective,
                     criteria=protocol.criteria,
                     eps=settings.eps,

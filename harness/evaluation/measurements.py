@@ -28,7 +28,7 @@ from harness.randomness import PerImageRng
 AUTOATTACK_PASSES = {"apgd-ce": 101, "apgd-t": 901, "fab-t": 1801, "square": 5001}  # at most, with a prediction
 
 ScoreValues = dict[str, Tensor]
-Family = Literal["accuracy", "attack", "attribution", "corruption", "localization", "other"]
+Family = Literal["accuracy", "attack", "unseeded_attack", "attribution", "corruption", "localization", "other"]
 MetricFunction = Callable[[nn.Module, Batch], Tensor | ScoreValues]
 Attack = Callable[[nn.Module, Tensor, Tensor, PerImageRng | None], Tensor]
 
@@ -137,7 +137,7 @@ def pgd(eps: float, step: float, steps: int, restarts: int = 1, norm: attacks_pg
 def fgsm(eps: float) -> Measurement:
     """Accuracy under FGSM."""
     attack = attacked(lambda model, x, y, draws: attacks_pgd.fgsm(model, x, y, eps=eps))
-    return Measurement(attack, {"eps": eps, "norm": "linf"}, passes=2, family="attack")
+    return Measurement(attack, {"eps": eps, "norm": "linf"}, passes=2, family="unseeded_attack")
 
 
 def cw(steps: int, searches: int) -> Measurement:
@@ -153,7 +153,7 @@ def cw(steps: int, searches: int) -> Measurement:
         return {accuracy_name: robust * correct, distance_name: smallest}
 
     protocol = {"steps": steps, "searches": searches, "norm": "l2", "eps": None}
-    return Measurement(metric, protocol, passes=steps * searches + 2, family="attack")
+    return Measurement(metric, protocol, passes=steps * searches + 2, family="unseeded_attack")
 
 
 def stadv(steps: int, limit: float) -> Measurement:
@@ -163,7 +163,7 @@ def stadv(steps: int, limit: float) -> Measurement:
         return minimum_perturbation.stadv(model, x, y, steps=steps, limit=limit)
 
     protocol = {"steps": steps, "limit": limit, "unit": "pixels"}
-    return Measurement(attacked(attack), protocol, passes=steps + 1, family="attack")
+    return Measurement(attacked(attack), protocol, passes=steps + 1, family="unseeded_attack")
 
 
 def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measurement]:
@@ -177,7 +177,9 @@ def cascade(eps: float, norm: attacks_pgd.Norm = "linf") -> dict[str, Measuremen
         key = str(ScoreName(metric, norm=norm, strength=in_255ths(eps)))
         attack = partial(_autoattack, name, eps, norm)
         protocol, passes = {"eps": eps, "norm": norm, "attack": name}, AUTOATTACK_PASSES[name]
-        stages[key] = Measurement(attacked(attack), protocol, only_correct_after=before, passes=passes, family="attack")
+        stages[key] = Measurement(
+            attacked(attack), protocol, only_correct_after=before, passes=passes, family="unseeded_attack"
+        )
         before = key
     return stages
 

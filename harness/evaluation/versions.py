@@ -11,6 +11,7 @@ from harness.evaluation.measurements import Combined, Family, Measurement
 VERSIONS: dict[Family, int] = {
     "accuracy": 1,
     "attack": 2,
+    "unseeded_attack": 1,  # those that draw none of the random numbers per image
     "attribution": 2,
     "corruption": 2,
     "localization": 2,

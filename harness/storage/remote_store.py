@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from harness.errors import UserError, one_line, redacted
 
-PUSH_SHARE = 0.1  # largest share of the time spent on pushing while a folder is locked
+PUSH_SHARE = 0.1  # largest share of the time spent on pushing while a job writes to the folder
 RETRY_PAUSES = (1.0, 4.0)  # seconds before the retries of a failed operation
 RECORD = ".store.json"  # in a local copy: the remote stamps of its last pull or push
 _Result = TypeVar("_Result")

@@ -50,8 +50,9 @@ class SweepJobs:
         self._blocked: dict[str, tuple[Job, set[str]]] = {}  # with the ids of what it waits for
         self._ended: list[tuple[Job, Outcome]] = []  # without being run
         self._failed: dict[str, Outcome] = {}  # by id of a shared job
-        self._needed: dict[tuple, list[Job]] = {}  # by jobs to come that need the same, as they were first asked for
         self._made: set[str] = set()  # ids of the shared jobs that have ended
+        self._again: set[str] = set()  # ids of the shared jobs and repetitions that the machine failed once
+        self._needed: dict[tuple, list[Job]] = {}  # by jobs to come that need the same, as they were first asked for
         self._select_winners()
 
     def remaining(self) -> int:
@@ -92,7 +93,8 @@ class SweepJobs:
         found[job.id] = job, waits | {one.id for one in needed}
 
     def finished(self) -> bool:
-        return not (self._searching or self._repetitions or self._ready or self._blocked or self._ended)
+        waiting = self._searching or self._repetitions or self._ready or self._blocked or self._ended
+        return not (waiting or self._running)  # what runs may have to run again
 
     def next(self) -> Job | None:
         while not self._ready and (job := self._propose()):
@@ -129,6 +131,8 @@ class SweepJobs:
             return
         waits = set()
         for needed in self._needs(job):
+            if needed.id in self._made and needed.id not in self._failed:
+                continue  # even if its files are not to be seen from here
             if needed.id not in self._failed and not self._unfinished(needed.id):
                 self._admit(needed)
             if failed := self._failed.get(needed.id):
@@ -161,10 +165,15 @@ class SweepJobs:
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         self._running.pop(job.id, None)
-        if job.is_shared:
+        again = outcome.state == "failed" and outcome.cause == "machine" and job.id not in self._again
+        if again and job.role != "search":  # once, as the study does with search trials
+            self._again.add(job.id)
+            if job.role == "seed":
+                self._repetitions.append(job)  # what is shared is admitted again by what waits for it
+        elif job.is_shared:
             self._made.add(job.id)
-        if job.is_shared and outcome.state == "failed":
-            self._failed[job.id] = outcome
+            if outcome.state == "failed":
+                self._failed[job.id] = outcome
         if job.role == "search":
             self._end_search(job, outcome)
         self._release(job.id)

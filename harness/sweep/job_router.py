@@ -1,6 +1,7 @@
 """Mapping between Ray trials and jobs: dispatches jobs, forwards epochs and outcomes to callbacks."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
@@ -90,6 +91,7 @@ class JobRouter:
         job = self._job(trial_id, "end")
         if job is None or self.error:
             return
+        outcome = dataclasses.replace(outcome, epoch=max(outcome.epoch, self.epochs[trial_id]))
         with self._guarded():
             self._finish(job, outcome)
             self._end_unrun()

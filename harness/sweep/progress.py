@@ -1,11 +1,13 @@
 """Progress display: one status line, redrawn in a terminal, or appended now and then to a log file."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TextIO
 
 import methods
+from harness.errors import UserError
 from harness.sweep.forecast import Task
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.time_left import TimeLeft
@@ -73,7 +75,7 @@ class SweepProgress:
 
     def on_start(self, job: Job) -> None:
         self.time_left.on_start(time.monotonic(), task(job))
-        self.running[job.id] = (job, f"0/{job.trial.epochs}")
+        self.running.setdefault(job.id, (job, f"0/{job.trial.epochs}"))
         self._show()
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
@@ -141,7 +143,9 @@ class SweepProgress:
         """Seconds left, counting down between two estimates."""
         now = time.monotonic()
         if now - self.estimated[0] >= self.pause:
-            self.estimated = now, self.time_left.left(now, [task(job, waits) for job, waits in self.to_come().values()])
+            with contextlib.suppress(UserError):  # a remote store that does not answer: the next estimate asks again
+                to_come = [task(job, waits) for job, waits in self.to_come().values()]
+                self.estimated = now, self.time_left.left(now, to_come)
             self.pause = max(ESTIMATE_SECONDS, 50 * (time.monotonic() - now))  # thousands of trials take longer
         then, left = self.estimated
         return None if left is None else max(0.0, left - (now - then))

@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # a local cluster listens on loopback only
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "600",  # a stopped trial ends, with its last push, before its worker goes on
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 REMOTE_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "1": nodes listen on their own address
@@ -38,8 +39,8 @@ def allow_failures(trial: "Trial", more: int) -> None:
 def forget_ended(controller: "TuneController", but: "Trial") -> None:
     """Drop the trials that have ended, and no actor belongs to, from all that Tune keeps of the trials of a run.
 
-    but: the trial that is ending, which Tune still needs.
-    It goes through its list of them at every step, and keeps some 45 KiB for each until the run ends.
+    Tune goes through its list of them at every step, and keeps some 45 KiB for each until the run ends. but: the trial
+    that is ending, which Tune still needs.
     """
     ended = {t for t in controller._trials if t.is_finished() and t not in controller._trial_to_actor and t is not but}
     controller._trials[:] = [trial for trial in controller._trials if trial not in ended]

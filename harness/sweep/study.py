@@ -164,9 +164,8 @@ class Study:
         if outcome.state == "duplicate":
             self._end_as(proposal, self._optuna.get_trials(deepcopy=False)[self._by_key[job.trial.key]])
             return
-        if outcome.state != "failed":
-            self._by_key.setdefault(job.trial.key, job.number)
         if outcome.state == "pruned":
+            self._by_key.setdefault(job.trial.key, job.number)
             self._optuna.tell(proposal, state=TrialState.PRUNED)
         elif outcome.state == "failed":
             proposal.set_user_attr("reason", outcome.reason)
@@ -188,6 +187,7 @@ class Study:
                 return
             for name, least in self.floor.items():
                 proposal.set_constraint(name, least - means[name])
+            self._by_key.setdefault(job.trial.key, job.number)
             self._count(self._optuna.tell(proposal, [means[goal] for goal in self.goals]))
 
     def _end_as(self, proposal: optuna.trial.Trial, of: FrozenTrial) -> None:

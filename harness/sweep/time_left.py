@@ -69,6 +69,9 @@ class TimeLeft:
         self._shown: tuple[float, float] | None = None  # time, and estimate
 
     def on_start(self, now: float, task: Task) -> None:
+        if task.id in self._running:  # again, after its worker was lost
+            self.on_worker_lost(now, task.id)
+            return
         if self._began == -math.inf:
             self._began = now
         if self._ended > -math.inf:

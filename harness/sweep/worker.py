@@ -48,7 +48,7 @@ def run_job(config: dict) -> None:
     if gpus:
         torch.cuda.empty_cache()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    epoch, reported = 0, 0.0
+    epoch, reported, stopped = 0, 0.0, False
 
     def progress(done: int, total: int, _: str = "") -> None:
         nonlocal reported
@@ -57,9 +57,13 @@ def run_job(config: dict) -> None:
             tune.report({"progress": (done, total)})
 
     def report(row: dict) -> None:
-        nonlocal epoch, reported
+        nonlocal epoch, reported, stopped
         epoch, reported = row["epoch"], time.monotonic()
-        tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
+        try:
+            tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
+        except SystemExit:  # the driver stopped the trial, and listens to it no more
+            stopped = True
+            raise
 
     try:
         overdue = workspace.out / RAY_FOLDER / f"{tune.get_context().get_trial_id()}.overdue"
@@ -76,6 +80,8 @@ def run_job(config: dict) -> None:
                 outcome = Outcome("complete", epoch, result.without_images())
         tune.report({"outcome": outcome})
     except Exception as error:
+        if stopped:
+            return
         blamed = device_loss.blame(error, on_gpu=bool(gpus))  # first: weights, too, do not load without the device
         told: dict[str, str | Outcome]
         if blamed == "machine":

@@ -56,9 +56,13 @@ class Result:
 
 def record_test_evaluation(result: Result, workspace: Workspace) -> Result:
     """Increment the stored count of test evaluations."""
-    stored = read_json(workspace.trial(result.trial.key) / RESULT) or {}
+    folder = workspace.trial(result.trial.key)
+    stored = read_json(folder / RESULT) or {}
     result = dataclasses.replace(result, test_evaluations=stored.get(TEST_EVALUATIONS, result.test_evaluations) + 1)
-    store_result(result, workspace.trial(result.trial.key))
+    if stored:  # only the count: a worker may have stored the scores meanwhile
+        write_json(folder / RESULT, {**stored, TEST_EVALUATIONS: result.test_evaluations})
+    else:
+        store_result(result, folder)
     return result
 
 

@@ -78,13 +78,18 @@ def trained_model(trial: Trial, workspace: Workspace, *, retrain: bool = False) 
     folder = workspace.trial(trial.key)
     ended, stored = workspace.has(folder / RESULT), workspace.has(folder / WEIGHTS)
     if ended and not stored and not retrain:
-        raise UserError(
-            f"trial {trial.key} has a result and no weights, which are kept of winners and seeds;"
-            " --retrain trains it again"
-        )
-    with contextlib.nullcontext() if ended and stored else workspace.writing(folder):
-        result, net = _run(trial, workspace, no_report, no_progress, test=False, needs_net=True)
+        raise _no_weights(trial)
+    locked = workspace.writing(folder) if not (ended and stored) else contextlib.nullcontext()
+    with locked:
+        may_train = not (ended and stored)  # what a sweep removes meanwhile, it does not get back from here
+        result, net = _run(trial, workspace, no_report, no_progress, test=False, needs_net=True, may_train=may_train)
         return net().eval(), result
+
+
+def _no_weights(trial: Trial) -> UserError:
+    return UserError(
+        f"trial {trial.key} has a result and no weights, which are kept of winners and seeds; --retrain trains it again"
+    )
 
 
 def _run(
@@ -94,6 +99,7 @@ def _run(
     progress: Progress,
     test: bool,
     needs_net: bool = False,
+    may_train: bool = True,
 ) -> tuple[Result, Callable[[], nn.Module]]:
     """The result, and a function for the trained net, whose weights are loaded at most once.
 
@@ -105,6 +111,8 @@ def _run(
     with workspace.synchronised(folder) as push_if_due:
         stored = (folder / WEIGHTS).exists()
         weights = read_weights(folder)
+        if weights is None and not may_train:
+            raise _no_weights(trial)
         if stored and weights is None and (folder / RESULT).exists():
             quarantine(folder / RESULT)  # of the net whose weights are damaged
         result = load_result(trial, folder, data)

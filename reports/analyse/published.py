@@ -69,7 +69,12 @@ def lookup(params: Mapping[str, str], score: str) -> PublishedFigure | None:
     if _number(params.get("data.limit", "0")) != 0:
         return None
     saliency, teacher = params.get("maps.saliency", ""), params.get("maps.teacher", "")
-    settings: dict[str, str | float] = {**params, "measure.step": step(params, score)}
+    settings: dict[str, str | float] = {
+        **params,
+        "measure.step": step(params, score),
+        "attribution.step": _number(params.get("attribution.step", "0"))
+        or _number(params.get("attribution.eps", "0")) / 8,
+    }
     matching = [
         figure
         for figure in _by_key().get((params.get("data", ""), params.get("method", ""), score), ())

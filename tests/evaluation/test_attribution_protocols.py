@@ -260,6 +260,24 @@ def test_a_protocol_named_after_a_paper_is_that_papers_image_by_image(name, rule
     assert np.nanmean(expected, 0).max() < 0.97  # so that this says something
 
 
+@pytest.mark.parametrize(("name", "rule"), [("art", by_singh), ("rar", by_chen)])
+def test_published_protocols_leave_max_pooling_as_it_is(name, rule, twins):
+    """The released code puts softplus in the place of ReLU, and nothing in the place of a maximum."""
+
+    def pooled(activation):
+        layers = nn.Conv2d(1, 6, 3, padding=1), activation, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 10)
+        return nn.Sequential(*layers).double().eval().requires_grad_(False)
+
+    torch.manual_seed(3)
+    net, smooth = pooled(nn.ReLU()), pooled(nn.Softplus(50.0))
+    smooth.load_state_dict(net.state_dict())
+    images = twins[2]
+    batch = Batch(images.x, net(images.x).argmax(1), draws=images.draws)
+    expected = by_reference(rule, net, smooth, batch)
+    np.testing.assert_allclose(by_us(name, net, batch), expected, atol=1e-6)
+    assert np.nanmean(expected, 0).max() < 0.97
+
+
 def test_the_fast_protocol_finds_nearly_what_the_published_one_does(twins):
     net, _, batch = twins
     published, quick = (by_us(name, net, batch) for name in ("art", "fast"))

@@ -342,6 +342,7 @@ def test_what_was_measured():
 
 SETTINGS = {
     "param:attribution.eps": "0.0313725490",
+    "param:attribution.beta": "50",
     "param:attribution.k": "100",
     "param:attribution.steps": "50",
     "param:attribution.step": "0.0",
@@ -533,6 +534,7 @@ ART = {
     "method": "art",
     "measure.step": "0.00784313725",
     "attribution.eps": "0.0313725490",
+    "attribution.beta": "50",
     "attribution.k": "100",
     "attribution.steps": "50",
     "data.limit": "0",

@@ -32,7 +32,7 @@ class Recorder:
         pass
 
     def on_end(self, job, outcome):
-        assert job.id not in self.ended
+        assert job.id not in self.ended or self.ended[job.id].cause == "machine"
         self.ended[job.id] = outcome
 
 
@@ -166,6 +166,26 @@ def test_what_needs_a_failed_job_fails_with_its_reason_and_is_not_run(tmp_path, 
     assert [t.state.name for t in s.trials()] == ["FAIL", "FAIL"]
     again = Sweep(tmp_path, budget=3, compare={"sat": {}, "other": {"method.alpha10": 0.3}}, made=s.made)
     assert again.next()[1].role == failing  # another command tries again
+
+
+def test_what_the_machine_failed_is_run_once_more(tmp_path):
+    """Teacher, maps, trial and seed, each lost once: that spends nothing of the budget, and all seeds are there."""
+    s, lost = Sweep(tmp_path, budget=1, seeds=1), set()
+    while pair := s.next():
+        trial_id, job = pair
+        machine = Outcome("failed", 1, reason="its node has died", cause="machine")
+        s.end(trial_id, None if (job.role, job.key) in lost else machine)
+        lost.add((job.role, job.key))
+    assert s.queue.finished() and {role for role, _ in lost} == {"teacher", "maps", "search", "seed"}
+    assert {outcome.state for job_id, outcome in s.recorder.ended.items() if "search" not in job_id} == {"complete"}
+    assert [t.state for t in s.trials() if t.state.name != "FAIL"] == [COMPLETE]
+
+
+def test_a_teacher_that_the_machine_fails_twice_fails_what_needs_it(tmp_path):
+    s = Sweep(tmp_path, budget=2)
+    for _ in range(2):
+        s.end(s.next()[0], Outcome("failed", 1, reason="its node has died", cause="machine"))
+    assert s.next() is None and s.queue.finished()
 
 
 def sat_without_needs(folder, **change):

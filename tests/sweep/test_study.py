@@ -345,6 +345,9 @@ def test_winners_are_repeated_with_fresh_seeds_once_their_search_is_over(tmp_pat
     for job in jobs:
         if job.study == "b":
             s.on_end(job, Outcome("failed", 1, reason="made up"))
+    for job in repeated:
+        assert not s.finished()
+        s.on_end(job, finished(job, val_robust=0.5))
     assert s.finished() and crowned["b"] == []  # no winner, nothing to repeat
 
 
