@@ -19,7 +19,7 @@ from harness.errors import UserError, one_line
 from harness.evaluation import evaluator, gallery, suites
 from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Ledger, Score, load_images
-from harness.storage.files import quarantine
+from harness.storage.files import CorruptFile, quarantine
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.weights import load_weights
 from harness.storage.workspace import Workspace
@@ -79,11 +79,16 @@ def trained_model(trial: Trial, workspace: Workspace, *, retrain: bool = False) 
     ended, stored = workspace.has(folder / RESULT), workspace.has(folder / WEIGHTS)
     if ended and not stored and not retrain:
         raise _no_weights(trial)
-    locked = workspace.writing(folder) if not (ended and stored) else contextlib.nullcontext()
-    with locked:
-        may_train = not (ended and stored)  # what a sweep removes meanwhile, it does not get back from here
-        result, net = _run(trial, workspace, no_report, no_progress, test=False, needs_net=True, may_train=may_train)
-        return net().eval(), result
+    if ended and stored:
+        with contextlib.suppress(CorruptFile):  # then it is trained again
+            return _evaluated(trial, workspace, may_train=False)  # what a sweep removes meanwhile stays removed
+    with workspace.writing(folder):
+        return _evaluated(trial, workspace)
+
+
+def _evaluated(trial: Trial, workspace: Workspace, may_train: bool = True) -> tuple[nn.Module, Result]:
+    result, net = _run(trial, workspace, no_report, no_progress, test=False, needs_net=True, may_train=may_train)
+    return net().eval(), result
 
 
 def _no_weights(trial: Trial) -> UserError:
@@ -112,7 +117,7 @@ def _run(
         stored = (folder / WEIGHTS).exists()
         weights = read_weights(folder)
         if weights is None and not may_train:
-            raise _no_weights(trial)
+            raise CorruptFile(f"the weights of trial {trial.key} are damaged") if stored else _no_weights(trial)
         if stored and weights is None and (folder / RESULT).exists():
             quarantine(folder / RESULT)  # of the net whose weights are damaged
         result = load_result(trial, folder, data)
