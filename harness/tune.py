@@ -244,7 +244,7 @@ def _asked(args: Namespace, gpus: float) -> str:
 
 
 def _needs(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], list[Job]]":
-    """The teachers and maps that a job needs, of those that are not stored yet, or whose end is not logged."""
+    """The teachers and maps that a job needs, of those that are not stored yet, or not logged by this sweep."""
     from harness.sweep.job_types import Job
     from harness.trials.prerequisites import prerequisites
 
@@ -254,7 +254,7 @@ def _needs(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], list[
         found = []
         for needed in of.prerequisite.needs() if of.prerequisite else prerequisites(of.trial):
             job = Job.of(needed)
-            if job.id not in made and not tracker.is_open(job) and needed.is_made(workspace):
+            if job.id not in made and tracker.is_complete(job) and needed.is_made(workspace):
                 made.add(job.id)
             if job.id not in made:
                 found.append(job)

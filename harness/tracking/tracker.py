@@ -131,10 +131,6 @@ class Tracker:
         """Whether the job's run is logged as complete."""
         return job.id in self._ended
 
-    def is_open(self, job: Job) -> bool:
-        """Whether the job's run is begun and not logged as complete."""
-        return job.id in self._begun and job.id not in self._ended
-
     def measured(self, job: Job, split: str) -> dict[str, int]:
         """Names of a complete job's logged scores of a split, without it, and the versions they were measured by."""
         logged = self._ended[job.id]

@@ -57,9 +57,9 @@ class Prerequisite:
 
         report(row): after every epoch of a teacher. progress(images done, of all): while maps are computed.
         """
-        taught = teacher_of(self.teacher, workspace, report)
         if self.maps is None:
-            return {"teacher": taught.train()[1]}
+            return {"teacher": teacher_of(self.teacher, workspace, report).train()[1]}
+        taught = teacher_of(self.teacher, workspace)  # whose epochs are not those of the maps
         data = datasets.load(self.teacher.data, workspace)
         _, seconds, _ = cached_maps(self.maps.saliency, self.maps, taught, data, workspace, progress)
         return {"maps": seconds}
