@@ -41,7 +41,8 @@ from harness.trials.evaluate_stored import (
 def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace: Workspace) -> None:
     """Log an evaluation to the MLflow experiment `evaluations`. extra: further artifacts."""
     from harness.tracking import delivery
-    from harness.tracking.tracker import Tracker, check_metrics, environment_tags, score_metrics
+    from harness.tracking.run_content import check_metrics, environment_tags, score_metrics
+    from harness.tracking.tracker import Tracker
 
     name = f"{evaluation.file.parent.name} {evaluation.file.stem}"
     tags = {"harness.sweep": "evaluations", **environment_tags()}

@@ -313,7 +313,7 @@ def _discard_unneeded(planned: Plan, workspace: "Workspace", args: Namespace) ->
 
 
 def _tags(planned: Plan) -> dict[str, str]:
-    from harness.tracking.tracker import environment_tags
+    from harness.tracking.run_content import environment_tags
 
     return {
         "harness.sweep": planned.sweep,

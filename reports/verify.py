@@ -30,7 +30,7 @@ from harness.evaluation import external
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
-from harness.tracking import tracker
+from harness.tracking.run_content import environment_tags
 from harness.training.epoch_metrics import EpochMetrics
 from harness.trials import run
 from harness.trials.result import Result
@@ -243,7 +243,7 @@ def _intro(record: Record, workspace: Workspace) -> list[str]:
 
 def _findings(record: Record, now: Result, workspace: Workspace) -> tuple[list[str], bool]:
     """The lines to print, and whether everything agrees."""
-    tags = {tag.removeprefix("harness."): text for tag, text in tracker.environment_tags().items()}
+    tags = {tag.removeprefix("harness."): text for tag, text in environment_tags().items()}
     then_facts, now_facts = facts(record.result, record.tags), facts(now, tags)
     bitwise = exact(then_facts, now_facts)
     rows = compare(record, now, bitwise=bitwise)

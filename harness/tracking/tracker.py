@@ -5,33 +5,22 @@ The tracker only appends to an event log on disk; `harness.tracking.delivery` wr
 for a server, and none is lost with it.
 """
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import methods
-from harness.config.setting_text import format_setting
-from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
-from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
-from harness.evaluation.scores import Score
-from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking import event_log
+from harness.tracking.run_content import check_tags, curve_tags, metrics_at, run_note, run_title, summary, texts
 from harness.training.epoch_metrics import EpochMetrics
-from harness.trials.result import Result
 
 FLUSH = 5.0  # seconds, at least, between two writes of the metrics of running trials
 RATE = 30  # writes per second that a store can take: with many concurrent trials, flushes are rarer
-PARAM = 6000  # characters: limit on the value of a param
-CURVES = ("robust", "clean")  # also stored as tags: a report of a thousand runs cannot query the history of each
-POINTS = 400  # of a curve in a tag, whose limit is 8,000 characters
 RESULT_FILES = ("result.json", "val.npz", "test.npz")  # of a trial
 SWEEP = "sweep"  # name of the sweep's own run in the log
 _STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}  # MLflow shows KILLED like a failure
-_ROLES = {"search": "trial", "seed": "seed", "teacher": "teacher", "maps": "maps"}  # in run names
 
 
 class Tracker:
@@ -108,7 +97,7 @@ class Tracker:
             self._log.append(name, status="RUNNING")
         else:
             begin: event_log.Begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
-            self._log.append(name, begin=begin, params=_texts(params))
+            self._log.append(name, begin=begin, params=texts(params))
             self._begun.add(name)
 
     def on_winners(self, study: str, winners: list[str], duplicates: int) -> None:
@@ -122,7 +111,7 @@ class Tracker:
 
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
-        metrics = _metrics(figures, 0)
+        metrics = metrics_at(figures, 0)
         if metrics != self._figures.get(study):
             self._figures[study] = metrics
             self._log.append(study, metrics=metrics)
@@ -150,19 +139,13 @@ class Tracker:
             "harness.state": "running",
         }
         begin: event_log.Begin = {
-            "title": self._run_title(job),
+            "title": run_title(job, self._searched[job.study][0] if job.study else ""),
             "parent": job.study or SWEEP,
             "tags": {**self._tags, **tags},
         }
         maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
-        self._log.append(job.id, begin=begin, params=_texts({**job.trial.flat(), **maps}))
+        self._log.append(job.id, begin=begin, params=texts({**job.trial.flat(), **maps}))
         self._begun.add(job.id)
-
-    def _run_title(self, job: Job) -> str:
-        if job.is_shared:
-            saliency = f"{job.maps.saliency} of " if job.maps else ""
-            return f"{job.role}: {saliency}{methods.name(job.trial.method)}, seed {job.trial.seed}"
-        return f"{_ROLES[job.role]} {job.number}: {self._searched[job.study][0]}"
 
     def on_progress(self, job: Job, done: int, total: int) -> None:
         """No-op: only epochs are logged."""
@@ -172,7 +155,7 @@ class Tracker:
         if row["epoch"] <= self._last.get(job.id, 0):
             return
         self._last[job.id] = int(row["epoch"])
-        self._pending.setdefault(job.id, []).extend(_metrics(row, int(row["epoch"])))
+        self._pending.setdefault(job.id, []).extend(metrics_at(row, int(row["epoch"])))
         if time.monotonic() - self._flushed > max(FLUSH, len(self._pending) / RATE):
             self.flush()
 
@@ -187,20 +170,20 @@ class Tracker:
         if job.id in self._ended:
             self._measured_later(job, outcome)
             return
-        tags, files = {"harness.state": outcome.state, **_curves(curves)}, []
+        tags, files = {"harness.state": outcome.state, **curve_tags(curves)}, []
         if outcome.reason:
             tags["harness.reason"] = outcome.reason
-        metrics += _metrics({f"seconds/{phase}": seconds for phase, seconds in outcome.seconds.items()}, 0)
+        metrics += metrics_at({f"seconds/{phase}": seconds for phase, seconds in outcome.seconds.items()}, 0)
         if outcome.result:
-            metrics += _metrics(_summary(outcome.result), job.trial.epochs)
+            metrics += metrics_at(summary(outcome.result), job.trial.epochs)
             # The machine that trained it, not necessarily this one.
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
-            tags |= _check_tags(outcome.result.checks)
+            tags |= check_tags(outcome.result.checks)
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
         if not job.is_shared:
-            tags["mlflow.note.content"] = _run_note(job, outcome, *self._searched[job.study])
+            tags["mlflow.note.content"] = run_note(job, outcome, *self._searched[job.study])
         if outcome.state == "complete":
             self._ended[job.id] = {name: value for name, value, _ in metrics}
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
@@ -211,10 +194,10 @@ class Tracker:
             if outcome.state == "failed":  # the job stays complete: its scores of before count
                 self._log.append(job.id, tags={"harness.later": f"failed: {outcome.reason}"})
             return
-        ended, measured = self._ended[job.id], _metrics(_summary(outcome.result), job.trial.epochs)
+        ended, measured = self._ended[job.id], metrics_at(summary(outcome.result), job.trial.epochs)
         if later := [metric for metric in measured if ended.get(metric[0]) != metric[1]]:
             files = self._files(self._workspace.trial(job.trial.key) / name for name in RESULT_FILES)
-            self._log.append(job.id, metrics=later, tags=_check_tags(outcome.result.checks), files=files)
+            self._log.append(job.id, metrics=later, tags=check_tags(outcome.result.checks), files=files)
             ended |= {name: value for name, value, _ in later}
 
     def log_evaluation(
@@ -226,18 +209,18 @@ class Tracker:
         files: list[Path],
     ) -> None:
         """Log a standalone run for a net measured outside a sweep, unless it is logged already."""
-        measured = _metrics(metrics, 0)
+        measured = metrics_at(metrics, 0)
         if name in self._ended:
             if later := [metric for metric in measured if self._ended[name].get(metric[0]) != metric[1]]:
-                self._log.append(name, metrics=later, tags=_check_tags(checks), files=self._files(files))
+                self._log.append(name, metrics=later, tags=check_tags(checks), files=self._files(files))
             return
         tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
         self._log.append(
             name,
             begin={"title": name, "parent": None, "tags": tags},
-            params=_texts(params),
+            params=texts(params),
             metrics=measured,
-            tags={**_check_tags(checks), "harness.state": "complete"},
+            tags={**check_tags(checks), "harness.state": "complete"},
             files=self._files(files),
             status="FINISHED",
         )
@@ -249,7 +232,7 @@ class Tracker:
         step, last = self._disk
         if values != last:
             self._disk = step + 1, values
-            self._log.append(SWEEP, metrics=_metrics(values, step + 1))
+            self._log.append(SWEEP, metrics=metrics_at(values, step + 1))
 
     def attach(self, report: Iterable[Path]) -> None:
         """Log the report's files as artifacts of the sweep's run."""
@@ -271,84 +254,3 @@ class Tracker:
     def _files(self, paths: Iterable[Path], folder: str = "") -> list[tuple[str, str]]:
         existing = [path for path in paths if self._workspace.remote or path.exists()]  # or on another node
         return [(str(path.relative_to(self._workspace.out)), folder) for path in existing]
-
-
-def _metrics(values: Mapping[str, float], step: int) -> list[event_log.Metric]:
-    return [(name, float(value), step) for name, value in values.items() if math.isfinite(value)]
-
-
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Settings as MLflow params; numbers in plain notation, for its plots."""
-    texts = {path: f"{value:.9g}" if isinstance(value, float) else str(value) for path, value in values.items()}
-    return {path: text[:PARAM] for path, text in texts.items()}
-
-
-def _curves(rows: Mapping[int, EpochMetrics]) -> dict[str, str]:
-    """The validation curves of a run as tags, `6:0.2303 12:0.3125`: epoch and value."""
-    tags: dict[str, str] = {}
-    for name in CURVES:
-        points = [f"{epoch}:{row[key]:.4f}" for epoch, row in sorted(rows.items()) if (key := f"curve/{name}") in row]
-        stride = -(-len(points) // POINTS) or 1
-        thinned = points[-1::-stride][::-1]  # always with the last point
-        tags |= {f"harness.curve.{name}": " ".join(thinned)} if thinned else {}
-    return tags
-
-
-def _summary(result: Result) -> dict[str, float]:
-    """All scores with standard errors and n, numbers of checks, seconds by phase, the number of test evaluations."""
-    seconds = {f"seconds/{phase}": seconds for phase, seconds in result.seconds.items()}
-    scores = {**score_metrics(result.scores), **check_metrics(result.checks)}
-    return {"test_touches": result.test_evaluations, **scores, **seconds}
-
-
-def check_metrics(checks: list[Check]) -> dict[str, float]:
-    """The numbers of the check whose numbers tables show: `check/depends_on_weights/<map>/rank` and others."""
-    shown = [check for check in checks if check.name == DEPENDS_ON_WEIGHTS]
-    return {f"check/{check.name}/{name}": number for check in shown for name, number in check.numbers.items()}
-
-
-def score_metrics(scores: list[Score]) -> dict[str, float]:
-    """All scores with standard errors and counts, named so that MLflow groups them by split.
-
-    n is logged once per split, as `images`, and for each score of fewer images.
-    """
-    summary: dict[str, float] = {}
-    for score in scores:
-        split, _, name = score.name.partition("/")
-        whole = max(s.n for s in scores if s.name.startswith(f"{split}/"))
-        summary |= {score.name: score.mean, f"{split}_stderr/{name}": score.stderr, f"{split}_n/images": whole}
-        summary |= {f"{split}_{kind}/{name}": count for kind, count in score.counts.items()}
-        summary |= {f"{split}_version/{name}": score.version} if score.version > 1 else {}
-        summary |= {f"{split}_n/{name}": score.n} if score.counts or score.n < whole else {}
-    return summary
-
-
-def _run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -> str:
-    """Markdown note of a run for its MLflow page: role, settings, outcome, failed checks."""
-    title = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"
-    title += " (the published setting)" if job.role == "search" and job.number == 0 else ""
-    values = {path: value for path, value in job.trial.flat().items() if path in searched}
-    settings = ", ".join(f"`{path}` {format_setting(job.trial, path, value)}" for path, value in values.items())
-    lines = [f"{title} of **{cell}**{f': {settings}' if settings else ''}.", f"It is {outcome.state}"]
-    lines[1] += f" after {outcome.epoch} epochs{f': {outcome.reason}' if outcome.reason else ''}."
-    if outcome.result and outcome.result.checks:
-        failed = [f"- {c.name}: {c.about}" for c in outcome.result.checks if c.passed is False]
-        passed = ", ".join(c.name for c in outcome.result.checks if c.passed)
-        lines += ["Checks in doubt:\n" + "\n".join(failed)] if failed else []
-        lines += [f"Checks passed: {passed}."]
-    return "\n\n".join(lines)
-
-
-def _check_tags(checks: list[Check]) -> dict[str, str]:
-    """A tag per check: verdict and message; the message alone says that a check was not asked."""
-    verdicts = {True: "passed: ", False: "doubt: ", None: ""}
-    return {f"harness.check.{c.name}": verdicts[c.passed] + c.about for c in checks}
-
-
-def environment_tags() -> dict[str, str]:
-    """Tags with package versions, git commit and protocol version."""
-    code = {f"harness.{name}": text for name, text in provenance.code().items()}
-    source = {"mlflow.source.name": "saliency-harness", "mlflow.source.type": "LOCAL"}
-    if commit := provenance.commit():
-        source["mlflow.source.git.commit"] = commit.split()[0]
-    return {"harness.protocol": str(TRAINING_VERSION), **code, **source}

@@ -21,7 +21,7 @@ from harness.explain import maps
 from harness.explain.base import Map
 from harness.models.freezing import frozen
 from harness.randomness import PerImageRng
-from harness.tracking.tracker import check_metrics
+from harness.tracking.run_content import check_metrics
 from harness.trials import run as trial_run
 
 

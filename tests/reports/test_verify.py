@@ -20,7 +20,8 @@ from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery
-from harness.tracking.tracker import Tracker, environment_tags
+from harness.tracking.run_content import environment_tags
+from harness.tracking.tracker import Tracker
 from harness.trials import run as trial_run
 from reports import verify
 from reports.read import record

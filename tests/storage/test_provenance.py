@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.storage import provenance
-from harness.tracking.tracker import environment_tags
+from harness.tracking.run_content import environment_tags
 
 ROOT = Path(__file__).parents[2]
 
