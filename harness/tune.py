@@ -24,7 +24,6 @@ from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
-    from harness.config.space import Cell
     from harness.storage.driver_files import DriverFiles
     from harness.storage.workspace import Workspace
     from harness.sweep.job_types import Callback, Job
@@ -116,10 +115,11 @@ def _locked_sweep(
     callbacks: "Sequence[Callback]",
 ) -> int:
     from harness.tracking.delivery import Delivery
+    from harness.tracking.sweep_tags import sweep_tags
     from harness.tracking.tracker import Tracker
 
     gpus = _gpus_per_trial(args, workspace)
-    tracker = Tracker(workspace, planned.experiment, _tags(planned))
+    tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         studies = _studies(planned, workspace, args, tracker)
         if not _run_jobs(planned, workspace, args, gpus, studies, tracker, driver_files, callbacks):
@@ -146,11 +146,12 @@ def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "T
     from harness.storage.driver_files import JOURNAL
     from harness.sweep import optuna_journal
     from harness.sweep.study import Study
+    from harness.tracking.sweep_tags import study_tags, sweep_note
 
-    tracker.start_sweep(f"{planned.experiment} {planned.sweep}", _sweep_note(planned))
+    tracker.start_sweep(f"{planned.experiment} {planned.sweep}", sweep_note(planned))
     for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
-        tracker.start_study(study, cell.name, _study_tags(planned, cell), searched)
+        tracker.start_study(study, cell.name, study_tags(planned, cell), searched)
     storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()
@@ -310,44 +311,6 @@ def _discard_unneeded(planned: Plan, workspace: "Workspace", args: Namespace) ->
             workspace.remove(path)
             del sizes[path]
     return discarded_weights.by_kind(sizes)
-
-
-def _tags(planned: Plan) -> dict[str, str]:
-    from harness.tracking.run_content import environment_tags
-
-    return {
-        "harness.sweep": planned.sweep,
-        "harness.space": planned.space_name,
-        "harness.data": planned.data,
-        **environment_tags(),
-    }
-
-
-def _sweep_note(planned: Plan) -> str:
-    """Markdown note of the sweep for its MLflow page."""
-    names = dict.fromkeys((*planned.space_cells, *(cell.name for cell in planned.studies.values())))
-    cells = ", ".join(f"`{name}`" for name in names)
-    return (
-        f"{cli.summary(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
-        f" {', '.join(planned.space.goals)}. One nested run per cell: {cells}; in each its trials (`search`) and the"
-        " seed repetitions of its winner (`seed`). The leaderboard is under Artifacts, `report`."
-    )
-
-
-def _study_tags(planned: Plan, cell: "Cell") -> dict[str, str]:
-    import json
-
-    from harness.config.search_domains import domain_as_json
-
-    domains = {f"harness.space.{path}": json.dumps(domain_as_json(domain)) for path, domain in cell.search.items()}
-    return {
-        **domains,
-        "harness.order": str(planned.order(cell)),
-        "harness.goal": ",".join(planned.space.goals),
-        "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
-        "harness.control": str(cell.control).lower(),
-        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.summary(planned.space_name)}",
-    }
 
 
 def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]") -> int:

@@ -38,6 +38,7 @@ from harness.sweep.job_queue import SweepJobs
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.study import Study
 from harness.tracking import delivery, event_log, mlflow_writer
+from harness.tracking.sweep_tags import study_tags, sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
 
@@ -94,14 +95,14 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     planned = plan.plan(tune.arguments([*argv, "--trials", str(trials), "--seeds", str(seeds)]))
     workspace = Workspace(folder, folder).writable()
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    tracker = Tracker(workspace, planned.experiment, tune._tags(planned))
+    tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     experiment = delivery.deliver_all(uri, tracker.log, workspace).writer.experiment  # creates an empty store
     tracker.start_sweep(planned.experiment, "Scores generated from seeds.")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage, studies = optuna.storages.InMemoryStorage(), []
     for name, cell in planned.studies.items():
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
-        tracker.start_study(name, cell.name, tune._study_tags(planned, cell), searched)
+        tracker.start_study(name, cell.name, study_tags(planned, cell), searched)
         studies.append(Study(name, planned.space, cell, trials, storage, 0))
     source = SweepJobs(studies, seeds, tracker.on_winners, tracker.is_complete)
     _store_gallery(workspace)
