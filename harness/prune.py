@@ -4,7 +4,8 @@
     python -m harness.prune --out runs
 
 Weights of winners, seeds, teachers, and trials that were tested or evaluated stay, as do checkpoints of what is not
-finished. No score, picture or log is removed. A sweep does this by itself while it runs, unless by --keep all.
+finished. No score, picture or log is removed. A sweep does this by itself, while it runs or, at a URI, when it ends,
+unless by --keep all.
 """
 
 import argparse
@@ -14,9 +15,8 @@ from harness import cli
 from harness.errors import UserError, exit_status
 from harness.storage.driver_files import JOURNAL
 from harness.storage.workspace import Workspace
-from harness.sweep import optuna_journal
-from harness.sweep.unneeded import unneeded
-from harness.trials.discarded_weights import by_kind, discarded
+from harness.sweep import unneeded
+from harness.trials.discarded_weights import by_kind
 
 MB = 1e6  # bytes
 
@@ -53,11 +53,7 @@ def _no_sweep(out: str) -> UserError:
 def _prune(workspace: Workspace, dry_run: bool) -> None:
     """Remove the files, unless `dry_run`, and print what goes and what stays, by kind."""
     sizes = workspace.sizes()
-    keys = unneeded(optuna_journal.open_journal(workspace.out / JOURNAL))
-    files = discarded(keys, sizes)
-    if not dry_run:
-        for path in files:
-            workspace.remove(path)
+    files = unneeded.discard(workspace, sizes, dry_run=dry_run)
     before, after = by_kind(sizes), by_kind({path: sizes[path] for path in sizes.keys() - files.keys()})
     print(f"{'would remove' if dry_run else 'removed'}: {len(files)} files, {sum(files.values()) / MB:.1f} MB")
     for kind, size in before.items():

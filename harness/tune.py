@@ -10,11 +10,10 @@ Repeating the command continues an interrupted sweep; with more --trials or --se
 chosen by --cell, and a method tried in the place of a cell's own, join the sweep of their space and its report.
 """
 
-import functools
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import cli
@@ -26,7 +25,7 @@ from harness.sweep.plan import Plan, check_data, plan
 if TYPE_CHECKING:
     from harness.storage.driver_files import DriverFiles
     from harness.storage.workspace import Workspace
-    from harness.sweep.job_types import Callback, Job
+    from harness.sweep.job_types import Callback
     from harness.sweep.study import Study
     from harness.tracking.tracker import Tracker
 
@@ -114,9 +113,11 @@ def _locked_sweep(
     args: Namespace,
     callbacks: "Sequence[Callback]",
 ) -> int:
+    from harness.sweep import unneeded
     from harness.tracking.delivery import Delivery
     from harness.tracking.sweep_tags import sweep_tags
     from harness.tracking.tracker import Tracker
+    from harness.trials.discarded_weights import by_kind
 
     gpus = _gpus_per_trial(args, workspace)
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
@@ -128,7 +129,9 @@ def _locked_sweep(
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
             return 130
         driver_files.push()  # raises if another command took over, whose weights these now are
-        tracker.log_disk(_discard_unneeded(planned, workspace, args))
+        sizes = workspace.sizes()
+        gone = unneeded.discard(workspace, sizes, planned.studies) if args.keep == "winners" else {}
+        tracker.log_disk(by_kind({path: size for path, size in sizes.items() if path not in gone}))
         tracker.close()
         driver_files.push()
         status = _report(planned, workspace, uri, tracker, studies) if delivery.caught_up() else 0
@@ -174,7 +177,7 @@ def _run_jobs(
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner, trial_slots
+    from harness.sweep import cluster, job_queue, ray_runner, stored_jobs, trial_slots, unneeded
     from harness.sweep.progress import SweepProgress
     from harness.sweep.time_left import TimeLeft
 
@@ -182,9 +185,9 @@ def _run_jobs(
         studies,
         planned.seeds,
         tracker.on_winners,
-        _is_done(tracker, workspace),
-        _needs(tracker, workspace),
-        _discard(planned, workspace, args),
+        stored_jobs.is_done(tracker, workspace),
+        stored_jobs.missing_needs(tracker, workspace),
+        unneeded.discarder(workspace, planned.studies) if args.keep == "winners" else job_queue.no_discard,
     )
     if not args.quiet:
         on = f"; a trial takes {_asked(args, gpus)} of the cluster" if cluster.existing(args.address) else ""
@@ -242,75 +245,6 @@ def _gpus_per_trial(args: Namespace, workspace: "Workspace") -> float:
 
 def _asked(args: Namespace, gpus: float) -> str:
     return f"{args.cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
-
-
-def _needs(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], list[Job]]":
-    """The teachers and maps that a job needs, of those that are not stored yet, or not logged by this sweep."""
-    from harness.sweep.job_types import Job
-    from harness.trials.prerequisites import prerequisites
-
-    made: set[str] = set()
-
-    def needs(of: "Job") -> "list[Job]":
-        found = []
-        for needed in of.prerequisite.needs() if of.prerequisite else prerequisites(of.trial):
-            job = Job.of(needed)
-            if job.id not in made and tracker.is_complete(job) and needed.is_made(workspace):
-                made.add(job.id)
-            if job.id not in made:
-                found.append(job)
-        return found
-
-    return needs
-
-
-def _is_done(tracker: "Tracker", workspace: "Workspace") -> "Callable[[Job], bool]":
-    """Whether a seed run is complete, and its suites have gained nothing to measure on its stored weights."""
-    from harness.data import datasets
-    from harness.trials.run import measured_later
-
-    test_images = functools.cache(lambda source: datasets.load(source, workspace).test)
-
-    def is_done(job: "Job") -> bool:
-        if not tracker.is_complete(job):
-            return False
-        return not measured_later(job.trial, tracker.measured(job, "test"), test_images(job.trial.data), workspace)
-
-    return is_done
-
-
-def _discard(planned: Plan, workspace: "Workspace", args: Namespace) -> "Callable[[str], None]":
-    """Discards the weights of a trial, by its key, unless another sweep proposed it too. At a URI all wait for the end:
-    no disk gets full there, and requests would delay other trials."""
-    from harness.storage.driver_files import JOURNAL
-    from harness.sweep import job_queue, optuna_journal, unneeded
-    from harness.trials import discarded_weights
-
-    if args.keep == "all" or workspace.remote:
-        return job_queue.no_discard
-    storage = optuna_journal.open_journal(workspace.out / JOURNAL)
-    elsewhere = unneeded.proposed_elsewhere(storage, planned.studies)
-
-    def discard(key: str) -> None:
-        if key not in elsewhere:
-            discarded_weights.discard(key, workspace)
-
-    return discard
-
-
-def _discard_unneeded(planned: Plan, workspace: "Workspace", args: Namespace) -> dict[str, int]:
-    """Discard what this sweep left of weights that nothing needs. Returns the bytes of the output by kind."""
-    from harness.storage.driver_files import JOURNAL
-    from harness.sweep import optuna_journal, unneeded
-    from harness.trials import discarded_weights
-
-    sizes = workspace.sizes()
-    if args.keep != "all":
-        keys = unneeded.unneeded(optuna_journal.open_journal(workspace.out / JOURNAL), planned.studies)
-        for path in discarded_weights.discarded(keys, sizes):
-            workspace.remove(path)
-            del sizes[path]
-    return discarded_weights.by_kind(sizes)
 
 
 def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]") -> int:

@@ -4,13 +4,17 @@ Of those only the scores count: a winner is repeated from its settings, and an i
 its checkpoint.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.storage.driver_files import JOURNAL
+from harness.storage.workspace import Workspace
+from harness.sweep import job_queue, optuna_journal
 from harness.sweep.winners import select_winners
+from harness.trials import discarded_weights
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -37,6 +41,37 @@ def unneeded(storage: BaseStorage, studies: Collection[str] | None = None) -> se
 def proposed_elsewhere(storage: BaseStorage, studies: Collection[str]) -> set[str]:
     """Keys of the search trials of all studies but these."""
     return {t.user_attrs["key"] for name, trials in _trials(storage) if name not in studies for t in trials}
+
+
+def discarder(workspace: Workspace, studies: Collection[str]) -> Callable[[str], None]:
+    """A function that discards the weights of a trial, by its key, unless a study beside these proposed it too.
+
+    At a URI it does nothing, and all wait for `discard`: no disk gets full there, and requests would delay others.
+    """
+    if workspace.remote:
+        return job_queue.no_discard
+    elsewhere = proposed_elsewhere(optuna_journal.open_journal(workspace.out / JOURNAL), studies)
+
+    def discard_one(key: str) -> None:
+        if key not in elsewhere:
+            discarded_weights.discard(key, workspace)
+
+    return discard_one
+
+
+def discard(
+    workspace: Workspace, sizes: Mapping[str, int], studies: Collection[str] | None = None, *, dry_run: bool = False
+) -> dict[str, int]:
+    """Discard the weights of all `unneeded` trials of these studies. Returns their files and bytes.
+
+    sizes: of all files, by `Workspace.sizes`. dry_run: remove nothing.
+    """
+    keys = unneeded(optuna_journal.open_journal(workspace.out / JOURNAL), studies)
+    files = discarded_weights.discarded(keys, sizes)
+    if not dry_run:
+        for path in files:
+            workspace.remove(path)
+    return files
 
 
 def _trials(storage: BaseStorage) -> Iterator[tuple[str, list[FrozenTrial]]]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import tune
 from harness.evaluation import evaluator, suites, versions
 from harness.evaluation.measurements import Combined, Measurement, pgd
+from harness.sweep import stored_jobs
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking.tracker import Tracker
 from harness.training import loop
@@ -143,7 +143,7 @@ def test_a_seed_run_that_lacks_a_score_is_a_job_again(workspace, monkeypatch, te
     tracker.start_study("study", "cell", {}, {})
     one, other = (Job("study", "seed", number, trial, trial.key) for number in (1, 2))
     tracker.on_end(one, Outcome("complete", trial.epochs, before))
-    is_done = tune._is_done(tracker, workspace)
+    is_done = stored_jobs.is_done(tracker, workspace)
     assert is_done(one) and not is_done(other)
     gains(monkeypatch)
     assert not is_done(one)
