@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.storage.workspace import Workspace
     from harness.sweep.job_types import Callback
     from harness.sweep.study import Study
+    from harness.sweep.trial_slots import Slots
     from harness.tracking.tracker import Tracker
 
 
@@ -119,11 +120,11 @@ def _locked_sweep(
     from harness.tracking.tracker import Tracker
     from harness.trials.discarded_weights import by_kind
 
-    gpus = _gpus_per_trial(args, workspace)
+    slots = _slots(args, workspace)
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         studies = _studies(planned, workspace, args, tracker)
-        if not _run_jobs(planned, workspace, args, gpus, studies, tracker, driver_files, callbacks):
+        if not _run_jobs(planned, workspace, args, slots, studies, tracker, driver_files, callbacks):
             tracker.close("KILLED")
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
@@ -170,14 +171,14 @@ def _run_jobs(
     planned: Plan,
     workspace: "Workspace",
     args: Namespace,
-    gpus: float,
+    slots: "Slots",
     studies: "list[Study]",
     tracker: "Tracker",
     driver_files: "DriverFiles",
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner, stored_jobs, trial_slots, unneeded
+    from harness.sweep import cluster, job_queue, ray_runner, stored_jobs, unneeded
     from harness.sweep.progress import SweepProgress
     from harness.sweep.time_left import TimeLeft
 
@@ -190,7 +191,7 @@ def _run_jobs(
         unneeded.discarder(workspace, planned.studies) if args.keep == "winners" else job_queue.no_discard,
     )
     if not args.quiet:
-        on = f"; a trial takes {_asked(args, gpus)} of the cluster" if cluster.existing(args.address) else ""
+        on = f"; a trial takes {slots} of the cluster" if cluster.connected() else ""
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}{on}", flush=True)
     if source.finished():
         return True
@@ -199,25 +200,22 @@ def _run_jobs(
         cluster.connect(args.address)
     displays = []
     if not args.quiet:
-        slots = trial_slots.slots(args.cpus, gpus, trial_slots.cluster_resources())
-        time_left = TimeLeft(shapes(planned, workspace), min(slots, args.workers or slots))
+        time_left = TimeLeft(shapes(planned, workspace), slots.at_once)
         displays = [SweepProgress(source.remaining, source.to_come, time_left, planned.space.goals[0], names)]
 
     def on_wait() -> None:
         for display in displays:
-            display.note(f"no trial runs: waiting for a node with {_asked(args, gpus)} free")
+            display.note(f"no trial runs: waiting for a node with {slots} free")
 
     try:
         callbacks = [tracker, *displays, *callbacks]
         return ray_runner.run_jobs(
             source,
             workspace,
-            cpus=args.cpus,
-            gpus=gpus,
+            slots=slots,
             callbacks=callbacks,
             limit=args.time_limit,
             check=driver_files.check,
-            workers=args.workers,
             on_wait=on_wait,
         )
     finally:
@@ -226,25 +224,21 @@ def _run_jobs(
             display.close()
 
 
-def _gpus_per_trial(args: Namespace, workspace: "Workspace") -> float:
-    """The GPUs that a trial gets, of this machine or of the cluster, which is connected to.
+def _slots(args: Namespace, workspace: "Workspace") -> "Slots":
+    """What a trial gets of this machine, or of the cluster, which is connected to, and how many run at once.
 
     Raises `UserError`, before anything is recorded, if no node can hold a trial.
     """
     from harness.sweep import cluster, trial_slots
 
-    nodes = [trial_slots.local_resources()]
+    nodes, gpu_nodes = [trial_slots.local_resources()], []
     if cluster.existing(args.address):
         cluster.connect(args.address)
         nodes = trial_slots.cluster_resources()
-    cpu_only = args.device == "cpu" or not cluster.existing(args.address)
-    gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device, () if cpu_only else nodes)
-    trial_slots.slots(args.cpus, gpus, nodes)
-    return gpus
-
-
-def _asked(args: Namespace, gpus: float) -> str:
-    return f"{args.cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+        gpu_nodes = [] if args.device == "cpu" else nodes
+    gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device, gpu_nodes)
+    fitting = trial_slots.slots(args.cpus, gpus, nodes)
+    return trial_slots.Slots(args.cpus, gpus, min(fitting, args.workers or fitting))
 
 
 def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]") -> int:

@@ -128,10 +128,10 @@ def _timed(
     with _declared(declared):
         cluster.connect(None)
     try:
-        slots = trial_slots.slots(cpus, 0, trial_slots.cluster_resources())
+        slots = trial_slots.Slots(cpus, 0, trial_slots.slots(cpus, 0, trial_slots.cluster_resources()))
         clock = _Clock(max(1, trials // WINDOWS))
         work = f"{__name__}:{dummy_trial.__name__}"
-        ray_runner.run_jobs(source, workspace, cpus=cpus, gpus=0, callbacks=[*callbacks, clock], work=work)
+        ray_runner.run_jobs(source, workspace, slots=slots, callbacks=[*callbacks, clock], work=work)
     finally:
         cluster.disconnect()
     if clock.failed:
@@ -139,9 +139,9 @@ def _timed(
     if clock.ended < trials:
         raise UserError(f"interrupted after {clock.ended} of {trials} trials")
     ideal = (
-        sum(math.ceil(count / slots) for count in (trials - SEEDS, SEEDS)) * sleep
+        sum(math.ceil(count / slots.at_once) for count in (trials - SEEDS, SEEDS)) * sleep
     )  # repetitions start after the search
-    return {"trials": trials, "slots": slots, "sleep": sleep, "ideal": ideal, **clock.figures()}
+    return {"trials": trials, "slots": slots.at_once, "sleep": sleep, "ideal": ideal, **clock.figures()}
 
 
 def read_back(uri: str, experiment: str, folder: Path) -> dict[str, float]:

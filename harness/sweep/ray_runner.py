@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import math
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
 from harness.sweep.ray_internals import forget_ended
 from harness.sweep.retries import WorkerLoss, failure_config, give_up, renew
-from harness.sweep.trial_slots import cluster_resources, slots
+from harness.sweep.trial_slots import Slots
 from harness.sweep.worker import RAY_FOLDER, run_job
 
 if TYPE_CHECKING:
@@ -41,20 +40,18 @@ def run_jobs(
     source: JobSource,
     workspace: Workspace,
     *,
-    cpus: float,
-    gpus: float,
+    slots: Slots,
     callbacks: Sequence[Callback],
     limit: float | None = None,
     work: str = "harness.trials.run:run",
     check: Callable[[], None] = lambda: None,
-    workers: int | None = None,
     on_wait: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
     limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
     the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
-    workers: largest number of jobs at once. on_wait: called when no job has started for `PATIENCE` seconds.
+    on_wait: called when no job has started for `PATIENCE` seconds.
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.
@@ -63,7 +60,7 @@ def run_jobs(
         return True
     router = JobRouter(source, callbacks, check, on_wait)
     name = f"ray-{uuid.uuid4().hex[:8]}"
-    trainable = tune.with_resources(run_job, {"cpu": cpus, "gpu": gpus})
+    trainable = tune.with_resources(run_job, {"cpu": slots.cpus, "gpu": slots.gpus})
     tuner = tune.Tuner(
         trainable,
         param_space={
@@ -76,7 +73,7 @@ def run_jobs(
             search_alg=_JobSearcher(router),
             scheduler=_StopOnRequest(router),
             num_samples=-1,  # unlimited: the searcher ends the run
-            max_concurrent_trials=min(slots(cpus, gpus, cluster_resources()), workers or sys.maxsize),
+            max_concurrent_trials=slots.at_once,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -12,6 +13,18 @@ from harness.errors import UserError
 from harness.sweep import ray_internals
 
 Resources = Mapping[str, float]  # of a node: CPU, GPU
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What each job gets of a node, and how many jobs run at once."""
+
+    cpus: float
+    gpus: float
+    at_once: int
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
 def local_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
