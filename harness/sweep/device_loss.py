@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 
+Blame = Literal["trial", "machine"] | None
 ASSERTION = "device-side assert"  # of a kernel, such as a label beyond the classes: the trial's own fault
 
 
-def blame(error: Exception, on_gpu: bool) -> Literal["trial", "machine"] | None:
+def blame(error: Exception, on_gpu: bool) -> Blame:
     """Who is to blame for a dead CUDA context; None if there is none, so that the process can go on.
 
     on_gpu: whether this process has a GPU.

@@ -167,16 +167,13 @@ class _NoProgress(TrialProgressCallback):
 
 
 class _Wait(tune.Callback):
-    """Ray callback that notices, once each time, that jobs wait and none runs; and trials that Ray ended silently."""
+    """Ray callback that notices, once each time, that jobs wait and none runs."""
 
     def __init__(self, router: JobRouter):
         self._router = router
         self._since: float | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        for trial in trials:  # such as one whose worker could not be used again
-            if trial.status == Trial.ERROR and trial.trial_id in self._router.jobs:
-                self._router.on_end(trial.trial_id, Outcome("failed", 0, reason="Ray gave it up", cause="machine"))
         if self._router.started or not self._router.jobs:
             self._since = None
         elif self._since is None:

@@ -28,10 +28,15 @@ def give_up(trial: Trial) -> None:
 
 
 class WorkerLoss(tune.Callback):
-    """Ray callback that reports started jobs, replaced workers, and jobs that failed after too many deaths."""
+    """Ray callback that reports started jobs, replaced workers, and jobs that Ray gave up."""
 
     def __init__(self, router: JobRouter):
         self._router = router
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for trial in trials:  # that Ray ended silently, such as one whose worker could not be used again
+            if trial.status == Trial.ERROR and trial.trial_id in self._router.jobs:
+                self._router.on_end(trial.trial_id, Outcome("failed", 0, reason="Ray gave it up", cause="machine"))
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.trial_id in self._router.jobs:  # a stored result can arrive before Ray's notice of the start

@@ -32,69 +32,79 @@ def run_job(config: dict) -> None:
     """
     import torch
 
-    from harness.config.trial import build
-    from harness.training.settings import Maps
-    from harness.trials.prerequisites import Prerequisite
-
     if differing := other_code(config["code"]):
         tune.report({"user_error": differing})
         return
-    module, _, function = config["work"].partition(":")
-    run = getattr(importlib.import_module(module), function)
-    workspace = Workspace(*config["workspace"]).writable()
     gpus = ray.get_gpu_ids()
-    workspace = dataclasses.replace(workspace, device="cuda" if gpus else "cpu")
+    workspace = dataclasses.replace(Workspace(*config["workspace"]).writable(), device="cuda" if gpus else "cpu")
     release_memory()
     if gpus:
         torch.cuda.empty_cache()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    epoch, reported, stopped = 0, 0.0, False
-
-    def progress(done: int, total: int, _: str = "") -> None:
-        nonlocal reported
-        if time.monotonic() - reported > PROGRESS_SECONDS:
-            reported = time.monotonic()
-            tune.report({"progress": (done, total)})
-
-    def report(row: dict) -> None:
-        nonlocal epoch, reported, stopped
-        epoch, reported = row["epoch"], time.monotonic()
-        try:
-            tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
-        except SystemExit:  # the driver stopped the trial, and listens to it no more
-            stopped = True
-            raise
-
+    reports = _Reports()
     try:
         overdue = workspace.out / RAY_FOLDER / f"{tune.get_context().get_trial_id()}.overdue"
         if hung := overdue_location(overdue):
-            tune.report({"outcome": Outcome("failed", epoch, reason=f"not done after {config['limit']:g} s, {hung}")})
-            return
-        with time_limited(config["limit"], overdue):
-            settings, role = build(config["settings"]), config["role"]
-            if role in ("teacher", "maps"):
-                shared = Prerequisite(settings, Maps(**config["maps"]) if config["maps"] else None)
-                outcome = Outcome("complete", 0, seconds=shared.make(workspace, report=report, progress=progress))
-            else:
-                result = run(settings, workspace, report=report, progress=progress, test=role == "seed")
-                outcome = Outcome("complete", epoch, result.without_images())
+            outcome = Outcome("failed", 0, reason=f"not done after {config['limit']:g} s, {hung}")
+        else:
+            with time_limited(config["limit"], overdue):
+                outcome = _outcome(config, workspace, reports)
         tune.report({"outcome": outcome})
     except Exception as error:
-        if stopped:
+        if reports.stopped:
             return
         blamed = device_loss.blame(error, on_gpu=bool(gpus))  # first: weights, too, do not load without the device
-        told: dict[str, str | Outcome]
-        if blamed == "machine":
-            told = {"device_lost": one_line(error)}
-        elif blamed is None and isinstance(error, (UserError, OSError)):
-            told = {"user_error": str(error)}  # a full disk, a damaged file: all trials would fail, so the sweep stops
-        else:
-            told = {"outcome": Outcome("failed", epoch, reason=one_line(error))}  # a result of the study
         try:
-            tune.report(told)  # returns when the driver has it
+            tune.report(_told(error, blamed, reports.epoch))  # returns when the driver has it
         finally:
             if blamed:
                 os._exit(1)  # no later trial could use this process; Ray starts another
+
+
+class _Reports:
+    """What a job reports to the driver while it runs. epoch: the last one. stopped: whether the driver ended it."""
+
+    def __init__(self) -> None:
+        self.epoch, self.stopped, self._last = 0, False, 0.0
+
+    def on_progress(self, done: int, total: int, _: str = "") -> None:
+        if time.monotonic() - self._last > PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            tune.report({"progress": (done, total)})
+
+    def on_epoch(self, row: dict) -> None:
+        self.epoch, self._last = row["epoch"], time.monotonic()
+        try:
+            tune.report({"row": tuple(row.items())})  # not a dict, which Ray would flatten
+        except SystemExit:  # the driver stopped the trial, and listens to it no more
+            self.stopped = True
+            raise
+
+
+def _outcome(config: dict, workspace: Workspace, reports: _Reports) -> Outcome:
+    """Do the work of a job."""
+    from harness.config.trial import build
+    from harness.training.settings import Maps
+    from harness.trials.prerequisites import Prerequisite
+
+    settings, role = build(config["settings"]), config["role"]
+    if role in ("teacher", "maps"):
+        shared = Prerequisite(settings, Maps(**config["maps"]) if config["maps"] else None)
+        seconds = shared.make(workspace, report=reports.on_epoch, progress=reports.on_progress)
+        return Outcome("complete", 0, seconds=seconds)
+    module, _, function = config["work"].partition(":")
+    run = getattr(importlib.import_module(module), function)
+    result = run(settings, workspace, report=reports.on_epoch, progress=reports.on_progress, test=role == "seed")
+    return Outcome("complete", reports.epoch, result.without_images())
+
+
+def _told(error: Exception, blamed: device_loss.Blame, epoch: int) -> dict[str, str | Outcome]:
+    """What the driver is told of an exception."""
+    if blamed == "machine":
+        return {"device_lost": one_line(error)}
+    if blamed is None and isinstance(error, (UserError, OSError)):
+        return {"user_error": str(error)}  # a full disk, a damaged file: all trials would fail, so the sweep stops
+    return {"outcome": Outcome("failed", epoch, reason=one_line(error))}  # a result of the study
 
 
 def release_memory() -> None:

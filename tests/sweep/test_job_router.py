@@ -3,12 +3,15 @@
 import logging
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from ray.tune.experiment import Trial
 
 from harness.config.trial import build
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Job, Outcome
+from harness.sweep.retries import WorkerLoss
 
 TRIAL = build({})
 
@@ -127,3 +130,19 @@ def test_errors_of_the_driver_itself_are_kept(part, routed, monkeypatch):
         router.on_end("t", Outcome("complete", 1))  # no outcome is told after an error
         assert len(witness.ended) == 1
     assert isinstance(router.error, ZeroDivisionError) and str(router.error) == part
+
+
+def test_a_trial_that_ray_ends_without_a_word_is_the_machines(routed):
+    """Ray calls nobody where a worker is not free in time to be used again."""
+    router, source, witness = routed
+    while (job := router.next_job("silent")) is None:
+        pass
+    router.next_job("going")
+    silent, going = (
+        SimpleNamespace(trial_id=name, status=status)
+        for name, status in (("silent", Trial.ERROR), ("going", Trial.RUNNING))
+    )
+    loss = WorkerLoss(router)
+    for _ in range(2):
+        loss.on_step_begin(1, [silent, going])
+    assert witness.ended == source.ended == [job.id] and "silent" not in router.jobs
