@@ -18,15 +18,18 @@ from harness.training.teacher_maps import Progress, Teacher, compute_maps, no_pr
 COSTS = "costs.json"  # written last: maps with it are complete
 
 
+def maps_key(name: str, maps: Maps, teacher_key: str, *checksum: str) -> str:
+    """Twelve hex digits of the hash of what maps depend on. checksum: of the training images, to tell other data."""
+    return hashlib.sha256(repr(_identity(name, maps, teacher_key, *checksum)).encode()).hexdigest()[:12]
+
+
 def map_folder(name: str, maps: Maps, teacher_key: str, data: Data, workspace: Workspace) -> Path:
     """Where these maps are cached."""
-    return workspace.cache(
-        "maps", hashlib.sha256(repr(_identity(name, maps, teacher_key, data)).encode()).hexdigest()[:12]
-    )
+    return workspace.cache("maps", maps_key(name, maps, teacher_key, data.checksums["train"]))
 
 
-def _identity(name: str, maps: Maps, teacher_key: str, data: Data) -> tuple[object, ...]:
-    return (teacher_key, data.checksums["train"], name, maps.target, maps.binarise, maps.quantile)
+def _identity(name: str, maps: Maps, teacher_key: str, *checksum: str) -> tuple[object, ...]:
+    return (teacher_key, *checksum, name, maps.target, maps.binarise, maps.quantile)
 
 
 def cached_maps(
@@ -46,7 +49,7 @@ def cached_maps(
             net, teacher_seconds = teacher.train()
             began = time.perf_counter()
             computed = compute_maps(name, maps, net, data.train, workspace.device, progress)
-            of = [str(part) for part in _identity(name, maps, teacher.key, data)]
+            of = [str(part) for part in _identity(name, maps, teacher.key, data.checksums["train"])]
             costs = {"maps": time.perf_counter() - began, "teacher": teacher_seconds, "of": of}
             write(file, lambda temporary: np.save(temporary, computed))
             costs["digest"] = digest(file)

@@ -1,6 +1,5 @@
 """What must be there before a trial runs, and is shared by all trials that need the same: teachers and their maps."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from harness.config.trial import Trial
 from harness.data import datasets
 from harness.storage.workspace import Workspace
 from harness.training.epoch_metrics import EpochMetrics
-from harness.training.map_cache import COSTS, cached_maps, map_folder
+from harness.training.map_cache import COSTS, cached_maps, map_folder, maps_key
 from harness.training.settings import Maps
 from harness.training.teacher_maps import Progress, Teacher, no_progress
 from harness.training.training_maps import FROM_DATA, map_sources
@@ -30,10 +29,7 @@ class Prerequisite:
     @property
     def key(self) -> str:
         """Twelve hex digits of the hash of all that can change it."""
-        if self.maps is None:
-            return self.teacher.key
-        maps = self.maps
-        return _digest((self.teacher.key, maps.saliency, maps.target, maps.binarise, maps.quantile))
+        return maps_key(self.maps.saliency, self.maps, self.teacher.key) if self.maps else self.teacher.key
 
     def needs(self) -> list["Prerequisite"]:
         """What must be there before this is made: of maps, their teacher."""
@@ -81,7 +77,3 @@ def prerequisites(trial: Trial) -> list[Prerequisite]:
             maps = None if trial.maps.live else Maps(saliency=saliency, teacher=method, **same)
             found.append(Prerequisite(teachers.teacher_trial(trial, method), maps))
     return list({needed.key: needed for needed in found}.values())
-
-
-def _digest(parts: tuple[object, ...]) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -215,8 +215,8 @@ def _test(
     """
     trial, folder = result.trial, workspace.trial(result.trial.key)
     before = result.of("test")
-    if before and (reason := weights_fault(folder)):
-        _warn_lacking(trial, lacking, reason)
+    if before and not (folder / WEIGHTS).exists():  # damaged ones were noticed when they were read
+        _warn_lacking(trial, lacking, weights_fault(folder))
         return result
     model = net()
     part = part_of(data, "test", trial, workspace)
