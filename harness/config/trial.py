@@ -6,6 +6,7 @@ overrides the data set's defaults with these settings. Spaces, the search and `-
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -48,7 +49,7 @@ class Trial:
     attribution: Attribution = field(default_factory=Attribution)
     seed: AnyInteger = 0
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Trial key: twelve hex digits of the hash of every setting that can change the numbers."""
         return trial_key(self.flat())

@@ -57,9 +57,12 @@ class SweepJobs:
 
     def remaining(self) -> int:
         searches = sum(study.remaining() for study in self._searching)
-        waiting = [*self._ready.values(), *(job for job, _ in self._blocked.values())]
-        admitted = sum(not job.is_shared for job in waiting)
+        admitted = sum(not job.is_shared for job in self._waiting())
         return searches + admitted + len(self._searching) * self._seeds + len(self._repetitions)
+
+    def _waiting(self) -> list[Job]:
+        """The jobs that were admitted and do not run yet."""
+        return [*self._ready.values(), *(job for job, _ in self._blocked.values())]
 
     def to_come(self) -> dict[str, tuple[Job, set[str]]]:
         """Jobs that have not begun, by id and as they will start, as far as known, with the ids of what each waits for.
@@ -186,7 +189,7 @@ class SweepJobs:
         study.on_end(job, outcome)
         if outcome.state == "failed":  # it may go on from its checkpoint
             return
-        unfinished = [*self._ready.values(), *self._running.values(), *(job for job, _ in self._blocked.values())]
+        unfinished = [*self._running.values(), *self._waiting()]
         needed = {other.key for other in unfinished}.union(*(study.winning_keys() for study in self._studies.values()))
         for key in sorted((before | {job.key}) - needed):
             self._discard(key)

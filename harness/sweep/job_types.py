@@ -1,5 +1,6 @@
 """Data types and protocols of a sweep: Job, Outcome, JobSource, Callback."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -47,7 +48,7 @@ class Job:
         """Whether trials of any study may need what the job makes."""
         return self.role in ("teacher", "maps")
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Key of the trial, the teacher or the maps: equal jobs have equal keys."""
         return self.prerequisite.key if self.prerequisite else self.trial.key
