@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.storage import driver_lock
+from harness.storage.background import repeated
 from harness.storage.driver_lock import DriverLock
 from harness.storage.remote_store import RemoteStore
 
@@ -110,20 +111,17 @@ class DriverFiles:
     @contextlib.contextmanager
     def pushing(self) -> Iterator["DriverFiles"]:
         """Context that pushes every few seconds in a thread, and at the end."""
-        done = threading.Event()
-
-        def work() -> None:
-            while self._lock and not self._lock.lost and not done.wait(PUSH_SECONDS):
-                with contextlib.suppress(UserError):  # retried next time, or at the end
-                    self.push()
-
-        thread = threading.Thread(target=work, name="push", daemon=True)
-        thread.start()
-        try:
+        if self._lock is None:
             yield self
+            return
+        try:
+            with repeated(self._push_unless_lost, lambda: PUSH_SECONDS, "push"):
+                yield self
         finally:
-            done.set()
-            thread.join()
+            self.push()
+
+    def _push_unless_lost(self) -> None:
+        if self._lock and not self._lock.lost:
             self.push()
 
 

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.errors import UserError, redacted
+from harness.storage.background import repeated
 from harness.storage.remote_store import RemoteStore, parse_object
 
 FOLDER = "driver"
@@ -158,20 +159,10 @@ def driver_lock(store: RemoteStore) -> Iterator[DriverLock | None]:
     if not lock.acquire():
         yield None
         return
-    done = threading.Event()
-
-    def work() -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(UserError):  # one missed heartbeat is harmless
-                lock.beat()
-
-    heartbeats = threading.Thread(target=work, name="heartbeat", daemon=True)
-    heartbeats.start()
     try:
-        yield lock
+        with repeated(lock.beat, lambda: HEARTBEAT_SECONDS, "heartbeat"):  # one missed heartbeat is harmless
+            yield lock
     finally:
-        done.set()
-        heartbeats.join()
         with contextlib.suppress(UserError):  # the lock then ends by silence
             lock.release()
 
