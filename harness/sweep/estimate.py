@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.sweep.forecast import Shape
+from harness.sweep.forecast import Shape, task
 from harness.sweep.plan import Plan
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def shapes(planned: Plan, workspace: "Workspace") -> dict[str, Shape]:
     from harness.data import datasets
     from harness.explain.maps import for_training
     from harness.sweep.job_types import Job
-    from harness.sweep.progress import task
     from harness.trials.prerequisites import prerequisites
 
     found = {}

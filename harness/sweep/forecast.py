@@ -6,6 +6,12 @@ import heapq
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
+
+import methods
+
+if TYPE_CHECKING:
+    from harness.sweep.job_types import Job
 
 MANY = 100  # trials, after which the chances of halving hardly change
 
@@ -41,6 +47,18 @@ class Task:
     epochs: int
     number: int = 0
     needs: Collection[str] = ()
+
+
+def task(job: "Job", waits: Collection[str] = ()) -> Task:
+    """A job as the estimate of the time left takes it. waits: ids of the jobs that must end before it."""
+    kind, epochs = job.study or made(job), 0 if job.maps else job.trial.epochs
+    return Task(job.id, job.role, kind, epochs, job.number, waits)
+
+
+def made(job: "Job") -> str:
+    """The teacher or the maps that a job makes, without the seed."""
+    saliency = f"{job.maps.saliency} maps of " if job.maps else ""
+    return f"{saliency}teacher {methods.name(job.trial.method)}"
 
 
 def chances(number: int, watch: int, halving: int, epochs: int) -> list[tuple[int, float]]:

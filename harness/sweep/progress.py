@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TextIO
 
-import methods
 from harness.errors import UserError
-from harness.sweep.forecast import Task
+from harness.sweep.forecast import made, task
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.time_left import TimeLeft
 from harness.training.epoch_metrics import EpochMetrics
@@ -152,7 +151,7 @@ class SweepProgress:
 
     def _name(self, job: Job) -> str:
         if job.is_shared:
-            return f"{_made(job)}, seed {job.trial.seed}"
+            return f"{made(job)}, seed {job.trial.seed}"
         return f"{self.names[job.study]}, {job.role} {job.number}"
 
     def _line(self, text: str, newline: bool = True) -> None:
@@ -162,18 +161,6 @@ class SweepProgress:
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
-
-
-def task(job: Job, waits: Collection[str] = ()) -> Task:
-    """A job as the estimate of the time left takes it. waits: ids of the jobs that must end before it."""
-    kind, epochs = job.study or _made(job), 0 if job.maps else job.trial.epochs
-    return Task(job.id, job.role, kind, epochs, job.number, waits)
-
-
-def _made(job: Job) -> str:
-    """The teacher or the maps that a job makes, without the seed."""
-    saliency = f"{job.maps.saliency} maps of " if job.maps else ""
-    return f"{saliency}teacher {methods.name(job.trial.method)}"
 
 
 def _clock(seconds: float) -> str:

@@ -84,7 +84,7 @@ class TimeLeft:
     def on_epoch(self, now: float, job_id: str, epoch: int, seconds: float = 0.0) -> None:
         """seconds: of the epoch; one that is reported much earlier is of an earlier run of the job."""
         job = self._running.get(job_id)
-        if job is None or not job.epoch < epoch <= job.task.epochs:  # maps repeat the epochs of their teacher
+        if job is None or not job.epoch < epoch <= job.task.epochs:  # maps have none
             return
         took, step = now - job.since, self._epoch_step(job.task, epoch)
         if epoch == job.epoch + 1 and took > seconds / 2:

@@ -26,7 +26,8 @@ def sweep_note(planned: Plan) -> str:
     return (
         f"{cli.summary(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
         f" {', '.join(planned.space.goals)}. One nested run per cell: {cells}; in each its trials (`search`) and the"
-        " seed repetitions of its winner (`seed`). The leaderboard is under Artifacts, `report`."
+        " seed repetitions of its winner (`seed`). Beside them those of the teachers and maps that trials share. The"
+        " leaderboard is under Artifacts, `report`."
     )
 
 
