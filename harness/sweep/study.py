@@ -48,7 +48,7 @@ class Study:
         self._reported: dict[int, set[int]] = {}
         self._unfinished = self._interrupted()
         published = to_params(cell.search, cell.published())
-        first = (t for t in self._optuna.trials if REPEATS not in t.user_attrs)
+        first = (t for t in self._optuna.get_trials(deepcopy=False) if REPEATS not in t.user_attrs)
         if not any(t.state == TrialState.WAITING or t.params == published for t in first):
             self._optuna.enqueue_trial(published)
         self._repeated: set[int] = set()  # numbers of the failed trials that this run of the command repeats
