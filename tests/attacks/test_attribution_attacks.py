@@ -9,7 +9,7 @@ import captum.attr
 import pytest
 import torch
 from map_contract import quick
-from oracles import Fragile
+from oracles import Linear, fragile
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,17 +39,6 @@ MAPS = {
     "integrated, fixed factor": IntegratedGradients(4, through_factor=False),
     "integrated, loss": IntegratedGradients(4, of="loss"),
 }
-
-
-class Linear(nn.Module):
-    """Three logits of 2x6x6 images."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(3, 72, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.w.T
 
 
 class TwoLayers(nn.Module):
@@ -118,7 +107,7 @@ def run(net, x, y, **settings):
 
 
 def test_maps_of_a_linear_net_are_its_weights():
-    net, x, y = Linear(), torch.rand(4, 2, 6, 6, dtype=torch.float64), torch.tensor([2, 0, 1, 2])
+    net, x, y = Linear(72, torch.float64), torch.rand(4, 2, 6, 6, dtype=torch.float64), torch.tensor([2, 0, 1, 2])
     row = net.w.detach()[y].view_as(x)
     with frozen(net):
         assert torch.equal(Gradient()(net, x, y), row)
@@ -131,7 +120,7 @@ def test_maps_of_a_linear_net_are_its_weights():
 @pytest.mark.parametrize("start", ["uniform", "none"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_attack_moves_the_gradient_of_a_linear_net(name, start):
-    net, x = Linear(), torch.rand(4, 2, 6, 6, dtype=torch.float64)
+    net, x = Linear(72, torch.float64), torch.rand(4, 2, 6, 6, dtype=torch.float64)
     with frozen(net):
         found = run(net, x, net(x).argmax(1), objective=OBJECTIVES[name], start=start)
     assert all((f.similarity == 1).all() and f.kept.any() for f in found.values())
@@ -487,21 +476,15 @@ def test_more_steps_from_the_same_start_never_find_less(name, net, images):
     assert (similarity[-1] < similarity[0]).any()
 
 
-@pytest.fixture
-def fragile():
-    x = torch.randint(1, 255, (8, 1, 8, 8)) / 255
-    x[:4, 0, 0, 0], x[4:, 0, 0, 0] = 200 / 255, 20 / 255
-    with frozen(Fragile().eval()) as net:
-        yield net, x, torch.zeros(8, dtype=torch.long)
-
-
-def test_an_image_whose_prediction_every_step_changes_is_not_kept(fragile):
-    net, x, y = fragile
-    for name, f in run(net, x, y, step=0.013, start="uniform").items():
+def test_an_image_whose_prediction_every_step_changes_is_not_kept():
+    (net, x), y = fragile(), torch.zeros(8, dtype=torch.long)
+    with frozen(net):
+        found, from_x = (run(net, x, y, step=0.013, start=start) for start in ("uniform", "none"))
+    for name, f in found.items():
         assert f.kept.tolist() == [False] * 4 + [True] * 4, name
         assert torch.equal(f.z[:4], x[:4]) and not torch.equal(f.z[4:], x[4:])
         assert f.similarity[:4].isinf().all() and (f.similarity[4:] <= 1).all()
-    for f in run(net, x, y, step=0.013, start="none").values():  # x itself is seen first
+    for f in from_x.values():  # x itself is seen first
         assert f.kept.all() and torch.equal(f.z[:4], x[:4]) and (f.similarity[:4] == 1).all()
 
 

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from oracles import FirstOrderSquare, Function, mask
 from PIL import Image
 from torch import nn
 
@@ -138,16 +139,9 @@ def test_what_its_data_does_not_allow_is_refused_before_a_trial_is_trained(works
     assert not (workspace.trial(run.key) / "weights.pt").exists()
 
 
-class Masks(nn.Module):
-    """ReLU as a mask."""
-
-    def forward(self, x):
-        return x * (x > 0)
-
-
 def test_a_net_whose_attributions_cannot_be_attacked_is_refused_before_it_is_trained(monkeypatch, workspace, quick):
     def masked(channels, classes):
-        return Net(nn.Sequential(nn.Conv2d(channels, 16, 3), Masks()), 16, classes, channels)
+        return Net(nn.Sequential(nn.Conv2d(channels, 16, 3), Function(mask)), 16, classes, channels)
 
     monkeypatch.setitem(NETS, "masked", masked)
     run = quick(method="standard", model="masked", measure__suites="attribution", attribution__k=5)
@@ -250,37 +244,14 @@ class Masked(nn.Module):
         self.first, self.last = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 10, 6)
 
     def forward(self, x):
-        hidden = self.first(x)
-        return self.last(hidden * (hidden > 0)).flatten(1)
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return Never.apply(x, g)
-
-
-class Never(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, g):
-        return 2 * x * g
-
-    @staticmethod
-    def backward(ctx, g):
-        raise RuntimeError("no formula for this")
+        return self.last(mask(self.first(x))).flatten(1)
 
 
 class FirstOrder(Sums):
     """A net with a gradient that cannot be differentiated."""
 
     def forward(self, x):
-        return super().forward(Once.apply(x))
+        return super().forward(FirstOrderSquare.apply(x))
 
 
 ME = "tests.commands.test_evaluate"
@@ -323,7 +294,7 @@ def test_an_exported_program_is_measured_as_the_net_it_was(monkeypatch, capsys, 
     ("name", "more", "said"),
     [
         ("Masked", (), "the second derivative of Masked explains "),
-        ("FirstOrder", (), "the gradient of FirstOrder cannot be differentiated: no formula for this"),
+        ("FirstOrder", (), "the gradient of FirstOrder cannot be differentiated: no derivative of the derivative;"),
         ("fixed", ("--set", "attribution.maps=cam"), "attribution.maps=cam needs the last feature layer of the net"),
     ],
 )

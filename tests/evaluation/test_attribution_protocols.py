@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from oracles import Fragile
+from oracles import Function, Wrapped, fragile, mask
 from scipy.stats import kendalltau
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -287,17 +287,11 @@ def test_the_fast_protocol_finds_nearly_what_the_published_one_does(twins):
 # What is measured
 
 
-def fragile():
-    x = torch.randint(1, 255, (8, 1, 8, 8)) / 255
-    x[:4, 0, 0, 0], x[4:, 0, 0, 0] = 200 / 255, 20 / 255
-    return Fragile().eval(), Batch(x, torch.zeros(8, dtype=torch.long))
-
-
 @pytest.mark.parametrize("name", ["art", "rar", "fast", "strong", "random", "strong-gradient"])
 def test_an_image_that_no_step_keeps_is_dropped_by_art_and_counts_as_unmoved_elsewhere(name, quick):
-    net, batch = fragile()
+    net, x = fragile()
     with frozen(net):
-        found = values(name, net, batch, replace(BRIEF, step=0.0071))
+        found = values(name, net, Batch(x, torch.zeros(8, dtype=torch.long)), replace(BRIEF, step=0.0071))
     for measure, v in found.items():
         if name in DROPPING:
             assert v[:4].isnan().all(), measure
@@ -440,17 +434,6 @@ def test_the_attack_is_stronger_than_its_control(explain, right, quick):
 # Nets whose gradients hide something
 
 
-class Behind(nn.Module):
-    """A net behind a function of the images, and a function of its logits in front of it."""
-
-    def __init__(self, net, of_images=lambda x: x, of_logits=lambda logits: logits):
-        super().__init__()
-        self.net, self.of_images, self.of_logits = net, of_images, of_logits
-
-    def forward(self, x):
-        return self.of_logits(self.net(self.of_images(x)))
-
-
 class _Lie(torch.autograd.Function):
     """The identity, which says that its derivative is `share`; as often as it is asked."""
 
@@ -467,7 +450,7 @@ class _Lie(torch.autograd.Function):
 def test_a_map_of_zeros_counts_as_unmoved_and_completeness_tells(right, quick):
     """Quantised input has the gradient 0. Every map is 0, attack and control find 1, while the logits do move."""
     net, batch = right
-    masked = Behind(net, lambda x: (x * 16).round() / 16)
+    masked = Wrapped(net, lambda x: (x * 16).round() / 16)
     keep = masked(batch.x).argmax(1) == batch.y
     batch = Batch(batch.x[keep], batch.y[keep])
     with frozen(masked):
@@ -483,24 +466,13 @@ def test_on_a_saturated_net_random_signs_find_as_much_as_the_attack(scale, right
     """Its gradient is 0 at most places, so steps by it lead nowhere: it is the control that gives such a net away."""
     net, batch = right
     gain = {}
-    for name, masked in (("open", net), ("masked", Behind(net, of_logits=lambda logits: (scale * logits).tanh()))):
+    for name, masked in (("open", net), ("masked", Wrapped(net, after=lambda logits: (scale * logits).tanh()))):
         with frozen(masked):
             keep = masked(batch.x).argmax(1) == batch.y
             some = Batch(batch.x[keep], batch.y[keep])
             attack, control = (values(n, masked, some, replace(BRIEF, steps=10)) for n in ("strong", "random"))
         gain[name] = [(control[m] - attack[m]).mean().item() for m in ("in", "k")]
     assert max(gain["masked"]) < 0.01 < 0.02 < min(gain["open"])
-
-
-class Written(nn.Module):
-    """A ReLU, written as some function."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def pooled(x):
@@ -517,7 +489,7 @@ RELUS = {
     "amax": lambda x: torch.stack([x, torch.zeros_like(x)]).amax(0),
 }
 MASKS = {
-    "mask": lambda x: x * (x > 0),
+    "mask": mask,
     "where": lambda x: torch.where(x > 0, x, 0),
     "masked_fill": lambda x: x.masked_fill(x < 0, 0),
 }
@@ -528,7 +500,7 @@ def written(net, function):
     twin = copy.deepcopy(net)
     for i, layer in enumerate(twin.features):
         if isinstance(layer, nn.ReLU):
-            twin.features[i] = Written(function)
+            twin.features[i] = Function(function)
     assert not any(isinstance(m, nn.ReLU) for m in twin.modules())
     return twin
 
@@ -560,7 +532,7 @@ def test_a_net_of_masks_is_refused_and_the_same_net_of_maxima_is_not(name, right
 @pytest.mark.parametrize("share", [0.2, 0.0])
 def test_completeness_sees_a_gradient_that_lies(share, right):
     net, batch = right
-    liar = Behind(net, lambda x: _Lie.apply(x, share))
+    liar = Wrapped(net, lambda x: _Lie.apply(x, share))
     with frozen(liar):
         honest, lying = (completeness(BRIEF)(n, batch) for n in (net, liar))
     assert (honest["completeness"] == 1).all() and lying["completeness"].mean() < 0.5
@@ -737,8 +709,8 @@ def test_only_the_first_so_many_are_measured(tens):
 
 
 def test_what_is_dropped_and_where_an_attack_failed_is_counted(quick):
-    net, batch = fragile()
-    split = Split((batch.x * 255).round().byte(), torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]))
+    net, x = fragile()
+    split = Split((x * 255).round().byte(), torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]))
     found = scores(net, split, settings=replace(BRIEF, step=0.0071))
     art, rar = found["val/art-k"], found["val/rar-k"]
     assert art.n == 3 and art.counts == {"wrong": 2, "dropped": 3, "failed": 0}

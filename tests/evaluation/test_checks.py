@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from oracles import Wrapped
 from torch import nn
 from torch.nn import functional as F
 
@@ -113,17 +114,6 @@ def only(evidence, **scores):
 def share(accuracy, n=256):
     """The first so many images right."""
     return (np.arange(n) < round(accuracy * n)).astype(np.float32)
-
-
-class Wrapped(nn.Module):
-    """A net with something done to its images and to its logits."""
-
-    def __init__(self, net, before=lambda x: x, after=lambda out: out):
-        super().__init__()
-        self.net, self.before, self.after = net, before, after
-
-    def forward(self, x):
-        return self.after(self.net(self.before(x)))
 
 
 def doubted(evidence):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles import FirstOrderSquare, Function, Linear, Wrapped, mask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,35 +14,9 @@ from harness.models.freezing import frozen
 from harness.models.relus import softened
 
 
-class Linear(nn.Module):
-    """Three logits of 2x4x4 images."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(3, 32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.w.T
-
-
-class Wrapped(nn.Module):
+def behind(function) -> Wrapped:
     """Three logits behind a function of the images."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function, self.linear = function, Linear()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.function(x))
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+    return Wrapped(Linear(32), function)
 
 
 def layered(activation) -> nn.Module:
@@ -75,48 +50,23 @@ class _Once(torch.autograd.Function):
         return g * (1 - ctx.saved_tensors[0].tanh() ** 2)
 
 
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    def backward(ctx, g):
-        return _Back.apply(ctx.saved_tensors[0], g)
-
-
-class _Back(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, g):
-        return 2 * x * g
-
-    @staticmethod
-    def backward(ctx, g):
-        raise RuntimeError("no derivative of the derivative\nand a trace")
-
-
-def mask(t: Tensor) -> Tensor:
-    return t * (t > 0)
-
-
 def attention(t: Tensor) -> Tensor:
     heads = t.view(len(t), 4, 4, 1)
     return F.scaled_dot_product_attention(heads, heads, 3 * heads).flatten(1)
 
 
 SOUND = {
-    "linear": Linear,
+    "linear": lambda: Linear(32),
     "smooth": lambda: layered(nn.Tanh()),
     "softened": lambda: softened(layered(nn.ReLU())),
     "relu in place, softened": lambda: softened(layered(nn.ReLU(inplace=True))),
     "leaky, softened": lambda: softened(layered(nn.LeakyReLU(0.1))),
-    "relu by clamping, softened": lambda: softened(Wrapped(lambda x: (x - 0.5).clamp_min(0))),
-    "pooled, softened": lambda: softened(Wrapped(lambda x: F.interpolate(F.max_pool2d(x, 2), scale_factor=2))),
+    "relu by clamping, softened": lambda: softened(behind(lambda x: (x - 0.5).clamp_min(0))),
+    "pooled, softened": lambda: softened(behind(lambda x: F.interpolate(F.max_pool2d(x, 2), scale_factor=2))),
     "attention, softened": lambda: softened(layered(attention)),
     "sharp": lambda: layered(lambda t: F.softplus(t, 3000.0)),
     "layer norm, softened": lambda: softened(layered(nn.Sequential(nn.LayerNorm(16), nn.ReLU()))),
-    "constant": lambda: Wrapped(torch.zeros_like),
+    "constant": lambda: behind(torch.zeros_like),
     "noisy, softened": lambda: softened(layered(lambda t: F.relu(t + torch.randn_like(t)))),
     "hardly curved": lambda: layered(lambda t: t + 1e-7 * t.square()),
 }
@@ -141,7 +91,7 @@ SEEMING = {
     "leaky and smooth": lambda: layered(nn.Sequential(nn.LeakyReLU(), nn.Tanh())),
     "relu by a mask, softened": lambda: softened(layered(mask)),
     "relu by where, softened": lambda: softened(layered(lambda t: torch.where(t > 0, t, 0))),
-    "a mask of the image, softened": lambda: softened(Wrapped(lambda x: x * (x > 0.5))),
+    "a mask of the image, softened": lambda: softened(behind(lambda x: x * (x > 0.5))),
     "one of two masked, softened": lambda: softened(
         nn.Sequential(nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16), Function(mask), nn.Linear(16, 3))
     ),
@@ -177,11 +127,11 @@ def test_an_untrained_net_passes(name):
 
 
 def test_a_net_that_can_be_differentiated_once_only_is_refused(images):
-    refusal(softened(Wrapped(_Once.apply)), *images)
+    refusal(softened(behind(_Once.apply)), *images)
 
 
 def test_a_net_whose_second_derivative_fails_is_refused_with_the_reason(images):
-    message = refusal(softened(Wrapped(_Forward.apply)), *images)
+    message = refusal(softened(behind(FirstOrderSquare.apply)), *images)
     assert message.startswith("the gradient of Wrapped cannot be differentiated: no derivative of the derivative;")
 
 
@@ -212,10 +162,10 @@ def test_only_the_first_images_are_asked(images):
 def test_the_parts_of_a_path_are_followed_exactly(images):
     """A cubic: the midpoint rule is exact for its quadratic gradient's linear derivative."""
     x, y = images
-    net = Wrapped(lambda z: z**3)
+    net = behind(lambda z: z**3)
     path = 0.1 * torch.randn_like(x)
     size, change, errors = curvature._followed(net.double(), x.double(), path.double(), y)
-    w = net.linear.w[y].view_as(x)
+    w = net.net.w[y].view_as(x)
     torch.testing.assert_close(size, 3 * w * x.double() ** 2)
     torch.testing.assert_close(change, 3 * w * ((x + path).double() ** 2 - x.double() ** 2), rtol=1e-5, atol=1e-6)
     assert errors.shape == (curvature.PARTS, *x.shape) and errors.abs().max() < 1e-12

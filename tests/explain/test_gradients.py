@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from oracles import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,17 +13,6 @@ from harness.explain import input_gradients
 from harness.explain.input_gradients import check_classes, gradient, true_logit, wrong_logit
 from harness.models.nets import Net, conv
 from harness.models.relus import softened
-
-
-class Linear(nn.Module):
-    """Three logits of 2x4x4 images."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(3, 32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.w.T
 
 
 @pytest.fixture
@@ -87,7 +77,7 @@ def test_without_a_request_there_is_no_graph_and_z_stays_as_it_was(images):
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_the_gradient_of_a_linear_function_has_a_graph_too_and_its_gradient_is_zero(images, freeze):
-    (x, y), net = images, Linear().requires_grad_(not freeze)
+    (x, y), net = images, Linear(32).requires_grad_(not freeze)
     z = x.requires_grad_(True)
     g = input_gradients.of(lambda at: true_logit(net(at), y), z)
     assert torch.equal(g.flatten(1), net.w[y])

@@ -2,21 +2,13 @@
 
 import pytest
 import torch
+from oracles import Function
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from harness.models.relus import softened
 from harness.models.smooth_max import SMOOTH_MAXIMA
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def smooth(function, x: Tensor, beta: float) -> Tensor:
