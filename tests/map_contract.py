@@ -34,15 +34,21 @@ def explain(name, net, x, y, **constants):
     return quick(for_training(name), **constants).detached(net, x, y)
 
 
-def lived_in(net, seed=0):
-    """The net with the statistics and biases of one that has been trained, in evaluation mode."""
-    torch.manual_seed(seed)
+def with_trained_norms(net):
+    """The net with normalisation whose statistics, weights and biases are not those of a fresh one."""
     for m in net.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_(0, 0.2)
             m.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(m.weight, 0.5, 1.5)
             nn.init.normal_(m.bias, 0, 0.2)
+    return net
+
+
+def lived_in(net, seed=0):
+    """The net with the statistics and biases of one that has been trained, in evaluation mode."""
+    torch.manual_seed(seed)
+    with_trained_norms(net)
     nn.init.normal_(net.head.bias)
     return net.normalised_by(torch.tensor(0.3), torch.tensor(0.5)).eval()
 
@@ -85,11 +91,11 @@ def twins(*relus, seed=0):
 
 
 class Linear(nn.Module):
-    """Logits linear in the pixels of 2x3x3 images."""
+    """Logits linear in the pixels, by a layer that torch knows how to initialise."""
 
-    def __init__(self):
+    def __init__(self, pixels, classes):
         super().__init__()
-        self.head = nn.Linear(18, 4)
+        self.head = nn.Linear(pixels, classes)
 
     def forward(self, x):
         return self.head(x.flatten(1))
@@ -98,7 +104,7 @@ class Linear(nn.Module):
 def linear_model():
     """The model, images, classes, and each class's weights as an image."""
     torch.manual_seed(1)
-    model, x = Linear().double(), torch.rand(5, 2, 3, 3, dtype=torch.float64)
+    model, x = Linear(18, 4).double(), torch.rand(5, 2, 3, 3, dtype=torch.float64)
     y = torch.tensor([0, 1, 2, 3, 0])
     return model, x, y, model.head.weight.detach()[y].view_as(x)
 

@@ -1,7 +1,11 @@
-"""Nets whose answers are known, and parts to build nets of, for more than one file of tests."""
+"""Nets and a map whose answers are known, and parts to build nets of, for more than one file of tests."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from harness.explain.base import Map
 
 
 class Function(nn.Module):
@@ -87,3 +91,11 @@ def fragile() -> tuple[Fragile, Tensor]:
     x = torch.randint(1, 255, (8, 1, 8, 8)) / 255
     x[:4, 0, 0, 0], x[4:, 0, 0, 0] = 200 / 255, 20 / 255
     return Fragile().eval(), x
+
+
+@dataclass(frozen=True)
+class Brightness(Map):
+    """The image itself: a map that no weight changes."""
+
+    def __call__(self, net, x, y):
+        return x.abs()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from oracles import Brightness
 from scipy import stats
 from torch import nn
 
@@ -23,14 +24,6 @@ from harness.models.freezing import frozen
 from harness.randomness import PerImageRng
 from harness.tracking.run_content import check_metrics
 from harness.trials import run as trial_run
-
-
-@dataclass(frozen=True)
-class Brightness(Map):
-    """The image itself: a map that no weight changes."""
-
-    def __call__(self, net, x, y):
-        return x.abs()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from map_contract import Linear, with_trained_norms
+from oracles import Brightness
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
@@ -29,36 +31,14 @@ class Edges(Map):
         return F.conv2d(x.flatten(0, 1)[:, None], kernels, padding=1).square().sum(1).view_as(x)
 
 
-@dataclass(frozen=True)
-class Brightness(Map):
-    def __call__(self, net, x, y):
-        return x.abs()
-
-
-class Linear(nn.Module):
-    def __init__(self, pixels, classes=3):
-        super().__init__()
-        self.head = nn.Linear(pixels, classes)
-
-    def forward(self, x):
-        return self.head(x.flatten(1))
-
-
-def trained(name="small", channels=1, seed=0):
+def trained(channels=1):
     """A net that is no fresh one: other weights, statistics and biases."""
-    torch.manual_seed(seed)
-    net = nets.build(name, channels, 10)
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2)
-            m.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias, 0, 0.2)
-    return net.eval()
+    torch.manual_seed(0)
+    return with_trained_norms(nets.build("small", channels, 10)).eval()
 
 
-def images(n=4, channels=1, side=8):
-    return torch.rand(n, channels, side, side), torch.arange(n) % 3
+def images(n=4, channels=1):
+    return torch.rand(n, channels, 8, 8), torch.arange(n) % 3
 
 
 def state(net):
