@@ -1,17 +1,16 @@
 """The command that prunes an output folder, on one that was written with all weights. No training."""
 
 import pytest
+from outcomes import finished
 
 from harness import prune
 from harness.config.search_domains import uniform
 from harness.config.space import Space
 from harness.errors import UserError
-from harness.evaluation.scores import Score
 from harness.storage.workspace import Workspace
 from harness.sweep import optuna_journal
 from harness.sweep.job_types import Outcome
 from harness.sweep.study import Study
-from harness.trials.result import Result
 
 NAMES = ("trial.json", "result.json", "val.npz", "weights.pt")
 
@@ -23,9 +22,7 @@ def written(out):
     study, keys = Study("one", made, made.cells({})[0], 3, storage, 0), []
     for value in (0.2, 0.4, None):
         job = study.next()
-        scores = [Score("val/robust", value, 0.0, 1)]
-        complete = Outcome("complete", 9, Result(job.trial, scores, [], {}, {}))
-        study.on_end(job, Outcome("pruned", 3) if value is None else complete)
+        study.on_end(job, Outcome("pruned", 3) if value is None else finished(job, val_robust=value))
         keys.append(job.key)
         (out / "trials" / job.key).mkdir(parents=True)
         for name in ("trial.json", "checkpoint.pt") if value is None else NAMES:

@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from outcomes import finished
 
 import harness.config
 from harness import cli
@@ -17,11 +18,8 @@ from harness.config.setting_text import format_setting
 from harness.config.space import Space
 from harness.config.trial import build
 from harness.errors import UserError
-from harness.evaluation.scores import Score
 from harness.sweep import optuna_journal
-from harness.sweep.job_types import Outcome
 from harness.sweep.study import Study
-from harness.trials.result import Result
 
 # Of the studies of all cells on four data sets, before domains were Optuna's distributions.
 DIGESTS = {
@@ -91,8 +89,7 @@ def test_proposals_are_inside_and_begin_with_the_published_value(kind, tmp_path)
         study = Study("sat", space, cell, budget, optuna_journal.open_journal(tmp_path / "journal"), 0)
         while (job := study.next()) is not None:
             values.append(job.trial.flat()[path])
-            score = Score("val/robust", len(values) / 24, 0.0, 1)
-            study.on_end(job, Outcome("complete", 9, Result(job.trial, [score], [], {}, {})))
+            study.on_end(job, finished(job, val_robust=len(values) / 24))
     assert values[0] == cell.published()[path] and len(values) == 24 and all(map(inside, values))
     assert len(set(values)) > 1 and all(search_domains.contains(cell.search[path], value) for value in values)
     assert study.winners() == [cell.proposed({path: values[-1]})]

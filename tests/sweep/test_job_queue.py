@@ -4,16 +4,15 @@ import random
 
 import optuna
 import pytest
+from outcomes import finished
 
 from harness.config.search_domains import choice, uniform
 from harness.config.space import Space
-from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.study import DUPLICATE_OF, Study
 from harness.trials.prerequisites import prerequisites
-from harness.trials.result import Result
 
 BASE = {"method": "sat", "epochs": 9, "measure.watch": 1, "optim.lr": 0.1}
 COMPLETE, PRUNED = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
@@ -67,9 +66,7 @@ class Sweep:
     def end(self, trial_id, outcome=None):
         job = self.router.jobs[trial_id]
         if outcome is None:
-            scores = [Score("val/robust", job.trial.optim.lr, 0.0, 1)]
-            result = None if job.is_shared else Result(job.trial, scores, [], {}, {})
-            outcome = Outcome("complete", 9, result)
+            outcome = Outcome("complete", 9) if job.is_shared else finished(job, val_robust=job.trial.optim.lr)
             if job.is_shared:
                 self.made.add(job.key)
         self.router.on_end(trial_id, outcome)

@@ -2,15 +2,14 @@
 
 import optuna
 import pytest
+from outcomes import finished
 
 from harness.config.search_domains import choice, uniform, within
 from harness.config.space import Space
 from harness.errors import UserError
-from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
 from harness.sweep import study as sweep_study
 from harness.sweep.job_types import Outcome
-from harness.trials.result import Result
 
 COMPLETE, PRUNED, FAIL, RUNNING = (
     getattr(optuna.trial.TrialState, name) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
@@ -35,11 +34,6 @@ def study(folder, budget=6, seed=0, **change):
 
 def stored(folder, name="sat"):
     return optuna.load_study(study_name=name, storage=optuna_journal.open_journal(folder / "journal")).trials
-
-
-def finished(job, **scores):
-    scores = {name.replace("_", "/"): value for name, value in scores.items()}
-    return Outcome("complete", 9, Result(job.trial, [Score(n, v, 0.0, 1) for n, v in scores.items()], [], {}, {}))
 
 
 def row(epoch, value):

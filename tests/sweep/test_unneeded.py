@@ -3,27 +3,21 @@
 import random
 
 import pytest
+from outcomes import finished
 
 from harness.config.search_domains import choice, uniform
 from harness.config.space import Space
-from harness.evaluation.scores import Score
 from harness.sweep import job_queue, optuna_journal
 from harness.sweep.job_types import Outcome
 from harness.sweep.study import Study
 from harness.sweep.unneeded import proposed_elsewhere, unneeded
 from harness.sweep.winners import select_winners
-from harness.trials.result import Result
 
 BASE = {"method": "standard", "epochs": 9, "measure.watch": 1}
 
 
 def space(**change):
     return Space(**{"base": BASE, "compare": {"one": {}}, "search": {"optim.lr": uniform(0.01, 0.2)}, **change})
-
-
-def complete(job, **scores):
-    scores = [Score(f"val/{name}", value, 0.0, 1) for name, value in scores.items()]
-    return Outcome("complete", 9, Result(job.trial, scores, [], {}, {}))
 
 
 class Sweep:
@@ -49,7 +43,7 @@ def test_the_best_so_far_stays_and_goes_when_a_better_one_ends(tmp_path):
     for value in (0.3, 0.2, 0.5):
         job = s.queue.next()
         keys.append(job.key)
-        s.queue.on_end(job, complete(job, robust=value))
+        s.queue.on_end(job, finished(job, val_robust=value))
     assert s.discarded == [keys[1], keys[0]] and s.unneeded() == set(keys[:2])
     stopped, failed, running = (s.queue.next() for _ in range(3))
     s.queue.on_end(stopped, Outcome("pruned", 3))
@@ -75,7 +69,7 @@ def test_whatever_the_order_of_ends_the_winners_alone_stay(tmp_path, goals):
             s.queue.on_end(job, outcome)
         if running:
             job = running.pop(chance.randrange(len(running)))
-            s.queue.on_end(job, complete(job, robust=chance.randrange(4) / 4, clean=chance.randrange(4) / 4))
+            s.queue.on_end(job, finished(job, val_robust=chance.randrange(4) / 4, val_clean=chance.randrange(4) / 4))
         (study,) = s.studies
         trials = study._optuna.get_trials(deepcopy=False)
         winning = {t.user_attrs["key"] for t in select_winners(trials)}
@@ -92,28 +86,28 @@ def test_a_trial_that_another_cell_proposed_too_stays_until_that_one_ends(tmp_pa
     s = Sweep(tmp_path, budget=2, made=space(compare={"one": {}, "two": {}}))
     first, better = s.queue.next(), None
     assert s.queue.next() is not None  # the second cell's equal trial waits: what comes is another
-    s.queue.on_end(first, complete(first, robust=0.1))
+    s.queue.on_end(first, finished(first, val_robust=0.1))
     assert first.key not in s.discarded
     jobs = [s.queue.next() for _ in range(2)]
     equal = next(job for job in jobs if job and job.key == first.key)
     better = next(job for job in jobs if job and job.key != first.key)
-    s.queue.on_end(better, complete(better, robust=0.9))
+    s.queue.on_end(better, finished(better, val_robust=0.9))
     assert first.key not in s.discarded
-    s.queue.on_end(equal, complete(equal, robust=0.1))
+    s.queue.on_end(equal, finished(equal, val_robust=0.1))
     assert first.key not in s.unneeded()  # the best of the second cell so far
 
 
 def test_what_another_sweep_proposed_is_asked_of_that_one(tmp_path):
     mine, other = Sweep(tmp_path, prefix="mine "), Sweep(tmp_path, prefix="other ")
     job = mine.queue.next()
-    mine.queue.on_end(job, complete(job, robust=0.1))
+    mine.queue.on_end(job, finished(job, val_robust=0.1))
     better = mine.queue.next()
-    mine.queue.on_end(better, complete(better, robust=0.9))
+    mine.queue.on_end(better, finished(better, val_robust=0.9))
     assert mine.unneeded("mine one") == {job.key}
     same = other.queue.next()
     assert same.key == job.key and mine.unneeded("mine one") == mine.unneeded() == set()
     assert proposed_elsewhere(mine.storage, ["mine one"]) == {job.key}
-    other.queue.on_end(same, complete(same, robust=0.1))
+    other.queue.on_end(same, finished(same, val_robust=0.1))
     next_one = other.queue.next()
-    other.queue.on_end(next_one, complete(next_one, robust=0.3))
+    other.queue.on_end(next_one, finished(next_one, val_robust=0.3))
     assert mine.unneeded("mine one") == set() and job.key in mine.unneeded()
