@@ -33,6 +33,24 @@ def told(monkeypatch):
     return reports
 
 
+@pytest.fixture
+def run_made_up(tmp_path, monkeypatch):
+    """A function that runs a job in this process: the work, and the GPUs that Ray gave it."""
+
+    def ran(work, gpus=()):
+        monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(run=work))
+        monkeypatch.setattr(worker.ray, "get_gpu_ids", lambda: list(gpus))
+        monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
+        monkeypatch.setattr(worker, "release_memory", lambda: None)
+        monkeypatch.setenv(provenance.COMMIT, "")
+        code = {"digest": provenance.digest(), "commit": ""}
+        workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
+        job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None, "code": code}
+        worker.run_job({**job, "workspace": workspace})
+
+    return ran
+
+
 def test_a_node_with_other_code_runs_nothing(told):
     worker.run_job({"code": {"digest": OTHER, "commit": "c0ffee"}, "work": "no.such:module"})
     (report,) = told
@@ -87,7 +105,7 @@ ASSERTED = torch.AcceleratorError("CUDA error: device-side assert triggered")
         (ASSERTED, ASSERTED, "failed: AcceleratorError: CUDA error: device-side assert triggered", True),
     ],
 )
-def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, tmp_path, monkeypatch):
+def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, run_made_up, monkeypatch):
     def fails(*given, **settings):
         raise error
 
@@ -96,25 +114,17 @@ def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, tmp_pat
             raise device
 
     happened = []
-    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(run=fails))
     monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
-    monkeypatch.setattr(worker.ray, "get_gpu_ids", lambda: ["0"])
-    monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
     monkeypatch.setattr(worker.tune, "report", happened.append)
     monkeypatch.setattr(worker.os, "_exit", happened.append)
-    monkeypatch.setattr(worker, "release_memory", lambda: None)
-    monkeypatch.setenv(provenance.COMMIT, "")
-    code = {"digest": provenance.digest(), "commit": ""}
-    workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
-    job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None, "code": code}
-    worker.run_job({**job, "workspace": workspace})
+    run_made_up(fails, gpus=["0"])
     ((kind, value),) = happened[0].items()
     said = f"{value.state}: {value.reason}" if kind == "outcome" else f"{kind}: {value}"
     assert said.startswith(told)
     assert happened[1:] == ([1] if ends else [])
 
 
-def test_measurements_are_reported_at_most_once_in_two_seconds_after_an_epoch(tmp_path, told, monkeypatch):
+def test_measurements_are_reported_at_most_once_in_two_seconds_after_an_epoch(told, run_made_up, monkeypatch):
     now = [100.0]
 
     def measures(trial, workspace, *, report, progress, test):
@@ -125,13 +135,7 @@ def test_measurements_are_reported_at_most_once_in_two_seconds_after_an_epoch(tm
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
-    monkeypatch.setitem(sys.modules, "made_up", SimpleNamespace(run=measures))
-    monkeypatch.setattr(worker.ray, "get_gpu_ids", list)
-    monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
-    monkeypatch.setattr(worker, "release_memory", lambda: None)
-    workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
-    job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None}
-    worker.run_job({**job, "code": {"digest": provenance.digest(), "commit": ""}, "workspace": workspace})
+    run_made_up(measures)
     assert [report.get("progress") for report in told] == [None, (2, 5), (4, 5), None]
 
 
