@@ -76,7 +76,10 @@ class PerImageRng:
         count = high - low
         if not 0 < count < 2**31:
             raise ValueError(f"there are {count} integers from {low} to below {high}: not 1 to 2^31 - 1")
-        fill = lambda words, out, rows: counter_rng.integers(words, count, out).add_(low)  # noqa: E731
+
+        def fill(words: Tensor, out: Tensor, rows: slice) -> Tensor:
+            return counter_rng.integers(words, count, out).add_(low)
+
         return self._filled(shape, torch.int64, 1, fill)
 
     def poisson(self, rate: Tensor) -> Tensor:
