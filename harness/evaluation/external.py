@@ -32,14 +32,18 @@ _WRAPPERS = (
 
 
 class FixedMode(nn.Module):
-    """A net that cannot change between training and evaluation, such as a program of `torch.export`, as it is."""
+    """A net that refuses `train` and `eval`, as a program of `torch.export` does: its mode is part of its graph.
+
+    Modules around such a program have a mode, so each is set by its flag.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def train(self, mode: bool = True) -> "FixedMode":
-        self.training = mode
+        for module in self.modules():
+            module.training = mode
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,8 +67,8 @@ def load_external(
     net = net.to(device)
     try:
         net = net.eval()
-    except NotImplementedError:
-        net = FixedMode(net)
+    except NotImplementedError:  # by a program of torch.export, which has no other mode
+        net = FixedMode(net).eval()
     _check_output(net, model, data, device)
     _check_other_numbers_of_images(net, model, data, device)
     if features is not None:
