@@ -68,8 +68,13 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """Exception type and first line of its message, without passwords, up to 500 characters."""
-    first = redacted(str(error).strip().splitlines()[0]) if str(error).strip() else ""
-    return f"{type(error).__name__}: {first}"[:500] if first else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}"[:500] if str(error).strip() else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an exception's message, without passwords; its type if it has no message."""
+    lines = str(error).strip().splitlines()
+    return redacted(lines[0]) if lines else type(error).__name__
 
 
 def exit_status(main: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.explain.input_gradients import check_classes, chunk_size, gradient, true_logit
 from harness.models.feature_layer import WithFeatureLayer
 from harness.models.relus import Softened
@@ -91,7 +91,7 @@ def _curvature(model: nn.Module, z: Tensor, step: Tensor, y: Tensor) -> Tensor:
         try:
             return gradient((g * step).sum((1, 2, 3)), z)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"the gradient of {_name(model)} cannot be differentiated: {reason}{WAY_OUT}") from None
 
 

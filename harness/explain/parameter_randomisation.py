@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.explain import similarity
 from harness.explain.base import Map
 from harness.explain.input_gradients import chunk_size
@@ -77,7 +77,7 @@ def randomised(net: nn.Module, names: Iterable[str], *, seed: int) -> nn.Module:
     try:
         result = copy.deepcopy(net)
     except (RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{type(net).__name__} cannot be copied, so its weights cannot be replaced: {reason}") from None
     for name in names:
         with seeded(seed, "parameter randomisation", name), torch.no_grad():

@@ -143,6 +143,15 @@ def test_a_net_that_cannot_be_copied_is_a_mistake_of_one_line():
         randomised(Holding(), ["head"], seed=0)
 
 
+def test_a_net_that_does_not_say_why_it_cannot_be_copied():
+    class Silent(Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError
+
+    with pytest.raises(UserError, match=r"^Silent cannot be copied, so its weights cannot be replaced: TypeError$"):
+        randomised(Silent(4), ["head"], seed=0)
+
+
 # What that does to maps
 
 
