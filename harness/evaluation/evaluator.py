@@ -203,7 +203,8 @@ class _Evaluation:
             values = self._run_in_batches(key, item.metric, split.head(1), self.seeds[:1])
             values = {score: v[:0] for score, v in values.items()}
         if item.postprocess:
-            val = self._run_in_batches(key, item.metric, self.val, image_seeds(self.val)) if self.val else None
+            metric = item.val_metric or item.metric
+            val = self._run_in_batches(key, metric, self.val, image_seeds(self.val)) if self.val else None
             values = item.postprocess(values, val)
         results = []
         for score, v in values.items():

@@ -57,10 +57,11 @@ class Measurement:
     metric: returns one score, named by the suite, or several by name. images: None for all of the split; else the
     first `images` correctly classified ones (0: all of these). only_correct_after: an earlier 0/1 score; only images
     with 1 are measured, the others get 0. replacement: returns images (N, C, H, W) uint8 that replace the split's.
-    postprocess: computes the scores from the metric's values for all images, of any shape (N, ...), and for the
-    validation images if given. is_similarity: whether it compares maps, so that 1 means a failed attack. passes: most
-    forward-backward passes per measured image; a second derivative counts as two, a forward pass alone as one. family:
-    of its version of measuring. starts: what the names of its scores begin with, if not with its own name.
+    postprocess: computes the scores from the metric's values for all images, of any shape (N, ...), and from those of
+    `val_metric` (None: `metric`) for the validation images, if given. is_similarity: whether it compares maps, so that
+    1 means a failed attack. passes: most forward-backward passes per measured image; a second derivative counts as two,
+    a forward pass alone as one. family: of its version of measuring. starts: what the names of its scores begin with,
+    if not with its own name.
     """
 
     metric: MetricFunction
@@ -69,6 +70,7 @@ class Measurement:
     only_correct_after: str | None = None
     replacement: Callable[[], Tensor] | None = None
     postprocess: Callable[[ScoreValues, ScoreValues | None], ScoreValues] | None = None
+    val_metric: MetricFunction | None = None
     is_similarity: bool = False
     passes: int = 1
     family: Family = "other"
@@ -231,15 +233,24 @@ def _digest(folder: Folder, name: str) -> str:
 def boxes(maps: tuple[str, ...]) -> Measurement:
     """Box localisation by these maps, at the published, the best validation, and the oracle threshold."""
 
-    def metric(model: nn.Module, batch: Batch) -> ScoreValues:
-        return localization.measure_boxes(model, batch.x, batch.y, required(batch.boxes, "boxes"), maps)
+    def metric(model: nn.Module, batch: Batch, contours: bool = True) -> ScoreValues:
+        true = required(batch.boxes, "boxes")
+        return localization.measure_boxes(model, batch.x, batch.y, true, maps, contours=contours)
 
     def postprocess(values: ScoreValues, val: ScoreValues | None) -> ScoreValues:
         return localization.box_scores(values, localization.choose_boxes(val) if val else None)
 
     protocol = {"iou": localization.HIT, "published": localization.PUBLISHED}
     passes, starts = 1 + len(maps), ("gtknown", "top1loc", "maxboxacc")
-    return Measurement(metric, protocol, postprocess=postprocess, passes=passes, family="localization", starts=starts)
+    return Measurement(
+        metric,
+        protocol,
+        postprocess=postprocess,
+        val_metric=partial(metric, contours=False),
+        passes=passes,
+        family="localization",
+        starts=starts,
+    )
 
 
 def masks() -> Measurement:

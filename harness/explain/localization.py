@@ -28,13 +28,20 @@ HIT = 0.5  # least IoU of a correct box
 
 
 def measure_boxes(
-    model: nn.Module, x: Tensor, y: Tensor, boxes: Tensor, maps: Sequence[str] = ("grad", "cam")
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    boxes: Tensor,
+    maps: Sequence[str] = ("grad", "cam"),
+    *,
+    contours: bool = True,
 ) -> dict[str, Tensor]:
     """Measurements for `box_scores`. x (B, C, H, W), y (B,), boxes (B, 4); maps: `grad`, `cam`, or both
 
     `grad`, `cam`: IoU of the largest component's box at every threshold, (B, T); `grad-any`, `cam-any`: of the best
     contour's at every 8-bit level, (B, 255); `centre`: IoU of the centre boxes, (B, S); `right`: 1 if the prediction
-    is correct, (B,). The grad map is of the predicted class, the cam map of the label.
+    is correct, (B,). The grad map is of the predicted class, the cam map of the label. contours: False leaves out
+    `-any`, which takes long, and which `choose_boxes` does not read.
     """
     with frozen(model), torch.no_grad():
         correct = (model(x).argmax(1) == y).float()
@@ -42,7 +49,8 @@ def measure_boxes(
     for name in maps:
         heat = cam_map(model, x, y) if name == "cam" else grad_map(model, x)
         measured[name] = box_overlaps(heat, boxes, THRESHOLDS)
-        measured[f"{name}-any"] = contour_overlaps(heat, boxes)
+        if contours:
+            measured[f"{name}-any"] = contour_overlaps(heat, boxes)
     centre = centre_boxes(x.shape[-2], x.shape[-1], SHARES).to(x.device)
     return {**measured, "centre": iou(centre[None], boxes[:, None].to(x.device))}
 

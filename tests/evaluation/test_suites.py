@@ -18,6 +18,7 @@ from harness.evaluation import batching, cost, evaluator, measurements, suites, 
 from harness.evaluation.measurements import EvaluationContext, Published
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.settings import Attribution, Measure
+from harness.explain import localization
 from harness.models import nets
 from harness.trials import run as trial_run
 
@@ -130,14 +131,23 @@ def test_thresholds_are_taken_from_the_validation_images(shapes):
     assert "gtknown-grad-transferred" in here and "gtknown-grad-transferred" not in there
     transferred, oracle = here["gtknown-grad-transferred"].mean, here["gtknown-grad-oracle"].mean
     assert transferred <= oracle
-    from harness.explain import localization
-
     batch = batching.to_batch(val)
     chosen = localization.choose_boxes(localization.measure_boxes(net, batch.x, batch.y, batch.boxes))
     batch = batching.to_batch(split)
     measured = localization.measure_boxes(net, batch.x, batch.y, batch.boxes)
     expected = localization.box_scores(measured, chosen)["gtknown-grad-transferred"]
     assert np.array_equal(here["gtknown-grad-transferred"].per_example, expected.numpy())
+
+
+def test_contours_which_no_threshold_reads_are_traced_on_the_scored_images_only(shapes, monkeypatch):
+    net, val, split = shapes
+    traced, trace = [], localization.contour_overlaps
+    monkeypatch.setattr(
+        localization, "contour_overlaps", lambda heat, boxes: traced.append(len(heat)) or trace(heat, boxes)
+    )
+    found = scores(net, split, "localization", val=val)
+    assert sum(traced) == 2 * len(split)  # of both maps
+    assert {"maxboxacc-grad", "maxboxacc-cam", "gtknown-cam-transferred"} <= found.keys()
 
 
 @pytest.mark.slow
