@@ -1,4 +1,4 @@
 """Leaderboard reports from MLflow runs: read -> analyse -> present -> write.
 
-Only `verify`, `export`, `model_card` and `read.record` import torch; nothing imports ray.
+Only `verify`, `export`, what these two are made of, and `read.record` import torch; nothing imports ray.
 """

@@ -25,6 +25,7 @@ from harness.tracking.tracker import Tracker
 from harness.trials import run as trial_run
 from reports import verify
 from reports.read import record
+from reports.record_comparison import NUMERIC, compare, exact, tolerance
 
 SETTINGS = {"method": "sat", "maps.saliency": "gradient", "epochs": 3, "batch": 16, "data.limit": 300}
 SETTINGS |= {"measure.eps": (16 / 255,), "measure.steps": 2, "measure.watch": 1, "seed": 1}
@@ -437,12 +438,12 @@ def test_elsewhere_weights_that_are_not_the_measured_ones_do_not_agree(capsys, s
 def test_the_same_bits_are_asked_for_on_the_same_cpu_alone():
     here = {"device": "cpu (x86_64)", "cpu": "AVX2", "threads": "2", "python": "3.11.7"}
     here |= {"torch": "2.13.0", "numpy": "2.4.6"}
-    assert verify.exact(here, here) and verify.exact(here, {**here, "python": "3.11.9", "git": "other", "ray": "3"})
-    for name in verify.NUMERIC:
-        assert not verify.exact(here, {**here, name: "9.9"}), name
-        assert not verify.exact({k: v for k, v in here.items() if k != name}, here), name
+    assert exact(here, here) and exact(here, {**here, "python": "3.11.9", "git": "other", "ray": "3"})
+    for name in NUMERIC:
+        assert not exact(here, {**here, name: "9.9"}), name
+        assert not exact({k: v for k, v in here.items() if k != name}, here), name
     gpu = {**here, "device": "cuda (NVIDIA H200)"}
-    assert not verify.exact(gpu, gpu)
+    assert not exact(gpu, gpu)
 
 
 def test_as_many_threads_are_used_as_the_record_had_where_there_are_so_many(monkeypatch):
@@ -461,12 +462,12 @@ def test_the_tolerance_is_three_errors_of_a_difference():
     score = dataclasses.replace(score, per_example=right)
     error = np.sqrt(0.6 * 0.4 / 99)
     assert score.stderr == pytest.approx(error)
-    assert verify.tolerance(score, score) == pytest.approx(3 * np.sqrt(2) * error)
-    assert verify.tolerance(score, score, spread=0.1) == pytest.approx(3 * np.sqrt(2) * 0.1)  # as two seeds differ
+    assert tolerance(score, score) == pytest.approx(3 * np.sqrt(2) * error)
+    assert tolerance(score, score, spread=0.1) == pytest.approx(3 * np.sqrt(2) * 0.1)  # as two seeds differ
     none = dataclasses.replace(score, mean=0.0, stderr=0.0, per_example=np.zeros(100, bool))
-    assert verify.tolerance(none, none) == pytest.approx(3 / 100)  # the rule of three
+    assert tolerance(none, none) == pytest.approx(3 / 100)  # the rule of three
     lone = dataclasses.replace(none, stderr=float("nan"), n=1)
-    assert verify.tolerance(lone, lone) == 3.0
+    assert tolerance(lone, lone) == 3.0
 
 
 @pytest.mark.slow
@@ -506,5 +507,5 @@ def test_a_score_without_a_number_agrees_with_itself(store, kept, tmp_path):
     result = dataclasses.replace(found.result, scores=[score])
     found = dataclasses.replace(found, result=result)
     for bitwise in (True, False):
-        (row,) = verify.compare(found, result, bitwise=bitwise)
+        (row,) = compare(found, result, bitwise=bitwise)
         assert row.agrees and row.images == (0, 96)
