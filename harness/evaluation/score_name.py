@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from harness.evaluation.metrics import METRICS, PROTOCOLS, UNKNOWN, Form, Metric
 
+OWN_MAP = "integrated_gradients"  # the map of every protocol that names no other: scores' names leave it out
+
 
 @dataclass(frozen=True)
 class ScoreName:
@@ -54,6 +56,11 @@ class ScoreName:
     def on(self, split: str) -> "ScoreName":
         """The same score of another split; "" for the name without one."""
         return replace(self, split=split)
+
+    @property
+    def explained(self) -> str:
+        """The map of an attribution score, `integrated_gradients` if the name has none; "" for any other score."""
+        return (self.map or OWN_MAP) if self.protocol else ""
 
     @property
     def about(self) -> Metric:

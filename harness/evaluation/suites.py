@@ -14,7 +14,7 @@ from harness.data.corruptions import names, registry
 from harness.errors import UserError, unknown_name
 from harness.evaluation import attribution_protocols, measurements
 from harness.evaluation.measurements import Combined, EvaluationContext, Items, Measurement
-from harness.evaluation.score_name import ScoreName, in_255ths
+from harness.evaluation.score_name import OWN_MAP, ScoreName, in_255ths
 from harness.evaluation.settings import Measure
 
 PIXEL = 1 / 255
@@ -63,7 +63,7 @@ def attribution_suite(context: EvaluationContext) -> Items:
     """The protocol `strong` and its random control for each of `attribution.maps`, the bound, and completeness."""
     settings, suite = context.attribution, {}
     for explain in settings.maps:
-        short = "" if explain == "integrated_gradients" else explain
+        short = "" if explain == OWN_MAP else explain
         for name, control in (("strong", False), ("random", True)):
             protocol = attribution_protocols.strong(settings, explain, control)
             suite["-".join(filter(None, (name, short)))] = measurements.attribution(name, protocol, settings, short)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pandas as pd
 
 from harness.evaluation.metrics import KINDS, PROTOCOLS
-from harness.evaluation.score_name import ScoreName
+from harness.evaluation.score_name import OWN_MAP, ScoreName
 from reports.analyse import counted_runs
 from reports.analyse.missing import is_missing
 from reports.analyse.rows import Leaderboard, Row, Setting, WithRandomWeights
@@ -98,7 +98,7 @@ def scores_of_kind(leaderboard: Leaderboard, kind: str) -> Table:
             counts[f"Images ({PROTOCOLS[attribution[0]]})"] = [of.counted for of in images]
             counts[f"Dropped ({PROTOCOLS[attribution[0]]})"] = [of.dropped for of in images]
     counts = {label: numbers for label, numbers in counts.items() if not all(map(is_missing, numbers))}
-    explained = filter(None, dict.fromkeys(map(score_names.explained, names)))
+    explained = dict.fromkeys(ScoreName.parse(name).explained for name in names)
     maps = [name for name in explained if any(name in row.random_weights for row in done)]
     columns = [Column("Cell", number=False), *map(Column, [*map(_header, names), *map(_weights_header, maps), *counts])]
     rows = []
@@ -242,7 +242,7 @@ def _mean(row: Row, name: str, among: Sequence[Row] = ()) -> Entry:
 
 
 def _weights_header(name: str) -> str:
-    label = "" if name == "integrated_gradients" else f" ({score_names.MAP_LABELS.get(name, name)})"
+    label = "" if name == OWN_MAP else f" ({score_names.MAP_LABELS.get(name, name)})"
     return f"Depends on weights{label}"
 
 

@@ -35,12 +35,6 @@ def attribution(score: str) -> tuple[str, str, str] | None:
     return (name.protocol, name.map, name.metric) if name.protocol else None
 
 
-def explained(score: str) -> str:
-    """The map of an attribution score by its own name, as `integrated_gradients`; "" for any other score."""
-    name = ScoreName.parse(score)
-    return (name.map or "integrated_gradients") if name.protocol else ""
-
-
 def kind(score: str) -> str:
     """The kind of a score, a key of `KINDS`."""
     named = ScoreName.parse(score).about.kind

@@ -86,9 +86,8 @@ def every_layer(evidence: Evidence) -> Check:
 
 def _maps(evidence: Evidence) -> dict[str, Map]:
     """The maps of the attribution scores by name, with the constants of those that `strong` scores."""
-    names = [name for score in evidence.scores if (name := ScoreName.parse(score)).protocol]
-    known = [explain for name in names if (explain := name.map or "integrated_gradients") in maps.MAPS]
-    return {explain: strong(Attribution(), explain).scored for explain in known}
+    explained = dict.fromkeys(ScoreName.parse(score).explained for score in evidence.scores)
+    return {name: strong(Attribution(), name).scored for name in explained if name in maps.MAPS}
 
 
 def _images(evidence: Evidence) -> tuple[Tensor, Tensor]:
