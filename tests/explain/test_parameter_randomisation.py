@@ -149,7 +149,7 @@ def test_a_net_that_does_not_say_why_it_cannot_be_copied():
             raise TypeError
 
     with pytest.raises(UserError, match=r"^Silent cannot be copied, so its weights cannot be replaced: TypeError$"):
-        randomised(Silent(4), ["head"], seed=0)
+        randomised(Silent(4, classes=2), ["head"], seed=0)
 
 
 # What that does to maps
