@@ -127,7 +127,12 @@ def _progress(runs: pd.DataFrame) -> str:
     return "its trials: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none")
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """The script `harness-reports`, for folders with a `reports` of their own, which `python -m reports` would run."""
     status = exit_status(main)
     gc.freeze()  # a collection of everything at exit would take a second
-    sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(command())

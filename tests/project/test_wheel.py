@@ -1,5 +1,6 @@
 """The built wheel holds every package and data file, and works where the checkout is not."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -45,3 +46,12 @@ def test_an_installed_wheel_holds_everything_and_lists_its_spaces(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(where)) and "\nsat " in done.stdout
+
+    own = tmp_path / "own" / "reports"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text("raise SystemExit('the own one is taken')")
+    words = [str(where / "bin" / "harness-reports"), "--help"]
+    path = {**os.environ, "PYTHONPATH": str(where)}
+    done = subprocess.run(words, cwd=own.parent, capture_output=True, text=True, env=path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: python -m reports")
