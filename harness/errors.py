@@ -1,7 +1,11 @@
 """User errors as one-line messages with suggestions, redaction of passwords, exit status of commands."""
 
+import contextlib
 import difflib
+import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -78,12 +82,30 @@ def first_line(error: BaseException) -> str:
 
 
 def exit_status(main: Callable[[], int]) -> int:
-    """Run a command. `UserError` and `OSError` give one line on standard error and status 2; Ctrl-C gives 130."""
+    """Run a command. `UserError` and `OSError` give one line on standard error and status 2; Ctrl-C gives 130.
+
+    141, as of a process ended by SIGPIPE, where nobody reads what it prints any longer, as in `... | head`.
+    """
     try:
-        return main()
+        status = main()
+        sys.stdout.flush()
+        return status
     except (UserError, OSError) as error:  # OSError: full disk, missing permission
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            return 128 + signal.SIGPIPE
         print(f"error: {printable(redacted(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _stdout_is_closed() -> bool:
+    """Whether the pipe that broke is the standard output, and not a connection. Then nothing more is written there."""
+    with contextlib.suppress(OSError, ValueError):  # an output without a file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if poll.poll(0):  # an error, or that the other end is closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
