@@ -5,8 +5,12 @@ spaced by powers of the reduction factor; the best 1/factor of the trials that r
 (2020), A System for Massively Parallel Hyperparameter Tuning.
 """
 
-import optuna
+from typing import cast
 
+import optuna
+from optuna.trial import FrozenTrial
+
+from harness.sweep.repeated_trials import CountingOnce
 from harness.training.epoch_metrics import EpochMetrics
 
 STOPPED = "stopped"  # user attribute of a pruned trial: the epoch of pruning
@@ -19,13 +23,20 @@ def pruner(factor: int, goals: int, first: int) -> optuna.pruners.BasePruner:
     """
     if not factor or goals > 1:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
+    return _Halving(min_resource=first, reduction_factor=factor)
+
+
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Optuna's pruner, for which a trial that runs again in the place of a failed one counts once."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return super().prune(cast(optuna.Study, CountingOnce(study)), trial)
 
 
 def stops(proposal: optuna.trial.Trial, goal: str, row: EpochMetrics, reported: set[int]) -> bool:
     """Report the goal's curve at this epoch to Optuna; whether to prune the trial. goal: such as `val/robust`.
 
-    reported: epochs that were reported before a restart; their decision stands.
+    reported: epochs that were reported before a restart, or by the trial that this one repeats; their decision stands.
     """
     curve = goal.replace("val/", "curve/")
     if curve not in row:

@@ -3,7 +3,7 @@
 All state is in the Optuna journal, so a resumed study has every trial and rung. A trial stopped at a rung is PRUNED,
 with the value and epoch of that rung; only trials of full length are COMPLETE and can win. A trial that the machine
 failed is FAIL with the user attribute `cause` and not spent from the budget: a new trial with its settings, whose
-attribute `repeats` is its number, takes its place.
+attribute `repeats` is its number, takes its place, with its rungs.
 """
 
 import math
@@ -19,15 +19,16 @@ from harness.config.space import Cell, Space
 from harness.config.trial import Trial
 from harness.errors import UserError, required
 from harness.randomness import derive_seed
-from harness.sweep import halving
+from harness.sweep import halving, repeated_trials
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.optuna_journal import going_on
+from harness.sweep.repeated_trials import REPEATS
 from harness.sweep.winners import select_winners
 from harness.training.epoch_metrics import EpochMetrics
 from methods import Setting
 
 DUPLICATE_OF = "duplicate_of"  # user attribute of a proposal that was not run: the number of the equal one
-CAUSE, REPEATS = "cause", "repeats"  # user attributes of a failed trial, and of the one in its place
+CAUSE = "cause"  # user attribute of a failed trial
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -54,7 +55,7 @@ class Study:
         self._repeated: set[int] = set()  # numbers of the failed trials that this run of the command repeats
         for failed in self._failed():
             if _by_machine(failed):
-                self._repeat(failed.number, failed.params)
+                self._repeat(failed)
         self._started = self._spent()
         self._seed, self._valued = seed, False
         done = [t for t in self._finished() if t.state != TrialState.FAIL]
@@ -88,6 +89,9 @@ class Study:
         trials = self._optuna.get_trials(deepcopy=False, states=_DONE)
         return [t for t in trials if self._proposed(t)]
 
+    def _stored(self, number: int) -> FrozenTrial:
+        return self._optuna.get_trials(deepcopy=False)[number]
+
     def _proposed(self, trial: FrozenTrial) -> bool:
         """Whether all parameters were stored, before the command was killed."""
         return set(trial.params) == set(self._distributions)
@@ -104,14 +108,14 @@ class Study:
         failed = [t for t in self._failed() if not _by_machine(t)]
         return sum(t.state != TrialState.FAIL for t in self._finished()) + len(failed) + len(self._unfinished)
 
-    def _repeat(self, number: int, params: Mapping[str, Setting]) -> None:
-        self._optuna.enqueue_trial(dict(params), user_attrs={REPEATS: number})
-        self._repeated.add(number)
+    def _repeat(self, failed: FrozenTrial) -> None:
+        repeated_trials.enqueue(self._optuna, failed)
+        self._repeated.add(failed.number)
 
     def retry_failed(self) -> int:
         """Run failed trials again, each in its place in the budget. Returns the number of those that wait for it."""
         for failed in self._failed():
-            self._repeat(failed.number, failed.params)
+            self._repeat(failed)
         self._started = self._spent()
         waiting = self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return sum(REPEATS in t.user_attrs for t in waiting)
@@ -140,6 +144,8 @@ class Study:
             self._optuna.sampler = self._sampler()
             proposal = self._optuna.ask(self._distributions)
             self._started += 1
+            if REPEATS in proposal.user_attrs:
+                self._reported[proposal.number] = set(self._stored(proposal.number).intermediate_values)
         else:
             return None
         trial = self._trial(proposal.params)
@@ -162,7 +168,7 @@ class Study:
         """Report the outcome to Optuna. Raises `UserError` if a goal or floor names no measured score."""
         proposal = self._running.pop(job.number)
         if outcome.state == "duplicate":
-            self._end_as(proposal, self._optuna.get_trials(deepcopy=False)[self._by_key[job.trial.key]])
+            self._end_as(proposal, self._stored(self._by_key[job.trial.key]))
             return
         if outcome.state == "pruned":
             self._by_key.setdefault(job.trial.key, job.number)
@@ -171,9 +177,9 @@ class Study:
             proposal.set_user_attr("reason", outcome.reason)
             if outcome.cause == "machine":
                 proposal.set_user_attr(CAUSE, outcome.cause)
-            self._optuna.tell(proposal, state=TrialState.FAIL)
+            failed = self._optuna.tell(proposal, state=TrialState.FAIL)
             if outcome.cause == "machine" and proposal.user_attrs.get(REPEATS) not in self._repeated:
-                self._repeat(proposal.number, proposal.params)  # once; after that, in another run of the command
+                self._repeat(failed)  # once; after that, in another run of the command
                 self._started -= 1
         else:
             means = {s.name: s.mean for s in required(outcome.result, "result").scores}

@@ -7,7 +7,7 @@ from outcomes import finished
 from harness.config.search_domains import choice, uniform, within
 from harness.config.space import Space
 from harness.errors import UserError
-from harness.sweep import job_queue, optuna_journal
+from harness.sweep import job_queue, optuna_journal, repeated_trials
 from harness.sweep import study as sweep_study
 from harness.sweep.job_types import Outcome
 
@@ -163,6 +163,44 @@ def test_a_failure_of_the_machine_changes_no_later_proposal(tmp_path):
         jobs = drain(study(tmp_path / name, budget=9), ended)
         proposed.append([job.trial.key for job in jobs if job.number != lost])
     assert proposed[0] == proposed[1] and len(proposed[0]) == 9
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["machine", "retry_failed"])
+def test_a_trial_that_is_repeated_counts_once_at_every_rung(tmp_path, asked):
+    """Who goes on is the same as without the failure: the best third of those that reached the rung, each once."""
+    values = [0.90, 0.50, 0.40, 0.30, 0.20, 0.80, 0.70, 0.60, 0.85]
+    decided, counts = [], []
+    for name, fails in (("a", False), ("b", True)):
+        (tmp_path / name).mkdir()
+        s = study(tmp_path / name, budget=9)
+        first = s.next()
+        passed = [s.on_epoch(first, row(epoch, values[0])) for epoch in range(1, 5)]
+        if fails:
+            s.on_end(first, Outcome("failed", 4, reason="made up") if asked else Outcome("failed", 4, **LOST))
+            s = study(tmp_path / name, budget=9)
+            if asked:
+                s.retry_failed()
+            again = s.next()
+            assert again.trial == first.trial and again.number != first.number
+            assert passed == [s.on_epoch(again, row(epoch, values[0])) for epoch in range(1, 5)]
+        decided.append([s.on_epoch(s.next(), row(1, value)) for value in values[1:]])
+        counted = repeated_trials.counted(stored(tmp_path / name))
+        counts.append([sum(f"completed_rung_{rung}" in t.system_attrs for t in counted) for rung in range(2)])
+    assert decided[0] == decided[1] and False in decided[0] and counts == [[9, 1]] * 2
+
+
+def test_the_decision_at_a_rung_stands_when_a_trial_is_repeated(tmp_path):
+    """As in an interrupted trial, though it would be stopped there now."""
+    s = study(tmp_path, budget=9)
+    first = s.next()
+    assert not s.on_epoch(first, row(1, 0.5))
+    s.on_end(first, Outcome("failed", 1, **LOST))
+    again = s.next()
+    others = [s.next() for _ in range(2)]
+    assert [s.on_epoch(job, row(1, value)) for job, value in zip(others, (0.6, 0.7), strict=True)] == [False, False]
+    assert not s.on_epoch(again, row(1, 0.5)) and s.on_epoch(again, row(3, 0.5)) is False
+    s.on_end(again, finished(again, val_robust=0.5))
+    assert stored(tmp_path)[again.number].intermediate_values == {1: 0.5, 3: 0.5}
 
 
 def test_failed_trials_run_again_when_asked_each_in_its_place(tmp_path):
