@@ -37,6 +37,8 @@ class Tracker:
         self._cells: dict[str, str] = {}  # study -> its cell, of all commands
         self._superseded: set[str] = set()  # studies
         self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
+        self._failed: set[str] = set()  # runs that failed when they ran last
+        self._unmeasured: set[str] = set()  # complete runs of which measuring what was new failed
         self._last: dict[str, int] = {}  # job id -> last logged epoch
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
         self._figures: dict[str, list[event_log.Metric]] = {}  # study -> last logged figures of its winner
@@ -64,6 +66,10 @@ class Tracker:
                 self._disk = metrics[0][2], {name: value for name, value, _ in metrics}
             if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
                 self._figures[run] = metrics
+            if "harness.state" in tags:
+                (self._failed.add if tags["harness.state"] == "failed" else self._failed.discard)(run)
+            if "harness.later" in tags:
+                (self._unmeasured.add if tags["harness.later"] else self._unmeasured.discard)(run)
             if tags.get("harness.state") == "complete":  # failed jobs are run again
                 self._ended[run] = {}
             if run in self._ended:  # also what was measured later
@@ -128,6 +134,9 @@ class Tracker:
 
     def on_start(self, job: Job) -> None:
         if job.id in self._begun:
+            if job.id in self._failed:
+                self._failed.discard(job.id)
+                self._log.append(job.id, tags={"harness.state": "running", "harness.reason": ""}, status="RUNNING")
             return
         tags = {
             "harness.role": job.role,
@@ -186,6 +195,8 @@ class Tracker:
             tags["mlflow.note.content"] = run_note(job, outcome, *self._searched[job.study])
         if outcome.state == "complete":
             self._ended[job.id] = {name: value for name, value, _ in metrics}
+        elif outcome.state == "failed":
+            self._failed.add(job.id)
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
@@ -193,7 +204,11 @@ class Tracker:
         if not outcome.result:
             if outcome.state == "failed":  # the job stays complete: its scores of before count
                 self._log.append(job.id, tags={"harness.later": f"failed: {outcome.reason}"})
+                self._unmeasured.add(job.id)
             return
+        if job.id in self._unmeasured:
+            self._log.append(job.id, tags={"harness.later": ""})
+            self._unmeasured.discard(job.id)
         ended, measured = self._ended[job.id], metrics_at(summary(outcome.result), job.trial.epochs)
         if later := [metric for metric in measured if ended.get(metric[0]) != metric[1]]:
             files = self._files(self._workspace.trial(job.trial.key) / name for name in RESULT_FILES)

@@ -394,3 +394,33 @@ def test_a_study_supersedes_the_earlier_ones_of_its_cell_until_they_are_back(wor
     assert said() == {"old": "new"}
     start(("old", "mine"))
     assert said() == {"old": "", "new": "old"}
+
+
+def test_a_job_that_failed_and_runs_again_says_no_more_why_it_failed(workspace):
+    """In the same command or in another one; while it runs, MLflow shows it so."""
+    job = Job("", "teacher", 0, build({}))
+
+    def tracked():
+        tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+        tracker.start_sweep("title", "about")
+        return tracker
+
+    def logged(tracker):
+        tags, status = {}, ""
+        for event, _ in event_log.read_events(tracker.log):
+            if event["run"] == job.id:
+                tags |= {**event.get("begin", event).get("tags", {}), **event.get("tags", {})}
+                status = event.get("status", status)
+        return tags["harness.state"], tags.get("harness.reason", ""), status
+
+    failed, complete = Outcome("failed", 0, reason="its node has died", cause="machine"), Outcome("complete", 0)
+    for anew in (False, True):
+        shutil.rmtree(workspace.out / "track", ignore_errors=True)
+        tracker = tracked()
+        tracker.on_end(job, failed)
+        assert logged(tracker) == ("failed", "its node has died", "FAILED")
+        tracker = tracked() if anew else tracker
+        tracker.on_start(job)
+        assert logged(tracker) == ("running", "", "RUNNING")
+        tracker.on_end(job, complete)
+        assert logged(tracker) == ("complete", "", "FINISHED")

@@ -218,6 +218,11 @@ def test_a_measurement_that_fails_later_is_said_and_costs_no_score(workspace, te
     last = [e for e, _ in event_log.read_events(workspace.out / "track" / "experiment-5eed.jsonl")][-1]
     assert last["tags"] == {"harness.later": "failed: out of memory"} and "status" not in last
     assert tracker.is_complete(job) and tracker.measured(job, "test")
+    for _ in range(2):  # and no more once it does not fail
+        tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+        tracker.on_end(job, Outcome("complete", trial.epochs, before))
+    events = [e for e, _ in event_log.read_events(workspace.out / "track" / "experiment-5eed.jsonl")]
+    assert [e["tags"]["harness.later"] for e in events if "harness.later" in e.get("tags", {})][1:] == [""]
 
 
 @pytest.mark.parametrize("name", suites.SUITES)
