@@ -49,9 +49,9 @@ def run_jobs(
 ) -> bool:
     """Run all jobs of the source; repetitions of winners are also tested.
 
-    limit: seconds after which an unfinished job fails. work: `module:function` that runs a trial in a worker, with
-    the signature of `harness.trials.run.run`. check: called again and again; an exception that it raises ends the run.
-    on_wait: called when no job has started for `PATIENCE` seconds.
+    limit: seconds after which an unfinished job fails, those of all its workers together. work: `module:function` that
+    runs a trial in a worker, with the signature of `harness.trials.run.run`. check: called again and again; an exception
+    that it raises ends the run. on_wait: called when no job has started for `PATIENCE` seconds.
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.
@@ -67,6 +67,7 @@ def run_jobs(
             "workspace": dataclasses.astuple(workspace),
             "work": work,
             "limit": limit,
+            "used": 0.0,  # seconds of it, by earlier workers of the trial
             "code": {"digest": provenance.digest(), "commit": provenance.commit()},
         },
         tune_config=tune.TuneConfig(

@@ -1,5 +1,6 @@
-"""Retries of trials whose Ray worker died: a limited number per epoch."""
+"""Retries of trials whose Ray worker died: a limited number per epoch, within the trial's time limit."""
 
+import time
 from typing import Any, Literal
 
 from ray import tune
@@ -28,10 +29,14 @@ def give_up(trial: Trial) -> None:
 
 
 class WorkerLoss(tune.Callback):
-    """Ray callback that reports started jobs, replaced workers, and jobs that Ray gave up."""
+    """Ray callback that reports started jobs, replaced workers, and jobs that Ray gave up.
+
+    The seconds that a trial has run go with it to its next worker, on whatever node, as `used` in its config.
+    """
 
     def __init__(self, router: JobRouter):
         self._router = router
+        self._began: dict[str, float] = {}  # trial -> when its worker did
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         for trial in trials:  # that Ray ended silently, such as one whose worker could not be used again
@@ -40,12 +45,19 @@ class WorkerLoss(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.trial_id in self._router.jobs:  # a stored result can arrive before Ray's notice of the start
+            self._began[trial.trial_id] = time.monotonic()
             self._router.on_start(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if began := self._began.pop(trial.trial_id, None):
+            trial.config["used"] += time.monotonic() - began
         self._router.on_worker_lost(trial.trial_id, self._why(trial))
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._began.pop(trial.trial_id, None)
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._began.pop(trial.trial_id, None)
         node_died = any(NODE_DIED in line for line in failure_lines(trial))
         cause: Literal["trial", "machine"]
         cause = "machine" if node_died or trial.trial_id in self._router.devices_lost else "trial"

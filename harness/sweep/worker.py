@@ -44,10 +44,12 @@ def run_job(config: dict) -> None:
     reports = _Reports()
     try:
         overdue = workspace.out / RAY_FOLDER / f"{tune.get_context().get_trial_id()}.overdue"
-        if hung := overdue_location(overdue):
-            outcome = Outcome("failed", 0, reason=f"not done after {config['limit']:g} s, {hung}")
+        left = config["limit"] - config["used"] if config["limit"] else None
+        hung = overdue_location(overdue)
+        if hung or (left is not None and left <= 0):  # with no location, it hung on another node
+            outcome = Outcome("failed", 0, reason=f"not done after {config['limit']:g} s{hung and f', {hung}'}")
         else:
-            with time_limited(config["limit"], overdue):
+            with time_limited(left, overdue):
                 outcome = _outcome(config, workspace, reports)
         tune.report({"outcome": outcome})
     except Exception as error:

@@ -101,6 +101,18 @@ def test_a_trial_of_ray_counts_its_failures_and_writes_each_to_its_file(tmp_path
             assert trial.num_failures == number and trial.should_recover() == (number in (2, 3))
 
 
+def test_ray_starts_the_next_worker_of_a_trial_with_the_config_as_it_is_then(tmp_path):
+    with using("ray", "what a worker is started with"):
+        from ray.tune.execution.tune_controller import _get_trainable_kwargs
+        from ray.tune.experiment import Trial
+
+        paths = ("trial_driver_staging_path", "experiment_driver_staging_path", "trial_dir_name", "experiment_dir_name")
+        storage = SimpleNamespace(**dict.fromkeys(paths, str(tmp_path)))
+        trial = Trial("none", stub=True, config={"used": 0.0}, storage=storage)
+        trial.config["used"] += 5.0
+        assert _get_trainable_kwargs(trial)["config"]["used"] == 5.0
+
+
 def test_a_run_of_ray_keeps_nothing_of_trials_that_have_ended(tmp_path):
     with using("ray", "where its controller keeps the trials of a run"):
         from ray.tune.execution.tune_controller import TuneController

@@ -9,6 +9,7 @@ import pytest
 from ray.tune.experiment import Trial
 
 from harness.config.trial import build
+from harness.sweep import retries
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.retries import WorkerLoss
@@ -146,3 +147,21 @@ def test_a_trial_that_ray_ends_without_a_word_is_the_machines(routed):
     for _ in range(2):
         loss.on_step_begin(1, [silent, going])
     assert witness.ended == source.ended == [job.id] and "silent" not in router.jobs
+
+
+def test_the_time_of_a_worker_that_died_goes_with_its_trial(routed, monkeypatch):
+    """And nothing of the time in which no worker ran it."""
+    router, _, witness = routed
+    now = [100.0]
+    monkeypatch.setattr(retries.time, "monotonic", lambda: now[0])
+    trial = SimpleNamespace(trial_id="t", config={"limit": 60.0, "used": 0.0}, error_file=None)
+    while router.next_job("t") is None:
+        pass
+    loss = WorkerLoss(router)
+    for ran, waited in ((20.0, 1000.0), (5.0, 0.0)):
+        loss.on_trial_start(1, [trial], trial)
+        now[0] += ran
+        loss.on_trial_recover(1, [trial], trial)
+        now[0] += waited
+    loss.on_trial_recover(1, [trial], trial)  # lost before it began
+    assert trial.config == {"limit": 60.0, "used": 25.0} and len(witness.lost) == 3

@@ -1,5 +1,6 @@
 """What a worker does before a job, to its code and its memory, and how an exception ends the job."""
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -19,6 +20,7 @@ from harness.errors import UserError
 from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import remote_command, worker
+from harness.sweep.job_types import Outcome
 
 OTHER = "0123456789ab"
 
@@ -45,8 +47,8 @@ def run_made_up(tmp_path, monkeypatch):
         monkeypatch.setenv(provenance.COMMIT, "")
         code = {"digest": provenance.digest(), "commit": ""}
         workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
-        job = {"settings": {}, "role": "search", "maps": None, "work": "made_up:run", "limit": None, "code": code}
-        worker.run_job({**job, "workspace": workspace})
+        kept = {"settings": {}, "role": "search", "maps": None, "limit": None, "used": 0.0, "code": code}
+        worker.run_job({**kept, "work": "made_up:run", "workspace": workspace})
 
     return ran
 
@@ -122,6 +124,27 @@ def test_how_an_exception_ends_a_job_on_a_gpu(error, device, told, ends, run_mad
     said = f"{value.state}: {value.reason}" if kind == "outcome" else f"{kind}: {value}"
     assert said.startswith(told)
     assert happened[1:] == ([1] if ends else [])
+
+
+@pytest.mark.parametrize("used, left", [(0.0, 30.0), (12.5, 17.5), (30.0, None), (31.0, None)])
+def test_the_time_that_earlier_workers_used_is_not_given_again(used, left, tmp_path, told, monkeypatch):
+    """Also on another node, where nothing is left of the worker that hung."""
+    limits = []
+
+    def limited(seconds, file):
+        limits.append(seconds)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(worker, "time_limited", limited)
+    monkeypatch.setattr(worker, "_outcome", lambda *given: Outcome("complete", 3))
+    monkeypatch.setattr(worker, "release_memory", lambda: None)
+    monkeypatch.setattr(worker.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(worker.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "t"))
+    code = {"digest": provenance.digest(), "commit": ""}
+    workspace = dataclasses.astuple(Workspace(tmp_path / "out", tmp_path / "data"))
+    worker.run_job({"workspace": workspace, "limit": 30.0, "used": used, "code": code})
+    ended = Outcome("complete", 3) if left else Outcome("failed", 0, reason="not done after 30 s")
+    assert told == [{"outcome": ended}] and limits == ([left] if left else [])
 
 
 def test_measurements_are_reported_at_most_once_in_two_seconds_after_an_epoch(told, run_made_up, monkeypatch):
