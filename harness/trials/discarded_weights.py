@@ -7,9 +7,11 @@ bit for bit.
 from collections.abc import Collection, Iterable, Mapping
 
 from harness.storage.workspace import Workspace
+from harness.trials import test_evaluations
 from harness.trials.nets import CHECKPOINT, WEIGHTS
 
-MEASURED = ("test.npz", "measuring-test", "evaluation-")  # beginnings of names: what else the weights were measured for
+# Beginnings of names: what else the weights were measured for.
+MEASURED = ("test.npz", "measuring-test", "evaluation-", test_evaluations.FOLDER)
 
 
 def discardable(names: Collection[str]) -> list[str]:

@@ -24,7 +24,7 @@ from harness.storage.files import locked, write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 from harness.trials import result as trial_result
-from harness.trials import run
+from harness.trials import run, test_evaluations
 from harness.trials.measure import measure, missing, part_of, versions_of
 
 
@@ -90,8 +90,8 @@ def external_target(
     folder = workspace.out / "evaluations" / _digest({**metadata, **data.checksums})
 
     def record_test_evaluation() -> None:
-        counted = read_json(folder / "touches.json") or {"touches": 0}
-        write_json(folder / "touches.json", {"touches": counted["touches"] + 1})
+        counted = read_json(folder / "touches.json") or {"touches": 0}  # of earlier versions
+        test_evaluations.record(folder, counted["touches"])
 
     return Target(net, data, folder, metadata, record_test_evaluation)
 

@@ -19,6 +19,7 @@ from harness.storage.sealed_json import read_json, write_json
 from harness.storage.weights import load_weights
 from harness.storage.workspace import Workspace
 from harness.training.epoch_metrics import EpochMetrics
+from harness.trials import test_evaluations
 
 RESULT = "result.json"
 GALLERY = "gallery.npz"  # pictures of test images
@@ -55,15 +56,9 @@ class Result:
 
 
 def record_test_evaluation(result: Result, workspace: Workspace) -> Result:
-    """Increment the stored count of test evaluations."""
+    """Count one more test evaluation of the trial, before it begins."""
     folder = workspace.trial(result.trial.key)
-    stored = read_json(folder / RESULT) or {}
-    result = dataclasses.replace(result, test_evaluations=stored.get(TEST_EVALUATIONS, result.test_evaluations) + 1)
-    if stored:  # only the count: a worker may have stored the scores meanwhile
-        write_json(folder / RESULT, {**stored, TEST_EVALUATIONS: result.test_evaluations})
-    else:
-        store_result(result, folder)
-    return result
+    return dataclasses.replace(result, test_evaluations=test_evaluations.record(folder, result.test_evaluations))
 
 
 def store_result(result: Result, folder: Path, part: str = "") -> None:
@@ -101,7 +96,7 @@ def load_result(trial: Trial, folder: Path, data: Data) -> Result | None:
             f"{str(folder / 'result.json')!r} is not a trial's result; remove the folder and it runs again"
         ) from None
     check_same_data(result.checksums, trial, folder, data)
-    return result
+    return dataclasses.replace(result, test_evaluations=test_evaluations.count(folder, result.test_evaluations))
 
 
 def weights_fault(folder: Path) -> str:

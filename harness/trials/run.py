@@ -26,6 +26,7 @@ from harness.storage.workspace import Workspace
 from harness.training import training_maps
 from harness.training.epoch_metrics import EpochMetrics
 from harness.training.teacher_maps import Teacher
+from harness.trials import test_evaluations
 from harness.trials.measure import Part, measure, missing, part_of, same_measurements, versions_of
 from harness.trials.nets import CHECKPOINT, WEIGHTS, initial_net, load_net, no_report, read_weights, train_net
 from harness.trials.prerequisites import teacher_of
@@ -227,7 +228,10 @@ def _test(
     )
     seconds = {**result.seconds, "test": result.seconds.get("test", 0.0) + measured.seconds}
     scores = result.of("val") + measured.scores
-    result = dataclasses.replace(result, scores=scores, seconds=seconds, checks=measured.checks)
+    evaluations = test_evaluations.count(folder, result.test_evaluations)  # with those of other commands meanwhile
+    result = dataclasses.replace(
+        result, scores=scores, seconds=seconds, checks=measured.checks, test_evaluations=evaluations
+    )
     if not before:
         (folder / GALLERY).unlink(missing_ok=True)  # of earlier weights
     store_result(result, folder, "test")

@@ -21,6 +21,7 @@ from harness.evaluation import evaluator, suites
 from harness.evaluation.external import load_external
 from harness.evaluation.measurements import pgd
 from harness.models.nets import NETS, Net, build
+from harness.trials import evaluate_stored, test_evaluations
 from harness.trials import run as trial_run
 from harness.trials.discarded_weights import discard
 
@@ -84,6 +85,40 @@ def test_a_measurement_on_test_is_a_touch(monkeypatch, capsys, workspace, quick)
         assert evaluated(monkeypatch, workspace, "--trial", run.key, "--test") == 0
     assert "test/robust" in capsys.readouterr().out
     assert trial_run.run(run, workspace).test_evaluations == 1
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["folder", "uri"])
+def test_an_evaluation_beside_the_test_of_a_sweep_is_counted_too(tmp_path, workspace, quick, monkeypatch, remote):
+    """Each begins while the other measures; at a URI they work on copies of their own."""
+    run = quick(method="standard")
+    nodes = [workspace, workspace]
+    if remote:
+        uri = f"file://{tmp_path}/store"
+        nodes = [dataclasses.replace(workspace, out=tmp_path / name, remote=uri).writable() for name in "ab"]
+    trial_run.run(run, nodes[0])
+    measure, within = trial_run.measure, []
+
+    def measured(*given, **how):
+        """In the sweep's measurement, an evaluation of this net from beginning to end."""
+        if not within:
+            within.append(evaluate_stored.trial_target(run, run, nodes[1]))
+            done.append(evaluate_stored.evaluate(within[0], run, nodes[1], split="test"))
+        return measure(*given, **how)
+
+    done = []
+    monkeypatch.setattr(trial_run, "measure", measured)
+    tested = trial_run.run(run, nodes[0], test=True)
+    assert len(done) == 1 and done[0].scores
+    again = trial_run.run(run, nodes[1], test=True)
+    assert again.test_evaluations == 2 and [s.name for s in again.of("test")] == [s.name for s in tested.of("test")]
+    if not remote:
+        assert tested.test_evaluations == 2
+        earlier = json.loads((workspace.trial(run.key) / "result.json").read_text())
+        assert earlier["touches"] == 2  # what an earlier version wrote, and had no files for
+        shutil.rmtree(workspace.trial(run.key) / test_evaluations.FOLDER)
+        assert trial_run.run(run, workspace).test_evaluations == 2
+        for number in (3, 4):
+            assert test_evaluations.record(workspace.trial(run.key), 2) == number
 
 
 def test_what_a_suite_has_gained_since_is_all_that_is_measured(monkeypatch, capsys, workspace, quick):
@@ -278,7 +313,7 @@ def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, workspace, he
     assert json.loads(file.read_text())["model"] == f"{ME}:fixed"
     assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
     assert evaluated(monkeypatch, workspace, *words) == 0 and capsys.readouterr().out == said
-    assert json.loads((folder / "touches.json").read_text())["touches"] == 1
+    assert test_evaluations.count(folder) == 1
 
 
 def test_an_exported_program_is_measured_as_the_net_it_was(monkeypatch, capsys, workspace, here):
@@ -306,7 +341,7 @@ def test_attributions_that_cannot_be_attacked_are_refused_before_anything_is_mea
     assert evaluated(monkeypatch, workspace, *words) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {said}") and captured.err.count("\n") == 1 and not captured.out
-    assert not [*workspace.out.rglob("touches.json"), *workspace.out.rglob("evaluation-*")]
+    assert not [*workspace.out.rglob(test_evaluations.FOLDER), *workspace.out.rglob("evaluation-*")]
 
 
 def test_attributions_of_a_net_with_fused_attention_are_attacked(monkeypatch, capsys, workspace, here):
