@@ -49,20 +49,23 @@ class Workspace:
         return (self.scratch or self.cache()).joinpath(*parts)
 
     @contextlib.contextmanager
-    def synchronised(self, folder: Path) -> Iterator[Callable[[], None]]:
+    def synchronised(self, folder: Path, *, alone: bool = False) -> Iterator[Callable[[], None]]:
         """Pull a folder of `out` from the remote store, if there is one, and push it at the end.
 
         Yields a function to call after writing to the folder: it pushes changes now and then, in case this node dies.
+        alone: first wait for the last push of any other process of this node that asked for this. A trial that was
+        stopped is still pushing when an equal one begins.
         """
         if not self.remote:
             yield lambda: None
             return
         copy = self._copy(folder)
-        copy.pull()
-        try:
-            yield copy.push_if_due
-        finally:
-            copy.push()
+        with locked(folder / ".copy.lock") if alone else contextlib.nullcontext():
+            copy.pull()
+            try:
+                yield copy.push_if_due
+            finally:
+                copy.push()
 
     def _copy(self, folder: Path) -> "FolderCopy":
         from harness.storage import remote_store

@@ -114,7 +114,7 @@ def _run(
     data = datasets.load(trial.data, workspace)
     evaluator.check(trial.measure, trial.attribution, data, trial.data.name)
     folder = workspace.trial(trial.key)
-    with workspace.synchronised(folder) as push_if_due:
+    with workspace.synchronised(folder, alone=True) as push_if_due:
         stored = (folder / WEIGHTS).exists()
         weights = read_weights(folder)
         if weights is None and not may_train:

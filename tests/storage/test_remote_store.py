@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from harness.data.settings import DataSource
 from harness.errors import UserError
 from harness.storage import driver_lock, remote_store
 from harness.storage import weights as storage_weights
+from harness.storage import workspace as workspace_module
 from harness.storage.workspace import Workspace
 from harness.training import loop
 from harness.trials import run as trial_run
@@ -241,6 +243,44 @@ def test_a_copy_sends_what_changed_in_the_order_in_which_it_was_written(uri, tmp
     assert sent == ["trial/weights.pt", "trial/a.npz", "trial/result.json"]
     copy.push()
     assert len(sent) == 3
+
+
+def test_an_equal_trial_on_this_node_begins_after_the_last_push_of_the_one_before(node, monkeypatch):
+    """A trial that halving stops pushes once more, while the next job already begins in another worker."""
+    place, asked, order = node("a"), threading.Event(), []
+    trial = build({"method": "standard", **SETTINGS})
+    pull, push, lock = remote_store.FolderCopy.pull, remote_store.FolderCopy.push, workspace_module.locked
+
+    def noted(name, do):
+        def done(self, *given):
+            done = do(self, *given)
+            order.append((name, threading.current_thread().name))
+            asked.set()
+            return done
+
+        return done
+
+    @contextlib.contextmanager
+    def locked(path, **how):
+        asked.set()
+        with lock(path, **how) as got:
+            yield got
+
+    def stopped(row):
+        if row["epoch"] == 2:
+            asked.clear()
+            monkeypatch.setattr(workspace_module, "locked", locked)
+            monkeypatch.setattr(remote_store.FolderCopy, "pull", noted("pull", pull))
+            after.start()
+            assert asked.wait(LIMIT)  # the other one has pulled, or waits
+            monkeypatch.setattr(remote_store.FolderCopy, "push", noted("push", push))
+            raise Stop
+
+    after = threading.Thread(target=trial_run.run, args=(trial, place), name="next")
+    with pytest.raises(Stop):
+        trial_run.run(trial, place, report=stopped)
+    after.join(LIMIT)
+    assert order[:2] == [("push", threading.main_thread().name), ("pull", "next")]
 
 
 def test_what_is_removed_here_is_removed_there_but_not_with_the_whole_copy(uri, tmp_path):
