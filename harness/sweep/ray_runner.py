@@ -50,8 +50,8 @@ def run_jobs(
     """Run all jobs of the source; repetitions of winners are also tested.
 
     limit: seconds after which an unfinished job fails, those of all its workers together. work: `module:function` that
-    runs a trial in a worker, with the signature of `harness.trials.run.run`. check: called again and again; an exception
-    that it raises ends the run. on_wait: called when no job has started for `PATIENCE` seconds.
+    runs a trial in a worker, with the signature of `harness.trials.run.run`. check: called again and again; its
+    exception ends the run. on_wait: called when no job has started for `PATIENCE` seconds.
 
     Returns whether the source is finished; False after an interruption. Raises exceptions of the source and callbacks,
     and `UserError`s of workers; running jobs then get no outcome and can be resumed.

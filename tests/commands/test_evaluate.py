@@ -311,7 +311,7 @@ def test_a_strangers_net_is_measured_and_kept(monkeypatch, capsys, workspace, he
     (folder,) = (f for f in (workspace.out / "evaluations").iterdir() if f != elsewhere)
     (file,) = folder.glob("evaluation-test-*.json")
     assert json.loads(file.read_text())["model"] == f"{ME}:fixed"
-    assert not [p for p in folder.iterdir() if p.is_dir()]  # the ledger is gone
+    assert [p.name for p in folder.iterdir() if p.is_dir()] == [test_evaluations.FOLDER]  # the ledger is gone
     assert evaluated(monkeypatch, workspace, *words) == 0 and capsys.readouterr().out == said
     assert test_evaluations.count(folder) == 1
 
