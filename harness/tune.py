@@ -115,12 +115,14 @@ def _locked_sweep(
     callbacks: "Sequence[Callback]",
 ) -> int:
     from harness.sweep import unneeded
+    from harness.tracking import sweep_logs
     from harness.tracking.delivery import Delivery
     from harness.tracking.sweep_tags import sweep_tags
     from harness.tracking.tracker import Tracker
     from harness.trials.discarded_weights import by_kind
 
     slots = _slots(args, workspace)
+    planned = sweep_logs.continued(planned, workspace)
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         studies = _studies(planned, workspace, args, tracker)
@@ -156,6 +158,7 @@ def _studies(planned: Plan, workspace: "Workspace", args: Namespace, tracker: "T
     for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(study, cell.name, study_tags(planned, cell), searched)
+    tracker.log_removed(planned.space_cells)
     storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, args.seed) for study, cell in planned.studies.items()

@@ -6,7 +6,7 @@ choose(space, ["pgd"], {"method": "mine"}).cells      # one cell, `mine`, beside
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
@@ -19,11 +19,15 @@ Settings = Mapping[str, Setting]
 
 @dataclass(frozen=True)
 class Chosen:
-    """cells: those chosen. space_cells: all of the space under the same settings. note: how a new one was made."""
+    """cells: those chosen. space_cells: all of the space under the same settings. note: how a new one was made.
+
+    settings: those given for all cells but the data set, without any that changes none of them.
+    """
 
     cells: list[Cell]
     space_cells: list[Cell]
     note: str = ""
+    settings: Settings = field(default_factory=dict)
 
 
 def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
@@ -40,12 +44,25 @@ def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
     cells = space.cells(shared)
     if own:
         cell, note = _new_cell(space, names[0], own, shared, cells)
-        return Chosen([cell], cells, note)
+        return Chosen([cell], cells, note, _changes(space, shared, cells))
     chosen = [cell for cell in cells if not names or cell.name in names]
     for path in (path for path in shared if path.startswith("method.")):
         if not any(has_setting(cell.trial, path) for cell in chosen):
             raise UserError(f"{path} has no effect: the method of {_listed(names)} has no such setting")
-    return Chosen(chosen, cells)
+    return Chosen(chosen, cells, settings=_changes(space, shared, cells))
+
+
+def _changes(space: Space, shared: Settings, cells: list[Cell]) -> dict[str, Setting]:
+    """The settings, as the cells have them, that fix what a cell would search, or give it another value."""
+    plain = space.cells({path: value for path, value in shared.items() if path == "data"})
+    changes: dict[str, Setting] = {}
+    for path in sorted(shared.keys() - {"data"}):
+        pairs = [
+            (cell.trial.flat(), before.trial.flat(), before.search) for cell, before in zip(cells, plain, strict=True)
+        ]
+        if any(now.get(path) != before.get(path) or path in search for now, before, search in pairs):
+            changes[path] = next(now[path] for now, _, _ in pairs if path in now)
+    return changes
 
 
 def _own_settings(space: Space, overrides: Settings) -> Settings:

@@ -1,5 +1,7 @@
 """Validate the command line of a sweep: studies, trials, seeds."""
 
+import hashlib
+import json
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,8 +22,10 @@ KEEP = ("winners", "all")  # whose weights stay
 class Plan:
     """A validated sweep. studies: study name -> cell, in the order of the space.
 
-    space_cells: names of all cells of the space, which the chosen ones share the sweep and its report with. note: how a
-    cell that is not of the space was made.
+    sweep: its id, of the space, the data set, the settings for all cells, and the seed of the search. former_sweep: the
+    id by earlier versions, of the studies, so that a cell more made another sweep. space_cells: names of all cells of
+    the space, which the chosen ones share the sweep and its report with. note: how a cell that is not of the space was
+    made.
     """
 
     space_name: str
@@ -30,6 +34,7 @@ class Plan:
     trials: int
     seeds: int
     sweep: str
+    former_sweep: str
     space_cells: tuple[str, ...]
     note: str = ""
 
@@ -78,15 +83,15 @@ def plan(args: Namespace) -> Plan:
 
     trials = space.trials if args.trials is None else args.trials
     seeds = space.seeds if args.seeds is None else args.seeds
-    sweep = _sweep_id(studies(chosen.space_cells))
+    data = chosen.cells[0].data
+    sweep = _digest(json.dumps([args.space, data, chosen.settings, args.seed], sort_keys=True))
+    former = _digest("\n".join(studies(chosen.space_cells)))
     names = tuple(cell.name for cell in chosen.space_cells)
-    return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, names, chosen.note)
+    return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, former, names, chosen.note)
 
 
-def _sweep_id(studies: dict[str, "Cell"]) -> str:
-    import hashlib
-
-    return hashlib.sha256("\n".join(studies).encode()).hexdigest()[:8]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def check_data(planned: Plan, workspace: "Workspace") -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -70,16 +70,21 @@ class EventLog:
 
     def append(self, run: str, **content: Unpack[Content]) -> None:
         """Append an event of a run and sync it to disk. Raises `UserError` if it cannot be written."""
+        self.extend([{"run": run, "time": int(time.time() * 1000), **{k: v for k, v in content.items() if v}}])
+
+    def extend(self, events: Iterable[Mapping[str, object]]) -> None:
+        """Append events, with the times that they have, all or none. Raises `UserError` if they cannot be written."""
         try:
-            self._append({"run": run, "time": int(time.time() * 1000), **{k: v for k, v in content.items() if v}})
+            if lines := list(events):
+                self._append(*lines)
         except OSError as error:
             raise UserError(f"cannot write {str(self.path)!r}: {error.strerror}; existing data is unchanged") from None
 
-    def _append(self, line: Mapping[str, object]) -> None:
+    def _append(self, *lines: Mapping[str, object]) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with open(self.path, "ab") as file:
-                file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                file.writelines(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:

@@ -37,6 +37,7 @@ def study_tags(planned: Plan, cell: Cell) -> dict[str, str]:
     return {
         **domains,
         "harness.order": str(planned.order(cell)),
+        "harness.made": str(cell.name not in planned.space_cells).lower(),  # by --cell and --set, not by the space
         "harness.goal": ",".join(planned.space.goals),
         "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
         "harness.control": str(cell.control).lower(),

@@ -5,14 +5,15 @@ The tracker only appends to an event log on disk; `harness.tracking.delivery` wr
 for a server, and none is lost with it.
 """
 
+import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from harness.evaluation.checks.evidence import Check
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
-from harness.tracking import event_log
+from harness.tracking import event_log, sweep_logs
 from harness.tracking.run_content import check_tags, curve_tags, metrics_at, run_note, run_title, summary, texts
 from harness.training.epoch_metrics import EpochMetrics
 
@@ -29,13 +30,14 @@ class Tracker:
     def __init__(self, workspace: Workspace, experiment: str, tags: Mapping[str, str], name: str = ""):
         """Open or create the log `name` (default: that of the sweep), and read what it holds already."""
         self._workspace, self._tags = workspace, dict(tags)
-        name = name or f"{experiment}-{tags['harness.sweep']}"
-        self.log = workspace.out / event_log.FOLDER / f"{name}.jsonl"
+        named = sweep_logs.log_file(workspace, experiment, tags["harness.sweep"])
+        self.log = named.with_name(f"{name}.jsonl") if name else named
         self._log = event_log.EventLog(self.log, experiment)
         self._begun: set[str] = set()  # names of runs: job ids and studies
         self._studies: set[str] = set()
         self._cells: dict[str, str] = {}  # study -> its cell, of all commands
         self._superseded: set[str] = set()  # studies
+        self._logged_tags: dict[str, dict[str, str]] = {}  # of the sweep and of its studies
         self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
         self._failed: set[str] = set()  # runs that failed when they ran last
         self._unmeasured: set[str] = set()  # complete runs of which measuring what was new failed
@@ -50,30 +52,36 @@ class Tracker:
 
     def _read_log(self) -> None:
         for event, _ in event_log.read_events(self.log):
-            run = event["run"]
-            self._begun.add(run)
-            begun = event["begin"]["tags"] if "begin" in event else {}
-            tags = {**begun, **event.get("tags", {})}
-            if tags.get("harness.role") == "study":
-                self._cells[run] = tags.get("harness.cell", "")
-            if "harness.superseded" in tags:
-                (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
-            metrics = [(name, value, step) for name, value, step in event.get("metrics", ())]
-            for name, value, _ in metrics:
-                if name == "epoch":
-                    self._last[run] = max(self._last.get(run, 0), int(value))
-            if run == SWEEP and metrics:
-                self._disk = metrics[0][2], {name: value for name, value, _ in metrics}
-            if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
-                self._figures[run] = metrics
-            if "harness.state" in tags:
-                (self._failed.add if tags["harness.state"] == "failed" else self._failed.discard)(run)
-            if "harness.later" in tags:
-                (self._unmeasured.add if tags["harness.later"] else self._unmeasured.discard)(run)
-            if tags.get("harness.state") == "complete":  # failed jobs are run again
-                self._ended[run] = {}
-            if run in self._ended:  # also what was measured later
-                self._ended[run] |= {name: value for name, value, _ in metrics}
+            self._note(event)
+
+    def _note(self, event: event_log.Event) -> None:
+        """Take in what an event of an earlier command says."""
+        run = event["run"]
+        self._begun.add(run)
+        begun = event["begin"]["tags"] if "begin" in event else {}
+        tags = {**begun, **event.get("tags", {})}
+        if tags.get("harness.role") in ("sweep", "study") or run in self._logged_tags:
+            self._logged_tags.setdefault(run, {}).update(tags)
+        if tags.get("harness.role") == "study":
+            self._cells[run] = tags.get("harness.cell", "")
+        if "harness.superseded" in tags:
+            (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
+        metrics = [(name, value, step) for name, value, step in event.get("metrics", ())]
+        for name, value, _ in metrics:
+            if name == "epoch":
+                self._last[run] = max(self._last.get(run, 0), int(value))
+        if run == SWEEP and metrics:
+            self._disk = metrics[0][2], {name: value for name, value, _ in metrics}
+        if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
+            self._figures[run] = metrics
+        if "harness.state" in tags:
+            (self._failed.add if tags["harness.state"] == "failed" else self._failed.discard)(run)
+        if "harness.later" in tags:
+            (self._unmeasured.add if tags["harness.later"] else self._unmeasured.discard)(run)
+        if tags.get("harness.state") == "complete":  # failed jobs are run again
+            self._ended[run] = {}
+        if run in self._ended:  # also what was measured later
+            self._ended[run] |= {name: value for name, value, _ in metrics}
 
     def start_sweep(self, title: str, note: str) -> None:
         """Start the sweep's run, the parent of its studies and holder of its report."""
@@ -81,11 +89,45 @@ class Tracker:
         self._begin(SWEEP, title, None, tags, {})
 
     def start_study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
-        """Start the run of a study, nested in the sweep's. searched: path -> domain as text."""
+        """Start the run of a study, nested in the sweep's. searched: path -> domain as text.
+
+        The sweep takes over what only other sweeps of this output have of its trials and seed runs.
+        """
         self._searched[name] = cell, tuple(searched)
         tags = {"harness.role": "study", "harness.study": name, "harness.cell": cell, **tags}
         self._begin(name, cell, SWEEP, tags, {f"search.{path}": domain for path, domain in searched.items()})
         self._supersede(name, cell)
+        self._take_over(name)
+
+    @functools.cached_property
+    def _elsewhere(self) -> dict[str, dict[str, list[event_log.Event]]]:
+        return sweep_logs.runs_elsewhere(self.log)
+
+    def _take_over(self, study: str) -> None:
+        """Copy the runs of a study that are in other logs of this output and not in this one."""
+        missing = [events for run, events in self._elsewhere.get(study, {}).items() if run not in self._begun]
+        events = sorted((event for of in missing for event in of), key=lambda event: event["time"])
+        for event in events:
+            if "begin" in event:
+                event["begin"]["tags"]["harness.sweep"] = self._tags["harness.sweep"]
+        self._log.extend(events)
+        for event in events:
+            self._note(event)
+
+    def log_removed(self, space_cells: Collection[str]) -> None:
+        """Log which cells of the sweep's space it has no more, and which it has again. space_cells: those of now."""
+        for study, cell in self._cells.items():
+            tags = self._logged_tags.get(study, {})
+            if tags.get("harness.made") == "false":
+                removed = "" if cell in space_cells else "true"
+                self._update_tags(study, {"harness.removed": removed} if removed or "harness.removed" in tags else {})
+
+    def _update_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Log those of the tags of the sweep or of a study that have changed."""
+        logged = self._logged_tags.setdefault(run, {})
+        if changed := {name: text for name, text in tags.items() if logged.get(name) != text}:
+            self._log.append(run, tags=changed)
+            logged |= changed
 
     def _supersede(self, study: str, cell: str) -> None:
         """Log which study is the cell's: a method whose defaults have changed since has an earlier one, too."""
@@ -101,10 +143,12 @@ class Tracker:
         self._studies.add(name)
         if name in self._begun:
             self._log.append(name, status="RUNNING")
+            self._update_tags(name, tags)
         else:
             begin: event_log.Begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
             self._log.append(name, begin=begin, params=texts(params))
             self._begun.add(name)
+            self._logged_tags[name] = begin["tags"]
 
     def on_winners(self, study: str, winners: list[str], duplicates: int) -> None:
         """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count.

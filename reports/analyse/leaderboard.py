@@ -33,7 +33,14 @@ def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> Leaderb
     rows = _paired(rows, seeds, ranked, files or Files())
     rows = _selected_otherwise(rows, runs)
     rows = _on_front(rows, goals)
-    return Leaderboard(tuple(rows), ranked, goals, scores, first_of(texts_of(control_runs, "row")))
+    return Leaderboard(tuple(rows), ranked, goals, scores, first_of(texts_of(control_runs, "row")), _removed(runs))
+
+
+def _removed(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """The cells of the column `removed`: name, and what there is."""
+    texts = runs["removed"].dropna().unique() if "removed" in runs else []
+    pairs = (line.partition("\t") for text in texts for line in text.split("\n"))
+    return tuple((name, about) for name, _, about in pairs)
 
 
 def cell_figures(leaderboard: Leaderboard, cell: str) -> dict[str, float]:

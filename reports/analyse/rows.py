@@ -195,13 +195,15 @@ class Leaderboard:
 
     ranked_by: the score `test/...` that orders them. goals: the test counterparts of the goals of the search, the
     ranked one first. scores: every score measured on test, goals first. control: name of the row that differences refer
-    to, the first control's; "" if it has no scores."""
+    to, the first control's; "" if it has no scores. removed: cells that the space has no more, and what there is of
+    each; they are in no row."""
 
     rows: tuple[Row, ...]
     ranked_by: str
     goals: tuple[str, ...]
     scores: tuple[str, ...] = ()
     control: str = ""
+    removed: tuple[tuple[str, str], ...] = ()
 
     @property
     def finished(self) -> list[Row]:

@@ -37,7 +37,11 @@ def all_sections(runs: pd.DataFrame, leaderboard: Leaderboard, files: Files) -> 
     localisation = [tables.scores_of_kind(leaderboard, kind) for kind in ("localization", "segmentation")]
     others = [kind for kind in KINDS if kind not in _PLACED]
     parts = [
-        Section("leaderboard", "Leaderboard", [*_result(runs, leaderboard), tables.unfinished(leaderboard)]),
+        Section(
+            "leaderboard",
+            "Leaderboard",
+            [*_result(runs, leaderboard), tables.unfinished(leaderboard), tables.removed(leaderboard)],
+        ),
         Section("robustness", "Robustness and trade-offs", trade_offs),
         Section("attributions", "Attributions", [tables.scores_of_kind(leaderboard, "attribution")]),
         Section(

@@ -203,6 +203,13 @@ def unfinished(leaderboard: Leaderboard) -> Table:
     return Table("unfinished", "Not finished", columns, rows)
 
 
+def removed(leaderboard: Leaderboard) -> Table:
+    """Cells of earlier commands that the space has no more."""
+    columns = [Column("Cell", number=False), Column("What there is", number=False)]
+    rows = [[Entry(cell, cell), Entry(about, about)] for cell, about in leaderboard.removed]
+    return Table("removed", "No longer in the space", columns, rows)
+
+
 def failed(runs: pd.DataFrame) -> Table:
     """Failed and excluded runs with their reasons."""
     columns = [Column("Cell", number=False), Column("Run", number=False), Column("Reason", number=False)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, printable, unknown_name
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
     `curve:<metric>`, the validation curve as `epoch:value epoch:value`, `tag:<name>`, provenance (git, package.torch,
     device, data.test, ...), then every metric's last value under its own name, and in every row the bytes of the
-    sweep's output folder by kind, `disk/<kind>`. A study without child runs is one row
-    of role `study` without state, so that no cell is lost; a study that a newer one of its cell supersedes has no row.
+    sweep's output folder by kind, `disk/<kind>`. A study without child runs is one row of role `study` without state,
+    so that no cell is lost; a study that a newer one of its cell supersedes has no row, nor has one whose cell the
+    space has no more: where there are any, `removed` lists them in every row, a line for each (name, tab, what there
+    is).
     Sorted by order, role, number and time. Raises `UserError` for an unknown experiment or sweep, one without a study,
     or a store that cannot be read."""
     with opened_reader(uri) as client:
@@ -55,11 +57,11 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if sweep is not None and sweep not in known:
             raise unknown_name("sweep", sweep, known)
         newest = _newest([s for s in studies if sweep in (None, _sweep_and_log(s)[0])], children)
-        parents = {
-            s.info.run_id: s
-            for s in studies
-            if _sweep_and_log(s) == newest and not s.data.tags.get("harness.superseded")
-        }
+        of_sweep = [s for s in studies if _sweep_and_log(s) == newest and not s.data.tags.get("harness.superseded")]
+        parents = {s.info.run_id: s for s in of_sweep if not s.data.tags.get("harness.removed")}
+        removed = [s for s in of_sweep if s.info.run_id not in parents]
+        if not parents:  # a space without cells, as the sweep has it: all are shown
+            parents, removed = {s.info.run_id: s for s in of_sweep}, []
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")
@@ -68,6 +70,8 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
             seen.add(parent)
     rows += [_row(parent, parent) for run_id, parent in parents.items() if run_id not in seen]
     table = pd.DataFrame(rows).assign(**_disk(parents.values(), children))
+    if removed:
+        table["removed"] = "\n".join(_removed(study, children) for study in sorted(removed, key=_order))
     table["started"] = pd.to_datetime(table["started"], unit="ms", utc=True)
     table["number"] = pd.to_numeric(table["number"], errors="coerce").astype("Int64")
     table = table.sort_values(["order", "cell", "role", "number", "started", "run_id"], kind="stable")
@@ -102,13 +106,12 @@ def _first(frame: pd.DataFrame, column: str) -> str:
 
 def _row(parent: "Run", run: "Run") -> dict[str, object]:
     tags, study = run.data.tags, parent.data.tags
-    order = study.get("harness.order", "")
     row = {
         "run_id": run.info.run_id,
         "sweep": study.get("harness.sweep", ""),
         "study": study.get("harness.study", parent.info.run_id),
         "cell": study.get("harness.cell", parent.info.run_name),
-        "order": int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6,
+        "order": _order(parent),
         "control": study.get("harness.control") == "true",
         "goal": study.get("harness.goal", ""),
         "floor": study.get("harness.floor", ""),
@@ -132,6 +135,22 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
         row |= run.data.metrics
     return row
+
+
+def _order(study: "Run") -> int:
+    order = study.data.tags.get("harness.order", "")
+    return int(order) if re.fullmatch("[0-9]{1,6}", order) else 10**6
+
+
+def _removed(study: "Run", children: Iterable["Run"]) -> str:
+    """A cell that its space has no more, with the number of its runs that ended, and its goal where it was measured."""
+    runs = [run.data.tags for run in children if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    ended = Counter(tags.get("harness.role") for tags in runs if tags.get("harness.state") in ("complete", "pruned"))
+    goal = study.data.tags.get("harness.goal", "").partition(",")[0].replace("val/", "test/")
+    score = study.data.metrics.get(goal)
+    measured = "" if score is None else f", {goal} {score:.3f}"
+    name = printable(study.data.tags.get("harness.cell", study.info.run_name or ""))
+    return f"{name}\t{ended['search']} trials, {ended['seed']} seed runs{measured}"
 
 
 def _disk(studies: Iterable["Run"], runs: Iterable["Run"]) -> dict[str, float]:

@@ -1,0 +1,51 @@
+"""The event logs of an output folder's sweeps: which of them a sweep goes on with, and what others hold of its studies.
+
+Two sweeps may share a study, since that belongs to a cell: where a setting changes some cells of a space, and where
+an earlier version made another sweep of a space with a cell more.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from harness.storage.workspace import Workspace
+from harness.sweep.plan import Plan
+from harness.tracking import event_log
+from harness.tracking.event_log import Event
+
+
+def log_file(workspace: Workspace, experiment: str, sweep: str) -> Path:
+    """The log of a sweep."""
+    return workspace.out / event_log.FOLDER / f"{experiment}-{sweep}.jsonl"
+
+
+def continued(planned: Plan, workspace: Workspace) -> Plan:
+    """The plan, of the sweep by its former id where the output has that one only."""
+    files = {sweep: log_file(workspace, planned.experiment, sweep) for sweep in (planned.sweep, planned.former_sweep)}
+    if files[planned.sweep].exists() or not files[planned.former_sweep].exists():
+        return planned
+    return dataclasses.replace(planned, sweep=planned.former_sweep)
+
+
+def runs_elsewhere(log: Path) -> dict[str, dict[str, list[Event]]]:
+    """What the other logs of its experiment hold: study -> name of a trial or seed run -> events, all of one log.
+
+    Of several logs that have a run, the oldest.
+    """
+    experiment = event_log.read_header(log)["experiment"]
+    others = [other for other in log.parent.glob("*.jsonl") if other != log]
+    others = [other for other in others if event_log.read_header(other)["experiment"] == experiment]
+    found: dict[str, dict[str, list[Event]]] = {}
+    for other in sorted(others, key=_began):
+        runs: dict[str, list[Event]] = {}  # of this log
+        for event, _ in event_log.read_events(other):
+            if "begin" in event and (study := event["begin"]["parent"]):
+                runs[event["run"]] = found.setdefault(study, {}).setdefault(event["run"], [])
+                if runs[event["run"]]:  # of an older log
+                    del runs[event["run"]]
+            if event["run"] in runs:
+                runs[event["run"]].append(event)
+    return found
+
+
+def _began(log: Path) -> int:
+    return next((event["time"] for event, _ in event_log.read_events(log)), 0)
