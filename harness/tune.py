@@ -255,7 +255,8 @@ def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker",
     table = runs.read(uri, planned.experiment, planned.sweep)
     files = counted_runs.read_files(uri, table)
     leaderboard = build_leaderboard(table, files)
-    written = write(table, workspace.out / "reports", planned.experiment, files, leaderboard)
+    name = runs.report_name(table, planned.experiment)
+    written = write(table, workspace.out / "reports", name, files, leaderboard)
     for study, cell in planned.studies.items():
         tracker.log_winner(study, cell_figures(leaderboard, cell.name))
     tracker.attach(written)

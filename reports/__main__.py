@@ -1,6 +1,7 @@
 """Write leaderboard reports from the runs in MLflow.
 
 python -m reports
+python -m reports --list    # the sweeps: when, with what settings, how many trials
 python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
 python -m reports --experiment sat-cifar10 --experiment sat_family-cifar10    # one table of both
 python -m reports verify RUN    # train and measure RUN again: do the scores agree with its record?
@@ -21,7 +22,7 @@ from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
 from reports.analyse.leaderboard import build_leaderboard
 from reports.analyse.rows import Leaderboard
-from reports.read.runs import STORE, experiments, read, together
+from reports.read.runs import STORE, experiments, read, report_name, sweeps_of, together
 from reports.write.report import write, write_papers
 from reports.write.terminal import text
 
@@ -37,7 +38,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="such as sat-digits; several make one table (default: all with finished runs, and the papers)",
     )
-    p.add_argument("--sweep", help="one sweep of the experiment (default: the newest)")
+    p.add_argument("--sweep", metavar="ID", help="one sweep of the experiment (default: the one written last)")
+    p.add_argument("--list", action="store_true", help="list the sweeps, of each experiment the one written last first")
     p.add_argument("--out", type=Path, default=Path("runs/reports"), help="folder (default %(default)s)")
     return p.parse_args(argv)
 
@@ -73,12 +75,25 @@ def _without_gc() -> Iterator[None]:
 def _reports(args: argparse.Namespace) -> int:
     if args.sweep and len(args.experiment or []) != 1:
         raise UserError("--sweep needs exactly one --experiment")
+    if args.list:
+        return _list(args)
     if args.experiment:
         frames = {name: _read(args.tracking_uri, name, args.sweep) for name in dict.fromkeys(args.experiment)}
         runs = together(frames) if len(frames) > 1 else next(iter(frames.values()))
-        _report(args, runs, "+".join(frames))
+        _report(args, runs, "+".join(report_name(frame, name) for name, frame in frames.items()))
         return 0
     return _report_all(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    """Print the sweeps of the experiments, or of the named ones."""
+    known = experiments(args.tracking_uri)
+    for name in args.experiment or known:
+        if name not in known:
+            raise unknown_name("experiment", name, known)
+        for found in sweeps_of(args.tracking_uri, name):
+            print(f"{printable(name)}  {found}")
+    return 0
 
 
 def _report_all(args: argparse.Namespace) -> int:
@@ -95,7 +110,7 @@ def _report_all(args: argparse.Namespace) -> int:
                 raise
             print(f"{printable(f'{name}: nothing to report: {error}')}\n")
             continue
-        leaderboards[name] = _report(args, runs, name)
+        leaderboards[name] = _report(args, runs, report_name(runs, name))
     if not leaderboards:
         raise UserError(f"no experiment at {redacted(args.tracking_uri)!r} has a finished seed run yet")
     for file in write_papers(leaderboards, args.out, "papers" if "papers" not in leaderboards else "published papers"):
@@ -115,7 +130,9 @@ def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> Leaderbo
     """Print and write the report; returns its leaderboard."""
     files = counted_runs.read_files(args.tracking_uri, runs)
     leaderboard = build_leaderboard(runs, files)
-    print(f"{printable(name)}\n\n{text(leaderboard)}\n")
+    several = runs.attrs.get("of", 1) > 1
+    chosen = f": sweep {runs.attrs['sweep']}, of {runs.attrs['of']} (--list)" if several else ""
+    print(f"{printable(name)}{chosen}\n\n{text(leaderboard)}\n")
     for file in write(runs, args.out, name, files, leaderboard):
         print(f"report: {file}")
     print()

@@ -24,8 +24,8 @@ class Plan:
 
     sweep: its id, of the space, the data set, the settings for all cells, and the seed of the search. former_sweep: the
     id by earlier versions, of the studies, so that a cell more made another sweep. space_cells: names of all cells of
-    the space, which the chosen ones share the sweep and its report with. note: how a cell that is not of the space was
-    made.
+    the space, which the chosen ones share the sweep and its report with. settings: those of the sweep, as text; "" for
+    the plain command. note: how a cell that is not of the space was made.
     """
 
     space_name: str
@@ -36,6 +36,7 @@ class Plan:
     sweep: str
     former_sweep: str
     space_cells: tuple[str, ...]
+    settings: str = ""
     note: str = ""
 
     @property
@@ -87,7 +88,10 @@ def plan(args: Namespace) -> Plan:
     sweep = _digest(json.dumps([args.space, data, chosen.settings, args.seed], sort_keys=True))
     former = _digest("\n".join(studies(chosen.space_cells)))
     names = tuple(cell.name for cell in chosen.space_cells)
-    return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, former, names, chosen.note)
+    settings = [f"{path}={value}" for path, value in chosen.settings.items()]
+    settings += [f"--seed {args.seed}"] if args.seed else []
+    text = " ".join(settings)
+    return Plan(args.space, space, studies(chosen.cells), trials, seeds, sweep, former, names, text, chosen.note)
 
 
 def _digest(text: str) -> str:

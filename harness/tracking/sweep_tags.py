@@ -15,6 +15,7 @@ def sweep_tags(planned: Plan) -> dict[str, str]:
         "harness.sweep": planned.sweep,
         "harness.space": planned.space_name,
         "harness.data": planned.data,
+        "harness.settings": planned.settings,
         **environment_tags(),
     }
 

@@ -110,7 +110,7 @@ def image_by_image(leaderboard: Leaderboard) -> Table:
 def provenance(runs: pd.DataFrame) -> Table:
     """Version of training, code, device, data checksums and packages as recorded; several with their number of runs."""
     tested = counted_runs.tested(runs)
-    names = {"protocol": "Version of training", "sweep": "Sweep", "tag:git": "Code"}
+    names = {"protocol": "Version of training", "sweep": "Sweep", "tag:settings": "Its settings", "tag:git": "Code"}
     names |= {"tag:sources": "Digest of the code of trials", "tag:device": "Device"}
     names |= {"tag:threads": "Threads", "tag:python": "Python"}
     names |= {f"tag:data.{part}": f"SHA-256 of {part} images" for part in ("train", "val", "test")}

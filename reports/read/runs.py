@@ -9,6 +9,8 @@ import pandas as pd
 
 from harness.errors import UserError, printable, unknown_name
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
+from reports.read import sweeps
+from reports.read.sweeps import Sweep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,7 +21,16 @@ FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates"),
     *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
-TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
+TAGS = (
+    "git",
+    "settings",
+    "sources",
+    "package.",
+    "device",
+    "threads",
+    "python",
+    "data.",
+)  # provenance: `tag:git` and so on
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
 
 
@@ -30,7 +41,7 @@ def experiments(uri: str) -> list[str]:
 
 
 def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
-    """One row per child run of one sweep of an experiment; the newest sweep unless one is named.
+    """One row per child run of one sweep of an experiment; unless one is named, of that which was written last.
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, duplicates (proposals that
     were not run, since an earlier trial of the study had the same settings), role (`search` or `seed`),
@@ -43,7 +54,8 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     so that no cell is lost; a study that a newer one of its cell supersedes has no row, nor has one whose cell the
     space has no more: where there are any, `removed` lists them in every row, a line for each (name, tab, what there
     is).
-    Sorted by order, role, number and time. Raises `UserError` for an unknown experiment or sweep, one without a study,
+    Sorted by order, role, number and time. `attrs` of the table: `sweep`, a `Sweep`, and `of`, how many the experiment
+    has. Raises `UserError` for an unknown experiment or sweep, one without a study,
     or a store that cannot be read."""
     with opened_reader(uri) as client:
         entry = client.get_experiment_by_name(experiment)
@@ -53,12 +65,13 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if not studies:
             raise UserError(f"experiment {experiment!r} has no study yet")
         children = search_runs(client, [entry.experiment_id], "tags.harness.role != 'study'", PAGE)
-        known = {_sweep_and_log(s)[0] for s in studies}
-        if sweep is not None and sweep not in known:
-            raise unknown_name("sweep", sweep, known)
-        newest = _newest([s for s in studies if sweep in (None, _sweep_and_log(s)[0])], children)
-        of_sweep = [s for s in studies if _sweep_and_log(s) == newest and not s.data.tags.get("harness.superseded")]
-        parents = {s.info.run_id: s for s in of_sweep if not s.data.tags.get("harness.removed")}
+        known = sweeps.sweeps(studies, children)
+        chosen = next((found for found in known if sweep in (None, found.id)), None)
+        if chosen is None:
+            raise unknown_name("sweep", str(sweep), {found.id for found in known})
+        of_sweep = [s for s in studies if sweeps.key(s) == (chosen.id, chosen.log)]
+        of_sweep = [s for s in of_sweep if not s.data.tags.get("harness.superseded")]
+        parents = {s.info.run_id: s for s in sweeps.in_use(of_sweep)}
         removed = [s for s in of_sweep if s.info.run_id not in parents]
         if not parents:  # a space without cells, as the sweep has it: all are shown
             parents, removed = {s.info.run_id: s for s in of_sweep}, []
@@ -75,7 +88,24 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     table["started"] = pd.to_datetime(table["started"], unit="ms", utc=True)
     table["number"] = pd.to_numeric(table["number"], errors="coerce").astype("Int64")
     table = table.sort_values(["order", "cell", "role", "number", "started", "run_id"], kind="stable")
-    return table[_ordered(table.columns)].reset_index(drop=True)
+    table = table[_ordered(table.columns)].reset_index(drop=True)
+    table.attrs = {"sweep": chosen, "of": len(known)}
+    return table
+
+
+def sweeps_of(uri: str, experiment: str) -> list[Sweep]:
+    """The sweeps of an experiment, the one that was written last first."""
+    with opened_reader(uri) as client:
+        entry = client.get_experiment_by_name(experiment)
+        found = [] if entry is None else search_runs(client, [entry.experiment_id], "", PAGE)
+    studies = [run for run in found if run.data.tags.get("harness.role") == "study"]
+    return sweeps.sweeps(studies, [run for run in found if run.data.tags.get("harness.role") != "study"])
+
+
+def report_name(runs: pd.DataFrame, experiment: str) -> str:
+    """Name of the report of a sweep: the experiment's, with the sweep's id unless it is that of the plain command."""
+    settings = runs["tag:settings"].dropna() if "tag:settings" in runs else []
+    return f"{experiment}-{runs['sweep'].iloc[0]}" if any(settings) else experiment
 
 
 def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -170,18 +200,6 @@ def _ordered(columns: pd.Index) -> list[str]:
     """Facts first, then parameters and metrics sorted by name: the same runs give the same table."""
     params = sorted(c for c in columns if c.startswith("param:"))
     return [*FACTS, *params, *sorted(c for c in columns if c not in {*FACTS, *params})]
-
-
-def _sweep_and_log(study: "Run") -> tuple[str, str]:
-    """Sweep and event log of a study: the same sweep may have been run in several output folders."""
-    return study.data.tags.get("harness.sweep", ""), study.data.tags.get("harness.log", "")
-
-
-def _newest(studies: list["Run"], children: list["Run"]) -> tuple[str, str]:
-    """The sweep of the run that started last, so that a resumed sweep is the newest."""
-    sweeps = {s.info.run_id: _sweep_and_log(s) for s in studies}
-    runs = [(r, r.data.tags.get("mlflow.parentRunId", r.info.run_id)) for r in (*studies, *children)]
-    return max((run.info.start_time, sweeps[parent]) for run, parent in runs if parent in sweeps)[1]
 
 
 def _names(client: "MlflowClient") -> list[str]:

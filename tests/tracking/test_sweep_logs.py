@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from harness.tracking.delivery import deliver_all
 from harness.tracking.sweep_tags import study_tags, sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
+from reports import __main__
 from reports.analyse.leaderboard import build_leaderboard
 from reports.read import runs
 from reports.write import terminal
@@ -127,8 +129,34 @@ def test_a_study_of_two_sweeps_is_told_to_both(planned, workspace, empty_store):
     assert {job.split("/")[1][:3] for job in other.ran} == {"pgd"} and other.tracker.log != first.tracker.log
     assert counted(told(other, workspace)) == {"standard": BOTH, "pgd": BOTH}
     assert set(told(other, workspace)["sweep"]) == {other.planned.sweep}
+    assert runs.report_name(told(first, workspace), "smoke-digits") == "smoke-digits"
+    assert runs.report_name(told(other, workspace), "smoke-digits") == f"smoke-digits-{other.planned.sweep}"
     times = [event["time"] for event, _ in sweep_logs.event_log.read_events(other.tracker.log)]
     assert min(times) < other_began(other)  # of what was taken over: those of then
+
+
+def test_the_sweeps_are_listed_and_the_one_written_last_is_named(planned, workspace, empty_store, capsys, monkeypatch):
+    """Also where nothing new was run in it."""
+    shutil.copy(empty_store, workspace.out / "mlflow.db")
+    monkeypatch.chdir(workspace.out)
+    uri = f"sqlite:///{workspace.out}/mlflow.db"
+    plain, other = planned("standard pgd"), planned("standard pgd", "--set", "epochs=4", "--seed", "2")
+    written = []
+    for sweep in (plain, other, plain):
+        time.sleep(0.002)  # MLflow's times are in milliseconds
+        told(Sweep(sweep, workspace), workspace)
+        assert __main__.main(["--tracking-uri", uri, "--list"]) == 0
+        written.append([line.split("  ") for line in capsys.readouterr().out.splitlines()])
+    held = "2 cells, 2 trials, 2 seed runs"
+    expected = {plain.sweep: [held], other.sweep: [held, "epochs=4 --seed 2"]}
+    for lines, order in zip(written, ([plain], [other, plain], [plain, other]), strict=True):
+        assert [line[:2] for line in lines] == [["smoke-digits", sweep.sweep] for sweep in order]
+        assert all(line[3:] == expected[line[1]] and line[2].endswith(" UTC") for line in lines)
+    for words, name in (([], "smoke-digits"), (["--sweep", other.sweep], f"smoke-digits-{other.sweep}")):
+        assert __main__.main(["--tracking-uri", uri, "--experiment", "smoke-digits", *words]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{name}: sweep {name.partition('smoke-digits-')[2] or plain.sweep}  ")
+        assert f"report: runs/reports/{name}.html" in said
 
 
 def other_began(sweep):
