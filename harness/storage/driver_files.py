@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.storage import driver_lock
 from harness.storage.background import repeated
+from harness.storage.contained_path import inside
 from harness.storage.driver_lock import DriverLock
 from harness.storage.remote_store import RemoteStore
 
@@ -44,7 +45,8 @@ class DriverFiles:
     def pull(self) -> None:
         """Download the last driver's files; a local file that starts with the remote content is ahead of it and stays.
 
-        Files of stores that were written without generations are at the top.
+        Files of stores that were written without generations are at the top. Raises `UserError` before anything is
+        written, if the store names a file outside the folder.
         """
         if self._lock is None:
             return
@@ -52,8 +54,9 @@ class DriverFiles:
         matches = [_COMPLETE.fullmatch(name) for name in store.files(driver_lock.FOLDER)]
         last = max((int(match[1]) for match in matches if match), default=0)
         root = f"{driver_lock.folder(last)}/" if last else ""
-        for name in (JOURNAL, *(f"{LOGS}/{name}" for name in store.files(f"{root}{LOGS}"))):
-            remote, local = store.read(f"{root}{name}"), self._folder / name
+        logs = {f"{LOGS}/{name}": inside(self._folder / LOGS, name) for name in store.files(f"{root}{LOGS}")}
+        for name, local in {JOURNAL: self._folder / JOURNAL, **logs}.items():
+            remote = store.read(f"{root}{name}")
             if remote is not None and not (local.exists() and local.read_bytes().startswith(remote)):
                 local.parent.mkdir(parents=True, exist_ok=True)
                 local.write_bytes(remote)

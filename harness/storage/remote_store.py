@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import UserError, one_line, redacted
+from harness.storage.contained_path import inside
 
 PUSH_SHARE = 0.1  # largest share of the time spent on pushing while a job writes to the folder
 RETRY_PAUSES = (1.0, 4.0)  # seconds before the retries of a failed operation
@@ -148,8 +149,12 @@ class FolderCopy:
         self._last = self._took = 0.0  # seconds: when the last push ended, how long it took
 
     def pull(self) -> None:
-        """Download changed files. Local files that the store lacks are deleted only if the store changed since."""
+        """Download changed files. Local files that the store lacks are deleted only if the store changed since.
+
+        Raises `UserError` before anything is written, if the store names a file outside the folder.
+        """
         stamps = self._store.files(self._name)
+        paths = {file: inside(self._folder, file) for file in stamps}
         record = self._folder / RECORD
         known = parse_object(record.read_bytes() if record.exists() else None).get("there")
         local = _files(self._folder)
@@ -158,7 +163,7 @@ class FolderCopy:
                 (self._folder / file).unlink()
         for file, stamp in stamps.items():
             if file not in local or (known or {}).get(file) != stamp:
-                self._store.get(f"{self._name}/{file}", self._folder / file)
+                self._store.get(f"{self._name}/{file}", paths[file])
         self._record(stamps)
         self._pushed = {file: stat for file, stat in _files(self._folder).items() if file in stamps}
         self._stamps = stamps
@@ -203,11 +208,14 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def fetch(store: RemoteStore, name: str, folder: Path) -> None:
-    """Download a remote folder atomically, unless the local folder exists or the store has none."""
+    """Download a remote folder atomically, unless the local folder exists or the store has none.
+
+    Raises `UserError` before anything is written, if the store names a file outside the folder.
+    """
     if folder.exists() or not (stamps := store.files(name)):
         return
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for file in stamps:
-        store.get(f"{name}/{file}", part / file)
+    for file, path in [(file, inside(part, file)) for file in stamps]:
+        store.get(f"{name}/{file}", path)
     os.replace(part, folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.storage.contained_path import inside
 from harness.storage.files import locked
 
 if TYPE_CHECKING:
@@ -103,12 +104,13 @@ class Workspace:
     def remove(self, name: str) -> None:
         """Remove a file of `out`, by its path relative to it, here and in the remote store.
 
-        Raises `UserError` if it cannot be removed.
+        Raises `UserError` if it cannot be removed, or does not lie in `out`.
         """
+        file = inside(self.out, name)
         try:
-            (self.out / name).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"cannot remove {str(self.out / name)!r}: {error.strerror}") from None
+            raise UserError(f"cannot remove {str(file)!r}: {error.strerror}") from None
         if self.remote:
             from harness.storage import remote_store
 
