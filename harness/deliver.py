@@ -3,19 +3,20 @@
     python -m harness.deliver --tracking-uri http://tracking.example:5000
 
 A sweep does this by itself while it runs. The command delivers all logs of an output folder, for example after a server
-failure, or to view a cluster's runs on a laptop.
+failure, or to view a cluster's runs on a laptop. The exit status is 1 if the store did not take everything.
 """
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from harness import cli
-from harness.errors import UserError, exit_status, redacted
+from harness.errors import UserError, exit_status, printable, redacted
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
 from harness.tracking.delivery import deliver_all
-from harness.tracking.mlflow_client import default_uri
+from harness.tracking.mlflow_client import check_writable, default_uri
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,18 +42,26 @@ def main(argv: list[str] | None = None) -> int:
     with workspace.writable().single_writer() as driver_files:
         if not driver_files:
             raise UserError(f"another command is writing to {args.out!r} and delivers its own log; wait until it ends")
-        _deliver_logs(workspace, args.tracking_uri or default_uri(workspace), args.out)
-    return 0
+        logs = [log for log in sorted((workspace.out / event_log.FOLDER).glob("*.jsonl")) if log.is_file()]
+        if not logs:
+            raise UserError(f"no sweep was written to {args.out!r}; give its folder by --out")
+        uri = args.tracking_uri or default_uri(workspace)
+        check_writable(uri)
+        return max([_deliver(uri, log, workspace) for log in logs])
 
 
-def _deliver_logs(workspace: Workspace, uri: str, out: str) -> None:
-    logs = sorted((workspace.out / event_log.FOLDER).glob("*.jsonl"))
-    if not logs:
-        raise UserError(f"no sweep was written to {out!r}; give its folder by --out")
-    for log in logs:
+def _deliver(uri: str, log: Path, workspace: Workspace) -> int:
+    """Deliver a log, and print how many runs it has, or what the store did not take. Returns the exit status."""
+    try:
         delivery = deliver_all(uri, log, workspace)
+        failure = delivery.failure()
         experiment = event_log.read_header(log)["experiment"]
-        print(f"{experiment}: {len(delivery.writer.runs)} runs of {log.stem} at {redacted(uri)}")
+        print(printable(f"{experiment}: {len(delivery.writer.runs)} runs of {log.stem} at {redacted(uri)}"))
+    except UserError as error:
+        failure = redacted(f"{log.stem}: {error}")
+    if failure:
+        print(f"error: {printable(failure)}", file=sys.stderr)
+    return int(bool(failure))
 
 
 if __name__ == "__main__":

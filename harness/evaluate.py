@@ -20,7 +20,7 @@ from torch import nn
 from harness import cli
 from harness.config.chosen_cells import choose
 from harness.config.trial import Trial, build, check_settings_used
-from harness.errors import UserError, exit_status
+from harness.errors import UserError, exit_status, printable
 from harness.evaluation import suites
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import format_score, no_progress
@@ -38,8 +38,11 @@ from harness.trials.evaluate_stored import (
 )
 
 
-def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace: Workspace) -> None:
-    """Log an evaluation to the MLflow experiment `evaluations`. extra: further artifacts."""
+def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace: Workspace) -> str:
+    """Log an evaluation to the MLflow experiment `evaluations`. extra: further artifacts.
+
+    Returns what the store did not take, with the command that delivers it; "" if it took everything.
+    """
     from harness.tracking import delivery
     from harness.tracking.run_content import check_metrics, environment_tags, score_metrics
     from harness.tracking.tracker import Tracker
@@ -52,7 +55,7 @@ def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace
     files = [path for path in artifacts if path.exists()]
     metrics = {**score_metrics(evaluation.scores), **check_metrics(evaluation.checks)}
     tracker.log_evaluation(name, evaluation.settings, metrics, evaluation.checks, files)
-    delivery.deliver_all(uri, tracker.log, workspace)
+    return delivery.deliver_all(uri, tracker.log, workspace).failure()
 
 
 def format_checks(checks: list[Check]) -> list[str]:
@@ -155,8 +158,9 @@ def main() -> int:
     pages = [synthesise(target, workspace, args.samples)] if args.samples else []
     for page in pages:
         print(f"samples: {page}")
-    if args.tracking_uri:
-        log_to_mlflow(evaluation, pages, args.tracking_uri, workspace)
+    if args.tracking_uri and (failure := log_to_mlflow(evaluation, pages, args.tracking_uri, workspace)):
+        print(f"error: {printable(failure)}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -118,13 +118,14 @@ def _locked_sweep(
     from harness.tracking import sweep_logs
     from harness.tracking.delivery import Delivery
     from harness.tracking.sweep_tags import sweep_tags
-    from harness.tracking.tracker import Tracker
+    from harness.tracking.tracker import SWEEP, Tracker
     from harness.trials.discarded_weights import by_kind
 
     slots = _slots(args, workspace)
     planned = sweep_logs.continued(planned, workspace)
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
+        delivery.writer.check_not_deleted({SWEEP, *planned.studies})
         studies = _studies(planned, workspace, args, tracker)
         if not _run_jobs(planned, workspace, args, slots, studies, tracker, driver_files, callbacks):
             tracker.close("KILLED")

@@ -13,7 +13,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 import pytest
 import torch
 from filelock import FileLock
-from sweeps import ONE_AT_A_TIME, ROOT, Undisturbed, checkout, run
+from sweeps import LIMIT, ONE_AT_A_TIME, ROOT, Undisturbed, checkout, run
 
 from harness.config.trial import build
 from harness.storage.workspace import Workspace
@@ -143,6 +143,16 @@ def undisturbed(shared, empty_store):
             found = Undisturbed(str(out), done.stdout, done.stderr, time.monotonic() - began)
             told.write_text(json.dumps(dataclasses.asdict(found)))
     return Undisturbed(**json.loads(told.read_text()))
+
+
+@pytest.fixture
+def brisk(monkeypatch):
+    """Delivery without pauses, and with all patience."""
+    from harness.tracking import delivery
+
+    monkeypatch.setattr(delivery, "RETRY_PAUSES", (0.001,))
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(delivery, "PATIENCE_SECONDS", LIMIT)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ class BulkClient:
         self._metrics: list[tuple] = []
 
     def get_experiment_by_name(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(experiment_id=self._experiment)
+        return SimpleNamespace(experiment_id=self._experiment, lifecycle_stage="active")
 
     def search_runs(self, experiment_ids: list[str], filter_string: str, **paging: int | str | None) -> "PagedList":
         from mlflow.store.entities import PagedList

@@ -7,6 +7,7 @@ step]), `tags`, `files` ([path under the output folder, artifact folder]) and `s
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from harness.errors import UserError
 from harness.storage.files import drop_partial_line
 
 FOLDER = "track"  # under the output folder
+_LOG = re.compile(r"\w{1,64}")  # an id of a log, which stands in filters of MLflow
 Metric = tuple[str, float, int]  # name, value, step
 
 
@@ -96,8 +98,9 @@ class EventLog:
 def read_header(path: Path) -> Header:
     """The header: id (`log`) and `experiment`. Raises `UserError` if the file is no event log."""
     for event, _ in _lines(path, 0):
-        if "log" in event:
-            return event
+        header = event if isinstance(event, dict) else {}
+        if _LOG.fullmatch(str(header.get("log"))) and isinstance(header.get("experiment"), str):
+            return {"log": str(header["log"]), "experiment": header["experiment"]}
         break
     raise UserError(f"{str(path)!r} is not an event log; move it away to start anew")
 
@@ -110,6 +113,16 @@ def first_event(path: Path) -> int:
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
     """Events from a byte offset on, each with the offset after it. Raises `UserError` for a damaged line."""
     return _lines(path, start or first_event(path))
+
+
+def titles(path: Path) -> dict[str, str]:
+    """The titles of the runs by name. Raises `UserError` for a damaged line."""
+    begun = {}
+    for event, _ in read_events(path):
+        begin = event.get("begin") if isinstance(event, dict) else None
+        if isinstance(begin, dict):
+            begun[str(event.get("run"))] = str(begin.get("title"))
+    return begun
 
 
 def _lines(path: Path, start: int) -> Iterator[tuple[Any, int]]:

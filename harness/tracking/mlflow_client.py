@@ -93,6 +93,14 @@ def search_runs(client: "MlflowClient", experiments: list[str], where: str, page
     return _all_pages(lambda token: client.search_runs(experiments, where, max_results=page, page_token=token))
 
 
+def deleted_runs(client: "MlflowClient", experiments: list[str], where: str) -> list["Run"]:
+    """As `search_runs`, of the runs that were deleted and not yet removed for good."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY
+    return _all_pages(lambda token: client.search_runs(experiments, where, view, max_results=PAGE, page_token=token))
+
+
 def search_experiments(client: "MlflowClient") -> list["Experiment"]:
     """All active experiments."""
     return _all_pages(lambda token: client.search_experiments(max_results=PAGE, page_token=token))

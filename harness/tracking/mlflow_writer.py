@@ -1,18 +1,28 @@
 """Idempotent writes of logged events to MLflow runs."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError
+from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.mlflow_client import search_runs, sqlite_file
+from harness.tracking.mlflow_client import deleted_runs, search_runs, sqlite_file
+from harness.tracking.refusals import Refused, is_final, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH_SIZE = 1000  # MLflow's limit on metrics per call
-# Errors that a retry cannot fix.
-PERMANENT_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
+
+
+class UploadFailed(Exception):
+    """A file was not taken, for a reason that may pass; what came before it in its event was."""
+
+    def __init__(self, file: str, why: str):
+        super().__init__(why)
+        self.file = file
 
 
 class MlflowWriter:
@@ -29,6 +39,11 @@ class MlflowWriter:
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
+            if experiment.lifecycle_stage != "active":
+                raise UserError(
+                    f"the experiment {name!r} was deleted in MLflow and takes no runs; restore it by: mlflow"
+                    f" experiments restore --experiment-id {experiment.experiment_id}, or give another --tracking-uri"
+                )
             return experiment.experiment_id
         created = self._client.create_experiment(name, artifact_location=self._artifact_folder())
         note = "One run per sweep; nested in it one per cell; nested in that its trials and the seeds of its winner."
@@ -47,8 +62,21 @@ class MlflowWriter:
         for run in search_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
             self.runs[run.data.tags["harness.event"]] = run.info.run_id
 
-    def write(self, event: event_log.Event) -> None:
-        """Write one event; idempotent. Raises `LookupError` for a run that does not exist or a file outside `out`."""
+    def check_not_deleted(self, names: Collection[str]) -> None:
+        """Raise `UserError` if one of these runs of the log was deleted in MLflow, which then takes nothing of it."""
+        for run in deleted_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
+            if run.data.tags["harness.event"] in names:
+                raise UserError(
+                    f"the run {run.info.run_name!r} was deleted in MLflow and takes no results; restore it by: mlflow"
+                    f" runs restore --run-id {run.info.run_id}, or give another --tracking-uri"
+                )
+
+    def write(self, event: event_log.Event, without: Collection[str] = ()) -> dict[str, str]:
+        """Write one event; idempotent. Returns the files that the store refuses, with the reasons.
+
+        without: files that are left out. Raises `Refused` for a run that does not exist, `UploadFailed` for a file that
+        may be taken later.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         name, at = event["run"], event["time"]
@@ -56,25 +84,48 @@ class MlflowWriter:
             self.runs[name] = self._create_run(name, at, event["begin"])
         run = self.runs.get(name)
         if run is None:
-            raise LookupError(f"run {name!r} does not exist; it was deleted")
+            raise Refused(f"run {name!r} does not exist; it was deleted")
         metrics = [Metric(key, value, at, step) for key, value, step in event.get("metrics", ())]
         params = [Param(key, value) for key, value in event.get("params", {}).items()]
         tags = [RunTag(key, value) for key, value in event.get("tags", {}).items()]
         for start in range(0, max(len(metrics), bool(params or tags)), BATCH_SIZE):
             self._client.log_batch(run, metrics=metrics[start : start + BATCH_SIZE], params=params, tags=tags)
             params, tags = [], []
-        for file, folder in event.get("files", ()):
-            if ".." in Path(file).parts or Path(file).is_absolute():  # a log may be untrusted
-                raise LookupError(f"{file!r} is not in the output folder")
-            path = self._workspace.out / file
-            if not path.exists() and path.is_relative_to(self._workspace.out / "trials"):
-                self._workspace.fetched(path.parent)  # another node wrote it
-            if path.exists():
-                self._client.log_artifact(run, str(path), folder or None)
+        refused = self._upload(run, [of for of in event.get("files", ()) if of[0] not in without])
         if event.get("status") == "RUNNING":
             self._client.update_run(run, status="RUNNING")
         elif "status" in event:
             self._client.set_terminated(run, event["status"], end_time=at)
+        return refused
+
+    def _upload(self, run: str, files: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Log these files of `out`, each with its artifact folder. Returns the refused ones and why.
+
+        A log may come from elsewhere, with links beside it: no file from outside `out` is sent.
+        """
+        refused = {}
+        for file, folder in files:
+            try:
+                path = self._file(file)
+                if path.exists():
+                    self._client.log_artifact(run, str(path), folder or None)
+            except Exception as error:  # backends of artifacts raise their own types
+                if not is_final(error):
+                    raise UploadFailed(file, reason(error)) from None
+                refused[file] = reason(error)
+        return refused
+
+    def _file(self, name: str) -> Path:
+        """A file of `out`. Raises `Refused` for a path that leads out of it, or is no file."""
+        try:
+            path = inside(self._workspace.out, name)
+        except UserError as error:
+            raise Refused(str(error)) from None
+        if not path.exists() and path.is_relative_to(self._workspace.out / "trials"):
+            self._workspace.fetched(path.parent)  # another node wrote it
+        if path.exists() and not path.is_file():
+            raise Refused(f"{name!r} is no regular file")
+        return path
 
     def _create_run(self, name: str, at: int, begin: event_log.Begin) -> str:
         tags = {**begin["tags"], "harness.log": self.log, "harness.event": name}

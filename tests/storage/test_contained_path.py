@@ -32,7 +32,7 @@ def test_links_may_lead_about_in_the_folder_and_not_out_of_it(tmp_path):
     for name in ("a", "sub/a b.npz", "in/a", "..a", "a..b/c"):
         assert inside(folder, name) == folder / name
     for name in ("out/x", "out", "beside/x", "loop/x"):
-        with pytest.raises(UserError, match="folder'$"):
+        with pytest.raises(UserError, match=r"folder'$"):
             inside(folder, name)
 
 

@@ -3,149 +3,26 @@
 import contextlib
 import dataclasses
 import itertools
-import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from logged_sweep import EPOCHS, Memory, delivered, happen, tell
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.store.entities import PagedList
 from sweeps import LIMIT, free_port, serving, until
 
 from harness import deliver
-from harness.config.trial import build
 from harness.errors import UserError, exit_status
-from harness.evaluation.scores import Score
-from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery as tracking_delivery
 from harness.tracking import event_log, mlflow_writer
 from harness.tracking.tracker import Tracker
-from harness.trials.result import Result
-
-EPOCHS = 4
-
-
-class Memory:
-    """A store that keeps what MLflow's keeps, as it keeps it; what `fails` says happens before or after each act."""
-
-    def __init__(self, fails=lambda: ""):
-        self.fails, self.runs, self.acts = fails, {}, []
-
-    def _act(self, name, do):
-        when = self.fails()
-        if when == "before":
-            raise ConnectionError("refused")
-        done = do()
-        self.acts.append(name)
-        if when == "after":
-            raise TimeoutError("no answer")
-        return done
-
-    def get_experiment_by_name(self, name):
-        return SimpleNamespace(experiment_id="1")
-
-    def search_runs(self, experiments, wanted, max_results, page_token):
-        if self.fails() == "before":
-            raise ConnectionError("refused")
-        return PagedList([SimpleNamespace(info=r.info, data=r) for r in self.runs.values()], None)
-
-    def create_run(self, experiment, start_time, run_name, tags):
-        def do():
-            run = f"{len(self.runs):x}"
-            info = SimpleNamespace(run_id=run, start_time=start_time)
-            self.runs[run] = SimpleNamespace(
-                info=info,
-                name=run_name,
-                tags=dict(tags),
-                params={},
-                metrics={},
-                files=set(),
-                status="RUNNING",
-                end=None,
-            )
-            return self.runs[run]
-
-        return self._act("create", do)
-
-    def log_batch(self, run, metrics, params, tags):
-        def do():
-            for m in metrics:  # the same point twice is one point
-                self.runs[run].metrics.setdefault(m.key, {})[m.timestamp, m.step, m.value] = None
-            self.runs[run].params |= {p.key: p.value for p in params}
-            self.runs[run].tags |= {t.key: t.value for t in tags}
-
-        self._act("log", do)
-
-    def log_artifact(self, run, file, folder):
-        self._act("file", lambda: self.runs[run].files.add((os.path.basename(file), folder)))
-
-    def update_run(self, run, status):
-        self._act("open", lambda: setattr(self.runs[run], "status", status))
-
-    def set_terminated(self, run, status, end_time):
-        self._act("end", lambda: self.runs[run].__dict__.update(status=status, end=end_time))
-
-    def held(self):
-        """Everything, by the names of runs; parents by name too."""
-        names = {run: r.tags["harness.event"] for run, r in self.runs.items()}
-        assert len(set(names.values())) == len(names), "a run twice"
-        found = {}
-        for run, r in self.runs.items():
-            tags = {k: names[v] if k == "mlflow.parentRunId" else v for k, v in r.tags.items()}
-            metrics = {name: list(points) for name, points in r.metrics.items()}
-            found[names[run]] = (r.name, r.info.start_time, tags, r.params, metrics, r.files, r.status, r.end)
-        return found
-
-
-def happen(tracker, workspace, jobs=3):
-    """A small sweep, as a driver tells it."""
-    tracker.start_sweep("title", "about")
-    tracker.start_study("study", "cell", {"harness.order": "0"}, {"optim.lr": "0.01 to 0.1"})
-    for number in range(jobs):
-        job = Job("study", "search", number, build({"seed": number, "epochs": EPOCHS}))
-        folder = workspace.trial(job.trial.key)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text("{}")
-        tracker.on_start(job)
-        for epoch in range(1, EPOCHS + 1):
-            tracker.on_epoch(job, {"epoch": epoch, "train/ce": 1 / epoch, "curve/robust": 0.1 * epoch})
-            if epoch % 2:
-                tracker.flush()
-        result = Result(job.trial, [Score("val/robust", 0.4, 0.02, 360)], [], {"train": 2.0}, {"val": "ab"}, {}, 0)
-        tracker.on_end(job, Outcome("complete", EPOCHS, result))
-    tracker.on_winners("study", ["key"], 0)
-    tracker.log_winner("study", {"test/robust": 0.3})
-    tracker.close()
-
-
-def tell(workspace, jobs=3):
-    """A log, written."""
-    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
-    happen(tracker, workspace, jobs)
-    return tracker.log
-
-
-@pytest.fixture
-def brisk(monkeypatch):
-    monkeypatch.setattr(tracking_delivery, "RETRY_PAUSES", (0.001,))
-    monkeypatch.setattr(tracking_delivery, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", LIMIT)
-
-
-def delivered(client, log, workspace, monkeypatch):
-    monkeypatch.setattr(
-        tracking_delivery,
-        "_open_writer",
-        lambda uri, log, workspace: mlflow_writer.MlflowWriter(client, uri, log, workspace),
-    )
-    return tracking_delivery.deliver_all("sqlite:///" + str(workspace.out / "none.db"), log, workspace)
 
 
 def test_a_store_that_fails_before_and_after_its_acts_holds_the_same(workspace, monkeypatch, brisk):
@@ -186,7 +63,8 @@ def test_a_real_store_told_twice_and_cut_off_in_the_middle_holds_each_thing_once
         "import os, sys\nfrom pathlib import Path\nfrom harness.storage.workspace import Workspace\n"
         "from harness.tracking import delivery\nfrom harness.tracking.mlflow_writer import MlflowWriter\n"
         "write, left = MlflowWriter.write, [int(sys.argv[4])]\n"
-        "def some(self, event):\n    write(self, event)\n    left[0] -= 1\n    left[0] or os._exit(9)\n"
+        "def some(self, event, without):\n    write(self, event)\n    left[0] -= 1\n"
+        "    left[0] or os._exit(9)\n    return {}\n"
         "MlflowWriter.write = some\n"
         "delivery.deliver_all(sys.argv[1], Path(sys.argv[2]), Workspace(Path(sys.argv[3])))\n"
     )
@@ -218,9 +96,9 @@ def test_a_new_store_is_told_everything_and_an_old_one_only_what_is_new(workspac
     told = []
     write = mlflow_writer.MlflowWriter.write
 
-    def recorded(self, event):
+    def recorded(self, event, without):
         told.append(event["run"])
-        write(self, event)
+        return write(self, event, without)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflow_writer.MlflowWriter, "write", recorded)
@@ -257,8 +135,9 @@ def test_what_a_store_will_never_take_does_not_hold_up_the_rest(workspace, monke
             super().log_batch(run, metrics, params, tags)
 
     store = Choosy()
-    with pytest.raises(UserError, match=r"refused \d+ events, the first one: MlflowException: Run 'x' not found"):
-        delivered(store, log, workspace, monkeypatch)
+    delivery = delivered(store, log, workspace, monkeypatch)
+    said = r"refused \d+ writes, which are kept: \d+ events of 'trial 1: cell' \(MlflowException: Run 'x' not found\)"
+    assert re.search(said, delivery.failure())
     assert store.held()["study search #2"][6] == "FINISHED" and store.held()["study search #1"][4] == {}
 
 
@@ -273,8 +152,8 @@ def test_a_store_that_is_gone_keeps_nobody_waiting_and_is_told_later(workspace, 
         return "before" if number > 10 else ""
 
     gone = Memory(fails)
-    with pytest.raises(UserError, match=r"failed: ConnectionError: refused; \d+ events wait in .*harness\.deliver"):
-        delivered(gone, log, workspace, monkeypatch)
+    delivery = delivered(gone, log, workspace, monkeypatch)
+    assert re.search(r"failed: ConnectionError: refused; \d+ events wait in .*harness\.deliver", delivery.failure())
     held = len(gone.acts)
     assert held
     gone.fails = lambda: ""
