@@ -22,7 +22,7 @@ from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
 from reports.analyse.leaderboard import build_leaderboard
 from reports.analyse.rows import Leaderboard
-from reports.read.runs import STORE, experiments, read, report_name, sweeps_of, together
+from reports.read.runs import ARTIFACTS_HELP, STORE, experiments, read, report_name, sweeps_of, together
 from reports.write.report import write, write_papers
 from reports.write.terminal import text
 
@@ -38,6 +38,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="such as sat-digits; several make one table (default: all with finished runs, and the papers)",
     )
+    p.add_argument("--artifacts", type=Path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
     p.add_argument("--sweep", metavar="ID", help="one sweep of the experiment (default: the one written last)")
     p.add_argument("--list", action="store_true", help="list the sweeps, of each experiment the one written last first")
     p.add_argument("--out", type=Path, default=Path("runs/reports"), help="folder (default %(default)s)")
@@ -128,11 +129,13 @@ def _read(uri: str, name: str, sweep: str | None = None) -> pd.DataFrame:
 
 def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> Leaderboard:
     """Print and write the report; returns its leaderboard."""
-    files = counted_runs.read_files(args.tracking_uri, runs)
+    files = counted_runs.read_files(args.tracking_uri, runs, args.artifacts)
     leaderboard = build_leaderboard(runs, files)
     several = runs.attrs.get("of", 1) > 1
     chosen = f": sweep {runs.attrs['sweep']}, of {runs.attrs['of']} (--list)" if several else ""
     print(f"{printable(name)}{chosen}\n\n{text(leaderboard)}\n")
+    for problem in files.problems:
+        print(f"note: {printable(problem)}", file=sys.stderr)
     for file in write(runs, args.out, name, files, leaderboard):
         print(f"report: {file}")
     print()

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         fetched = Path(folder, "record")
         fetched.mkdir()
-        record = read(args.tracking_uri, args.run, fetched)
+        record = read(args.tracking_uri, args.run, fetched, args.artifacts)
         weights_of(record)
         for score, reason in contradictions(record).items():
             raise UserError(f"run {record.run} contradicts itself, {score}: {reason}")

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         fetched = Path(folder, "record")
         fetched.mkdir()
-        record = read(args.tracking_uri, args.run, fetched)
+        record = read(args.tracking_uri, args.run, fetched, args.artifacts)
         workspace = cli.workspace(_workspace_args(args, record, Path(folder, "reproduced")))
         if any(workspace.out.iterdir()):
             raise UserError(f"--keep {str(args.keep)!r} is not empty; verify starts from an empty folder")

@@ -34,7 +34,10 @@ WRITER_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the delivery retries by itself, and reports errors
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-READER_ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}  # 6 s; MLflow's own 7 take four minutes
+READER_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # pauses of 2, 4 and 8 s; MLflow's own 7 retries take minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
 _T = TypeVar("_T")
 
 
@@ -127,6 +130,8 @@ def check_writable(uri: str) -> None:
         _check_server(uri, WRITER_SECONDS)
     elif scheme == "sqlite":
         file = sqlite_file(uri)
+        if file.exists() and not file.is_file():  # opening a FIFO would wait for ever
+            raise UserError(f"cannot write the tracking database {str(file)!r}: it is no regular file")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "ab"):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,9 @@ MEASURED_BY += tuple(f"param:measure.{name}" for name in ("eps", "steps", "step"
 OWN_PROTOCOL = ("paper-sat", "paper-art", "full")
 
 
-def read_files(uri: str, runs: pd.DataFrame) -> Files:
+def read_files(uri: str, runs: pd.DataFrame, folders: Iterable[Path] = ()) -> Files:
     """The artifacts of the selected runs; see `reports.read.artifacts`."""
-    return artifacts.read(uri, tested(runs), ranked_by(runs))
+    return artifacts.read(uri, tested(runs), ranked_by(runs), folders)
 
 
 def ranked_by(runs: pd.DataFrame) -> str:

@@ -1,60 +1,89 @@
 """Read run artifacts from MLflow: per-image scores (test.npz) and pictures (gallery.npz)."""
 
-from collections.abc import Mapping
+import functools
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.storage import npz
+from harness.tracking.artifact_places import ArtifactPlaces, NoSuchArtifact
 from harness.tracking.mlflow_client import opened_reader
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from harness.tracking.refusals import is_final
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Files:
-    """images: run id -> ranked score -> one value per test image. pictures: leaderboard row -> gallery arrays."""
+    """images: run id -> ranked score -> one value per test image. pictures: leaderboard row -> gallery arrays.
+
+    problems: lines about artifacts that were not read.
+    """
 
     images: Mapping[str, Arrays] = field(default_factory=dict)
     pictures: Mapping[str, Arrays] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
-def read(uri: str, tested: pd.DataFrame, ranked: str) -> Files:
+def read(uri: str, tested: pd.DataFrame, ranked: str, folders: Iterable[Path] = ()) -> Files:
+    """The artifacts of these runs at a tracking URI; see `collect`.
+
+    folders: trusted folders on this machine, besides the store's own. Raises `UserError` if the store cannot be read.
+    """
+    places = ArtifactPlaces(uri, folders)
+    with opened_reader(uri), tempfile.TemporaryDirectory() as downloads:
+        ways = map("{}/{}".format, itertools.repeat(downloads), itertools.count())
+        return collect(tested, ranked, lambda run, place, name: places.file(run, place, name, Path(next(ways))))
+
+
+def collect(tested: pd.DataFrame, ranked: str, file: Callable[[str, str, str], Path]) -> Files:
     """The artifacts of these runs: per-image values of the score `ranked`, the pictures of each row's first seed.
 
-    Missing artifacts are skipped. Raises `UserError` if the store cannot be read."""
-    images, pictures = {}, {}
-    with opened_reader(uri) as client:
-        ordered = tested.sort_values(["row", "number"], kind="stable")
-        for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
-            if arrays := _arrays(client, run, "test.npz", ranked):
+    file(run id, place, name): the local path of an artifact. Missing and damaged artifacts are skipped. After a place
+    that does not answer none is asked.
+    """
+    images, pictures, refused = {}, {}, {}
+    ordered = tested.sort_values(["row", "number"], kind="stable")
+    for run in ordered[["run_id", "row", "artifacts"]].to_dict("records"):
+        of = str(run["run_id"]), str(run["artifacts"] or "")
+        try:
+            if arrays := _arrays(functools.partial(file, *of), "test.npz", ranked):
                 images[run["run_id"]] = arrays
-            if run["row"] not in pictures and (arrays := _arrays(client, run, "gallery.npz")):
+            if run["row"] not in pictures and (arrays := _arrays(functools.partial(file, *of), "gallery.npz")):
                 pictures[run["row"]] = arrays
-    return Files(images, pictures)
+        except UserError as error:
+            refused[run["run_id"]] = str(error)
+        except Exception as error:  # backends of artifacts raise their own types
+            return Files(images, pictures, (*_refusals(refused), f"the artifacts cannot be read: {one_line(error)}"))
+    return Files(images, pictures, _refusals(refused))
 
 
-def _arrays(client: "MlflowClient", run: Mapping[str, object], name: str, only: str = "") -> dict[str, np.ndarray]:
+def _refusals(refused: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for all runs that were refused, with the reason of the first."""
+    first = next(iter(refused.values()), "")
+    more = f" (and those of {len(refused) - 1} more runs)" if len(refused) > 1 else ""
+    return (f"{first}{more}",) if refused else ()
+
+
+def _arrays(file: Callable[[str], Path], name: str, only: str = "") -> dict[str, np.ndarray]:
     """The arrays of an artifact, or only one of them; empty if missing or damaged, since reports skip those."""
-    from mlflow.exceptions import MlflowException
-
     try:
-        return npz.read(_file(client, run, name), only)
-    except (MlflowException, UserError, OSError):
+        path = file(name)
+    except NoSuchArtifact:
         return {}
-
-
-def _file(client: "MlflowClient", run: Mapping[str, object], name: str) -> Path:
-    """Local path of an artifact, downloaded if remote. Local ones skip MLflow's client, which takes 25 ms each."""
-    uri = str(run["artifacts"] or "")
-    if uri.startswith(("/", "file:///")):
-        return Path(unquote(uri.removeprefix("file://"))) / name
-    return Path(client.download_artifacts(str(run["run_id"]), name))
+    except UserError:
+        raise
+    except Exception as error:  # as above
+        if is_final(error):
+            return {}
+        raise
+    try:
+        return npz.read(path, only)
+    except (UserError, OSError):
+        return {}

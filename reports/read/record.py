@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,10 @@ from harness.models.nets import NETS
 from harness.storage import npz
 from harness.storage.sealed_json import CHECKSUM_KEY
 from harness.storage.workspace import Workspace
+from harness.tracking.artifact_places import ArtifactPlaces
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from harness.trials.result import Result, decode_result
-from reports.read.runs import STORE
+from reports.read.runs import ARTIFACTS_HELP, STORE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,12 +67,15 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("run", metavar="RUN", help=f"run id, its first {DIGITS} or more digits, or a trial key")
     p.add_argument("--tracking-uri", default=STORE, help="MLflow store or server (default %(default)s)")
+    p.add_argument("--artifacts", type=Path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
     p.add_argument("--data-root", type=Path, help="folder of the data sets (default $HARNESS_DATA, else ./data)")
     return p
 
 
-def read(uri: str, name: str, folder: Path) -> Record:
-    """The record of a run, its artifacts downloaded into an empty folder.
+def read(uri: str, name: str, folder: Path, trusted: Iterable[Path] = ()) -> Record:
+    """The record of a run, its artifacts copied into an empty folder.
+
+    trusted: folders on this machine that artifacts are read from, besides the store's own.
 
     name: run id, its first digits, or trial key; of several runs with one key the finished seed run, else the newest
     finished run. Raises `UserError` for an unknown name, a run that is not a finished trial, another protocol version,
@@ -80,11 +84,12 @@ def read(uri: str, name: str, folder: Path) -> Record:
         run = _find_run(client, name)
         tags = {tag.removeprefix("harness."): text for tag, text in run.data.tags.items() if tag.startswith("harness.")}
         _check_finished(run.info.run_id, tags)
-        available = {file.path for file in client.list_artifacts(run.info.run_id)}
+        places, place = ArtifactPlaces(uri, trusted), (run.info.run_id, run.info.artifact_uri)
+        available = places.names(*place)
         if "result.json" not in available:
             raise UserError(f"run {run.info.run_id} has no result.json: its scores cannot be read")
         for file in sorted(available & {"result.json", "val.npz", "test.npz", "weights.pt"}):
-            client.download_artifacts(run.info.run_id, file, str(folder))
+            places.copy(*place, file, folder)
         experiment = client.get_experiment(run.info.experiment_id).name
         parent = run.data.tags.get("mlflow.parentRunId")
         cell = client.get_run(parent).data.tags.get("harness.cell", "") if parent else ""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 STORE = "sqlite:///runs/mlflow.db"
+ARTIFACTS_HELP = "also read artifacts in this folder of this machine, besides the store's own; may be repeated"
 FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates"),
     *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),

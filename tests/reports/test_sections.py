@@ -1,6 +1,7 @@
 """The parts of a report: which there are, what the tables say, which runs may share a column."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -311,15 +312,19 @@ def test_numbers_per_image_come_from_mlflow(tmp_path, fresh):
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.create_experiment("x", artifact_location=str(tmp_path / "art e"))
+    experiment = client.create_experiment("x", artifact_location=str(tmp_path / "artifacts"))
     run = client.create_run(experiment)
     np.savez(tmp_path / "test.npz", **{"test/robust": np.array([True, False])})
     client.log_artifact(run.info.run_id, str(tmp_path / "test.npz"))
     (tmp_path / "gallery.npz").write_bytes(b"no archive")
     client.log_artifact(run.info.run_id, str(tmp_path / "gallery.npz"))
     own = {"run_id": run.info.run_id}
-    for where in (run.info.artifact_uri, (tmp_path / "art e" / run.info.run_id / "artifacts").as_uri(), None):
-        runs = pd.DataFrame([PGD[0] | own | {"artifacts": where}, PGD[1] | {"artifacts": str(tmp_path)}])
+    place = tmp_path / "artifacts" / run.info.run_id / "artifacts"
+    (tmp_path / "artifacts" / "art e").mkdir()
+    shutil.copy(tmp_path / "test.npz", tmp_path / "artifacts" / "art e")
+    other = (tmp_path / "artifacts" / "art e").as_uri()
+    for where in (run.info.artifact_uri, place.as_uri(), None, "/moved/away"):
+        runs = pd.DataFrame([PGD[0] | own | {"artifacts": where}, PGD[1] | {"artifacts": other}])
         found = counted_runs.read_files(f"sqlite:///{tmp_path}/mlflow.db", runs)
         assert found.images[run.info.run_id]["test/robust"].tolist() == [True, False]
         assert list(found.images["pgd-seed-2"]) == ["test/robust"] and found.pictures == {}

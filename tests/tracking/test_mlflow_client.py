@@ -67,8 +67,13 @@ print(json.dumps(sorted(name for name in os.environ if name.startswith("MLFLOW_"
 """
 
 
-def test_a_reader_retries_for_seconds_and_a_writer_hardly(empty_store):
+def test_a_reader_retries_for_some_seconds_and_a_writer_does_not(empty_store):
     """Who reads has nobody who tries again; who writes has the delivery."""
+    writer, reader = (
+        int(environment["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        for environment in (mlflow_client.WRITER_ENVIRONMENT, mlflow_client.READER_ENVIRONMENT)
+    )
+    assert writer == 1 < reader < 5 and mlflow_client.READER_ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "30"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     for way, expected in (
         ("read", {**mlflow_client.ENVIRONMENT, **mlflow_client.READER_ENVIRONMENT}),
@@ -108,6 +113,12 @@ def test_a_writer_makes_a_missing_database_and_a_reader_does_not(tmp_path):
     with pytest.raises(UserError, match=r"there is no MLflow database at '.*a\.db'; name another by --tracking-uri"):
         read_only(uri)
     assert not (tmp_path / "new").exists()
+    os.mkfifo(tmp_path / "fifo")
+    for file in ("/dev/zero", tmp_path / "fifo"):
+        with pytest.raises(UserError, match="it is no regular file"):
+            mlflow_client.check_writable(f"sqlite:///{file}")
+        with pytest.raises(UserError, match="there is no MLflow database at"):
+            read_only(f"sqlite:///{file}")
     mlflow_client.check_writable(uri)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.db"]
     with pytest.raises(UserError, match=r"a\.db' is not an MLflow database: it has no experiments"):
