@@ -14,6 +14,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
@@ -138,7 +139,7 @@ def _locked_sweep(
         tracker.log_disk(by_kind({path: size for path, size in sizes.items() if path not in gone}))
         tracker.close()
         driver_files.push()
-        status = _report(planned, workspace, uri, tracker, studies) if delivery.caught_up() else 0
+        status = _report(planned, workspace, uri, tracker, studies)  # from the disk: no store is waited for
         driver_files.push()
         delivery.caught_up()
     if failure := delivery.failure():
@@ -253,8 +254,14 @@ def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker",
     from reports.write import terminal
     from reports.write.report import write
 
-    table = runs.read(uri, planned.experiment, planned.sweep)
-    files = counted_runs.read_files(uri, table)
+    def file(folder: str, name: str) -> Path:
+        path = Path(folder, name)
+        if not path.exists():
+            workspace.fetched(path.parent)  # another node wrote it
+        return path
+
+    table = runs.read_log(tracker.log, workspace.out)
+    files = counted_runs.local_files(table, file)
     leaderboard = build_leaderboard(table, files)
     name = runs.report_name(table, planned.experiment)
     written = write(table, workspace.out / "reports", name, files, leaderboard)

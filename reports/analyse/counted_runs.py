@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,11 @@ OWN_PROTOCOL = ("paper-sat", "paper-art", "full")
 def read_files(uri: str, runs: pd.DataFrame, folders: Iterable[Path] = ()) -> Files:
     """The artifacts of the selected runs; see `reports.read.artifacts`."""
     return artifacts.read(uri, tested(runs), ranked_by(runs), folders)
+
+
+def local_files(runs: pd.DataFrame, file: Callable[[str, str], Path]) -> Files:
+    """The artifacts of the selected runs on this machine. file(folder, name): the path of one."""
+    return artifacts.collect(tested(runs), ranked_by(runs), lambda run, folder, name: file(folder, name))
 
 
 def ranked_by(runs: pd.DataFrame) -> str:

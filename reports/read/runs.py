@@ -3,11 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from harness.errors import UserError, printable, unknown_name
+from harness.tracking.logged_runs import logged_runs
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from reports.read import sweeps
 from reports.read.sweeps import Sweep
@@ -66,16 +68,30 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
         if not studies:
             raise UserError(f"experiment {experiment!r} has no study yet")
         children = search_runs(client, [entry.experiment_id], "tags.harness.role != 'study'", PAGE)
-        known = sweeps.sweeps(studies, children)
-        chosen = next((found for found in known if sweep in (None, found.id)), None)
-        if chosen is None:
-            raise unknown_name("sweep", str(sweep), {found.id for found in known})
-        of_sweep = [s for s in studies if sweeps.key(s) == (chosen.id, chosen.log)]
-        of_sweep = [s for s in of_sweep if not s.data.tags.get("harness.superseded")]
-        parents = {s.info.run_id: s for s in sweeps.in_use(of_sweep)}
-        removed = [s for s in of_sweep if s.info.run_id not in parents]
-        if not parents:  # a space without cells, as the sweep has it: all are shown
-            parents, removed = {s.info.run_id: s for s in of_sweep}, []
+    return _table(studies, children, sweep)
+
+
+def read_log(log: Path, out: Path) -> pd.DataFrame:
+    """The table of `read` from the event log of a sweep, on disk; its artifacts are those of the trials in `out`.
+
+    The runs have the names of the log instead of MLflow's ids. Raises `UserError` for a damaged line."""
+    runs = logged_runs(log, out)
+    studies = [run for run in runs if run.data.tags.get("harness.role") == "study"]
+    return _table(studies, [run for run in runs if run.data.tags.get("harness.role") != "study"])
+
+
+def _table(studies: list["Run"], children: list["Run"], sweep: str | None = None) -> pd.DataFrame:
+    """The table of `read`, from the runs of studies and all others of an experiment."""
+    known = sweeps.sweeps(studies, children)
+    chosen = next((found for found in known if sweep in (None, found.id)), None)
+    if chosen is None:
+        raise unknown_name("sweep", str(sweep), {found.id for found in known})
+    of_sweep = [s for s in studies if sweeps.key(s) == (chosen.id, chosen.log)]
+    of_sweep = [s for s in of_sweep if not s.data.tags.get("harness.superseded")]
+    parents = {s.info.run_id: s for s in sweeps.in_use(of_sweep)}
+    removed = [s for s in of_sweep if s.info.run_id not in parents]
+    if not parents:  # a space without cells, as the sweep has it: all are shown
+        parents, removed = {s.info.run_id: s for s in of_sweep}, []
     rows, seen = [], set()
     for child in children:
         parent = child.data.tags.get("mlflow.parentRunId")

@@ -19,7 +19,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from sweeps import LIMIT, free_port, serving, until
 
 from harness import deliver
+from harness.config.trial import build
 from harness.errors import UserError, exit_status
+from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery as tracking_delivery
 from harness.tracking import event_log, mlflow_writer
 from harness.tracking.tracker import Tracker
