@@ -11,26 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError, unknown_name
+from harness.arguments import Arguments, place, whole
+from harness.errors import UserError, shown, unknown_name
 from harness.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from harness.config.space import Cell, Space
 
+SEED = 2**63 - 1  # largest seed, of either sign
 SPACES = Path(__file__).parent.parent / "search_spaces"
 
 
-def parser(program: str, description: str | None, *, single: bool) -> argparse.ArgumentParser:
+def parser(program: str, description: str | None, *, single: bool) -> Arguments:
     """The arguments of `harness.trial` (single) and `harness.tune`."""
-    p = argparse.ArgumentParser(
-        prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Arguments(program, description)
     p.add_argument("--space", default="sat" if single else None, help="a module of search_spaces; see --list")
     p.add_argument("--data", help="data set: digits (default), shapes, cifar10, ..., or a folder under the data root")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="fix a setting, e.g. epochs=5")
-    p.add_argument("--seed", type=int, default=0, help="seed of the search, or of the single trial (default 0)")
-    p.add_argument("--out", default="runs", help="folder or URI for everything written (default runs)")
-    p.add_argument("--data-root", help="folder or URI of the data sets (default $HARNESS_DATA, else ./data)")
+    p.add_argument(
+        "--seed", type=whole(-SEED, SEED), default=0, help="seed of the search, or of the single trial (default 0)"
+    )
+    p.add_argument("--out", type=place, default="runs", help="folder or URI for everything written (default runs)")
+    p.add_argument(
+        "--data-root", type=place, help="folder or URI of the data sets (default $HARNESS_DATA, else ./data)"
+    )
     p.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     p.add_argument("--quiet", action="store_true", help="print only the result")
     if single:
@@ -62,9 +66,9 @@ def overrides(arguments: argparse.Namespace) -> dict[str, str]:
     for text in arguments.set:
         path, equals, value = text.partition("=")
         if not (path and equals):
-            raise UserError(f"--set takes path=value, such as optim.lr=0.01, not {text!r}")
+            raise UserError(f"--set takes path=value, such as optim.lr=0.01, not {shown(text)}")
         settings[path.strip()] = value.strip()
-    if arguments.data:
+    if arguments.data is not None:
         settings["data"] = arguments.data
     return settings
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from harness import cli
+from harness.arguments import Arguments, filled, place
 from harness.errors import UserError, exit_status, printable, redacted
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
@@ -20,14 +21,14 @@ from harness.tracking.mlflow_client import check_writable, default_uri
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        prog="python -m harness.deliver",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--out", default="runs", help="output folder of a sweep, or its URI (default %(default)s)")
+    p = Arguments("harness.deliver", __doc__)
     p.add_argument(
-        "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
+        "--out", type=place, default="runs", help="output folder of a sweep, or its URI (default %(default)s)"
+    )
+    p.add_argument(
+        "--tracking-uri",
+        type=filled,
+        help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)",
     )
     return p.parse_args(argv)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 NAMES = 24  # limit on the valid names listed in a message
+SHOWN = 80  # characters of a wrong value in a message
+LINE = 1000  # characters of a message
 _Value = TypeVar("_Value")
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:([^\s/:@]*):\S*|[^\s/:@]+)@", re.IGNORECASE)
 _FIELD = re.compile(
@@ -37,13 +39,13 @@ def required(value: _Value | None, what: str) -> _Value:
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """A `UserError` for an unknown name, with the nearest valid one."""
-    return UserError(f"{kind} {name!r} is not known; {nearest(name, valid)}")
+    return UserError(f"{kind} {shown(name)} is not known; {nearest(name, valid)}")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`did you mean 'x'?`, or a list of the valid names if none is similar."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:LINE], valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(valid) - NAMES} more" if len(valid) > NAMES else ""
@@ -70,6 +72,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def shown(value: object) -> str:
+    """The repr of a wrong value, shortened to `SHOWN` characters."""
+    return shortened(repr(value[: 2 * SHOWN] if isinstance(value, str) else value), SHOWN)
+
+
+def shortened(text: str, length: int) -> str:
+    """`text`, of whose middle `…` replaces what is more than `length` characters: both ends say what it is."""
+    if len(text) <= length:
+        return text
+    end = length // 3
+    return f"{text[: length - end - 1]}…{text[-end:]}"
+
+
 def one_line(error: BaseException) -> str:
     """Exception type and first line of its message, without passwords, up to 500 characters."""
     return f"{type(error).__name__}: {first_line(error)}"[:500] if str(error).strip() else type(error).__name__
@@ -93,7 +108,7 @@ def exit_status(main: Callable[[], int]) -> int:
     except (UserError, OSError) as error:  # OSError: full disk, missing permission
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return 128 + signal.SIGPIPE
-        print(f"error: {printable(redacted(str(error)))}", file=sys.stderr)
+        print(f"error: {shortened(printable(redacted(str(error))), LINE)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

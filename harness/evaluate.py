@@ -18,6 +18,7 @@ from pathlib import Path
 from torch import nn
 
 from harness import cli
+from harness.arguments import filled, path, whole
 from harness.config.chosen_cells import choose
 from harness.config.trial import Trial, build, check_settings_used
 from harness.errors import UserError, exit_status, printable
@@ -26,6 +27,7 @@ from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import format_score, no_progress
 from harness.storage.workspace import Workspace
 from harness.sweep.progress import EvaluationProgress
+from harness.tracking.mlflow_client import check_writable
 from harness.trials import run
 from harness.trials.evaluate_stored import (
     Evaluation,
@@ -72,20 +74,26 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.set_defaults(space=None)
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
     p.add_argument("--model", help="external model: package.module:callable, or a net of harness.models")
-    p.add_argument("--weights", type=Path, metavar="FILE", help="weights of --model, by torch.save or safetensors")
+    p.add_argument("--weights", type=path, metavar="FILE", help="weights of --model, by torch.save or safetensors")
     p.add_argument("--features", metavar="LAYER", help="last feature layer of --model, such as layer4, for CAM maps")
     p.add_argument(
         "--suite", default="standard", help=f"comma-separated: {', '.join(suites.SUITES)} (default standard)"
     )
     p.add_argument("--other", metavar="KEY", help="a trial of another seed, for the transfer check")
     p.add_argument(
-        "--samples", type=int, default=0, metavar="N", help="also synthesise N images per class with the net"
+        "--samples", type=whole(0), default=0, metavar="N", help="also synthesise N images per class with the net"
     )
     p.add_argument(
         "--retrain", action="store_true", help="train a trial again whose weights were not kept, as it won nothing"
     )
-    p.add_argument("--tracking-uri", metavar="URI", help="also log the result to this MLflow store")
-    p.add_argument("--images", type=int, default=0, metavar="N", help="measure on the first N images only (0: all)")
+    p.add_argument("--tracking-uri", type=filled, metavar="URI", help="also log the result to this MLflow store")
+    p.add_argument(
+        "--images",
+        type=whole(0, 1_000_000_000),
+        default=0,
+        metavar="N",
+        help="measure on the first N images only (0: all)",
+    )
     return p.parse_args(argv)
 
 
@@ -103,9 +111,6 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
         raise UserError("--weights needs --model: a net of harness.models, or package.module:callable")
     if args.features is not None and not args.model:
         raise UserError("--features needs --model: it names a layer of that net")
-    for name in ("images", "samples"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name} must be at least 0, not {getattr(args, name)}")
     suite = ",".join(dict.fromkeys(name.strip() for name in args.suite.split(",")))
     if args.model is not None:
         wrong = next((path for path in training if path != "data" and not path.startswith("data.")), None)
@@ -118,7 +123,11 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
         if args.trial is not None:
             trial = load_trial(args.trial, workspace)
         else:
-            chosen = choose(cli.space(args.space or "sat"), [args.cell] if args.cell else [], training)
+            chosen = choose(
+                cli.space("sat" if args.space is None else args.space),
+                [] if args.cell is None else [args.cell],
+                training,
+            )
             cell = cli.choose_cell(chosen.cells, None)
             trial = dataclasses.replace(cell.trial, seed=args.seed)
         requested = build({**trial.flat(), "measure.suites": suite, **measuring})
@@ -143,6 +152,10 @@ def main() -> int:
     requested, trial = _resolve(args, workspace)
     if not args.quiet:
         print(f"{f'trial {trial.key}' if trial else args.model} ({args.suite}) on {workspace.device}", flush=True)
+    if args.other is not None:  # said before hours of training
+        load_trial(args.other, workspace)
+    if args.tracking_uri is not None:
+        check_writable(args.tracking_uri)
     if trial:
         target = trial_target(trial, requested, workspace, retrain=args.retrain)
     else:
@@ -158,7 +171,7 @@ def main() -> int:
     pages = [synthesise(target, workspace, args.samples)] if args.samples else []
     for page in pages:
         print(f"samples: {page}")
-    if args.tracking_uri and (failure := log_to_mlflow(evaluation, pages, args.tracking_uri, workspace)):
+    if args.tracking_uri is not None and (failure := log_to_mlflow(evaluation, pages, args.tracking_uri, workspace)):
         print(f"error: {printable(failure)}", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from harness import cli
+from harness.arguments import Arguments, place
 from harness.errors import UserError, exit_status
 from harness.storage.driver_files import JOURNAL
 from harness.storage.workspace import Workspace
@@ -22,12 +23,10 @@ MB = 1e6  # bytes
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        prog="python -m harness.prune",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = Arguments("harness.prune", __doc__)
+    p.add_argument(
+        "--out", type=place, default="runs", help="output folder of sweeps, or its URI (default %(default)s)"
     )
-    p.add_argument("--out", default="runs", help="output folder of sweeps, or its URI (default %(default)s)")
     p.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
     return p.parse_args(argv)
 

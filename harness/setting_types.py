@@ -6,7 +6,7 @@ A field of a settings class or a training method has one of these types, or its 
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, Le
 
 # The type that a setting declares: a class, a union, `Annotated[...]` and so on, which have no type in common.
 Declared: TypeAlias = Any
@@ -22,9 +22,12 @@ class Unbounded:
     """A number without bounds."""
 
 
-Count = Annotated[int, Ge(1)]
-CountOrZero = Annotated[int, Ge(0)]
-AnyInteger = Annotated[int, Unbounded()]
+# The upper bounds are far beyond any use: they refuse what would only fill the memory or overflow.
+Count = Annotated[int, Ge(1), Le(1_000_000)]
+CountOrZero = Annotated[int, Ge(0), Le(1_000_000_000)]
+SideOrZero = Annotated[int, Ge(0), Le(4096)]  # pixels of a height and width
+BatchSize = Annotated[int, Ge(2), Le(65_536)]
+Seed = Annotated[int, Ge(-(2**63) + 1), Le(2**63 - 1)]
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
+from harness.arguments import filled, number, whole
 from harness.errors import UserError, exit_status, redacted
 from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run, shapes
@@ -42,13 +43,13 @@ def arguments(argv: list[str] | None = None) -> Namespace:
         default=[],
         help="run only this cell; may be repeated. With one, --set may replace its method and what the space compares",
     )
-    p.add_argument("--trials", type=int, help="trials per cell (default: the space's)")
-    p.add_argument("--seeds", type=int, help="seeds per winner (default: the space's)")
-    p.add_argument("--cpus", type=float, default=1, help="CPU cores per trial (default 1)")
-    p.add_argument("--gpus", type=float, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
-    p.add_argument("--workers", type=int, metavar="N", help="run at most N trials at once (default: all that fit)")
+    p.add_argument("--trials", type=whole(1), help="trials per cell (default: the space's)")
+    p.add_argument("--seeds", type=whole(0), help="seeds per winner (default: the space's)")
+    p.add_argument("--cpus", type=number, default=1, help="CPU cores per trial (default 1)")
+    p.add_argument("--gpus", type=number, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
+    p.add_argument("--workers", type=whole(1), metavar="N", help="run at most N trials at once (default: all that fit)")
     p.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="a trial that takes longer fails (default: none)"
+        "--time-limit", type=number, metavar="SECONDS", help="a trial that takes longer fails (default: none)"
     )
     p.add_argument("--retry-failed", action="store_true", help="run the failed trials of an earlier command again")
     p.add_argument(
@@ -58,9 +59,11 @@ def arguments(argv: list[str] | None = None) -> Namespace:
         help="whose weights stay: winners (and seeds, teachers, what is unfinished; default), or all",
     )
     p.add_argument(
-        "--tracking-uri", help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)"
+        "--tracking-uri",
+        type=filled,
+        help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)",
     )
-    p.add_argument("--address", help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
+    p.add_argument("--address", type=filled, help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
     return p.parse_args(argv)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.arguments import Arguments, filled, path
 from harness.errors import UserError, exit_status, printable, redacted, unknown_name
 from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
@@ -28,20 +29,18 @@ from reports.write.terminal import text
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        prog="python -m reports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("--tracking-uri", default=STORE, help="MLflow store or server (default %(default)s)")
+    p = Arguments("reports", __doc__)
+    p.add_argument("--tracking-uri", type=filled, default=STORE, help="MLflow store or server (default %(default)s)")
     p.add_argument(
         "--experiment",
         action="append",
         metavar="NAME",
         help="such as sat-digits; several make one table (default: all with finished runs, and the papers)",
     )
-    p.add_argument("--artifacts", type=Path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
+    p.add_argument("--artifacts", type=path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
     p.add_argument("--sweep", metavar="ID", help="one sweep of the experiment (default: the one written last)")
     p.add_argument("--list", action="store_true", help="list the sweeps, of each experiment the one written last first")
-    p.add_argument("--out", type=Path, default=Path("runs/reports"), help="folder (default %(default)s)")
+    p.add_argument("--out", type=path, default=Path("runs/reports"), help="folder (default %(default)s)")
     return p.parse_args(argv)
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness import cli
+from harness.arguments import path
 from harness.config.trial_key import TRAINING_VERSION
 from harness.data.datasets import Data
 from harness.errors import UserError, exit_status
@@ -143,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = parser("export", __doc__)
-    p.add_argument("--out", type=Path, default=Path("runs/export"), help="folder (default %(default)s)")
+    p.add_argument("--out", type=path, default=Path("runs/export"), help="folder (default %(default)s)")
     return p.parse_args(argv)
 
 

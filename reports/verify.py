@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from harness import cli
+from harness.arguments import path
 from harness.errors import Diverged, UserError, exit_status, printable
 from harness.storage.workspace import Workspace
 from harness.tracking.run_content import environment_tags
@@ -92,7 +93,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = parser("verify", __doc__)
     p.add_argument(
         "--keep",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="empty folder for the files of the new run (default: a temporary one)",
     )

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import cli
+from harness.arguments import Arguments, number, path, place, whole
 from harness.bench import attribution, epochs, evaluation, fleet, report, sweep
 from harness.bench.epochs import PUBLISHED
 from harness.config.trial import build
@@ -42,44 +43,46 @@ def _figures(values: list[float], unit: str = "") -> str:
 
 
 def main() -> int:
-    p = argparse.ArgumentParser(
-        prog="python -m harness.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("benchmark", choices=BENCHMARKS)
+    p = Arguments("harness.bench", __doc__)
+    p.add_argument("benchmark", help=" | ".join(BENCHMARKS))
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     p.add_argument(
         "--data", help="data set, or the one whose settings are taken (default cifar10 for `epochs`, else digits)"
     )
     p.add_argument("--methods", help="for `epochs`: comma-separated (default: all of first order)")
-    p.add_argument("--size", type=int, default=32, help="for `epochs`: height and width of the random images")
-    p.add_argument("--channels", type=int, default=3, help="for `epochs`: channels of the random images")
-    p.add_argument("--steps", type=int, default=3, help="for `epochs`: training steps per method and round")
-    p.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    p.add_argument("--images", type=int, default=8, help="for `attribution`, `evaluation`: images per round")
+    p.add_argument(
+        "--size", type=whole(1, 4096), default=32, help="for `epochs`: height and width of the random images"
+    )
+    p.add_argument("--channels", type=whole(1, 1024), default=3, help="for `epochs`: channels of the random images")
+    p.add_argument("--steps", type=whole(1), default=3, help="for `epochs`: training steps per method and round")
+    p.add_argument("--rounds", type=whole(1), default=5, help="interleaved rounds (default 5)")
+    p.add_argument("--images", type=whole(1), default=8, help="for `attribution`, `evaluation`: images per round")
     compared = ",".join(attribution.SIDES)
     p.add_argument("--sides", default=compared, help=f"for `attribution`: comma-separated (default {compared})")
     p.add_argument("--space", default="noise", help="for `sweep` (default noise)")
-    p.add_argument("--trials", type=int, help="for `sweep`, per cell (default 8); for `fleet` (default 1000)")
-    p.add_argument("--seeds", type=int, default=3, help="for `sweep`, per cell")
-    p.add_argument("--runs", type=int, default=1000, help="for `report`: approximate number of runs")
-    p.add_argument("--declare", type=int, help="for `fleet`: cores declared to Ray (default: those of the machine)")
-    p.add_argument("--cpus", type=float, default=1, help="for `fleet`: cores per trial")
-    p.add_argument("--sleep", type=float, default=0, help="for `fleet`: seconds that each trial sleeps")
+    p.add_argument("--trials", type=whole(1), help="for `sweep`, per cell (default 8); for `fleet` (default 1000)")
+    p.add_argument("--seeds", type=whole(0), default=3, help="for `sweep`, per cell")
+    p.add_argument("--runs", type=whole(1), default=1000, help="for `report`: approximate number of runs")
+    p.add_argument(
+        "--declare", type=whole(1), help="for `fleet`: cores declared to Ray (default: those of the machine)"
+    )
+    p.add_argument("--cpus", type=number, default=1, help="for `fleet`: cores per trial")
+    p.add_argument("--sleep", type=number, default=0, help="for `fleet`: seconds that each trial sleeps")
     p.add_argument("--trial", metavar="KEY", help="for `attribution`, `evaluation`: a trial, whose net is measured")
     p.add_argument("--device")
-    p.add_argument("--data-root", help="for `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)")
-    p.add_argument("--out", default="runs", help="for the same: output folder of the trained net")
-    p.add_argument("--json", type=Path, help="also write all figures to this file")
+    p.add_argument(
+        "--data-root", type=place, help="for `attribution`, `evaluation` (default $HARNESS_DATA, else ./data)"
+    )
+    p.add_argument("--out", type=place, default="runs", help="for the same: output folder of the trained net")
+    p.add_argument("--json", type=path, help="also write all figures to this file")
     args = p.parse_args()
-    if min(args.steps, args.rounds, args.size, args.channels, args.images, args.runs) < 1:
-        raise UserError("--steps, --rounds, --size, --channels, --images and --runs must be at least 1")
-    least = {"--trials": fleet.MIN_TRIALS if args.benchmark == "fleet" else 1, "--declare": 1}
+    if args.benchmark not in BENCHMARKS:
+        raise unknown_name("benchmark", args.benchmark, BENCHMARKS)
     for side in args.sides.split(","):
         if side not in attribution.SIDES:
             raise unknown_name("--sides:", side, attribution.SIDES)
-    for option, value in (("--trials", args.trials), ("--declare", args.declare)):
-        if value is not None and value < least[option]:
-            raise UserError(f"{option} must be at least {least[option]}, not {value}")
+    if args.benchmark == "fleet" and args.trials is not None and args.trials < fleet.MIN_TRIALS:
+        raise UserError(f"--trials must be at least {fleet.MIN_TRIALS}, not {args.trials}")
     if not 0 < args.cpus < float("inf") or not 0 <= args.sleep < float("inf"):
         raise UserError(f"--cpus must be above 0 and --sleep not negative, not {args.cpus:g} and {args.sleep:g}")
     metadata = {"machine": describe_machine(cli.device(args.device)), "arguments": sys.argv[1:]}
@@ -97,9 +100,9 @@ def time_sweep(args: argparse.Namespace) -> dict:
 
 
 def time_epochs(args: argparse.Namespace) -> dict:
-    args.data = args.data or "cifar10"
+    args.data = "cifar10" if args.data is None else args.data
     device, base, shape = cli.device(args.device), cli.overrides(args), (args.channels, args.size, args.size)
-    chosen = args.methods.split(",") if args.methods else None
+    chosen = None if args.methods is None else args.methods.split(",")
     timed = epochs.epochs(base, shape, device, args.steps, args.rounds, chosen)
     print(f"{'method':<20} {'to standard':<24} {'to pgd':<24} {'to ' + PUBLISHED:<26} images/s")
     batch = build({**base, "method": "standard"}).batch
@@ -152,11 +155,11 @@ def _trained(args: argparse.Namespace, suite: str) -> tuple:
     The net is that of --trial, or trained with the requested settings that are not of measuring.
     """
     workspace = cli.workspace(args)
-    if args.trial:
+    if args.trial is not None:
         plain, requested = load_trial(args.trial, workspace), cli.overrides(args)
         run = build({**plain.flat(), "measure.suites": suite, **requested})
     else:
-        args.data = args.data or "digits"
+        args.data = "digits" if args.data is None else args.data
         requested = cli.overrides(args)
         run = build({"measure.suites": suite, **requested})
         plain = build({p: v for p, v in requested.items() if not p.startswith(("measure.", "attribution."))})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args, get_origin, get_type_hint
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
-from harness.errors import UserError
+from harness.errors import UserError, shown
 from harness.setting_types import Declared, PixelScale
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _check(path: str, value: float | tuple[float, ...], bounds: list[Bound]) -> 
     for bound in bounds:
         inside, rule = _rule(bound)
         if not all(map(inside, value if isinstance(value, tuple) else (value,))):
-            message = f"{rule}; {value!r} is beyond it" if bound == PixelScale() else f"{rule}, not {value!r}"
+            message = f"{rule}; {shown(value)} is beyond it" if bound == PixelScale() else f"{rule}, not {shown(value)}"
             raise UserError(f"{path} {message}")
 
 

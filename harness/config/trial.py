@@ -9,9 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeVar
-
-from annotated_types import Ge
+from typing import TYPE_CHECKING, TypeVar
 
 import methods
 from harness.config.dataset_defaults import dataset_defaults
@@ -22,7 +20,7 @@ from harness.data.settings import Augment, DataSource
 from harness.errors import UserError, nearest
 from harness.evaluation import suites
 from harness.evaluation.settings import Attribution, Measure
-from harness.setting_types import AnyInteger, Count, Declared
+from harness.setting_types import BatchSize, Count, Declared, Seed
 from harness.training.settings import Maps, Optim
 from methods import Setting
 
@@ -42,12 +40,12 @@ class Trial:
     model: str = "small"
     normalise: bool = False
     epochs: Count = 10
-    batch: Annotated[int, Ge(2)] = 128
+    batch: BatchSize = 128
     optim: Optim = field(default_factory=Optim)
     maps: Maps = field(default_factory=Maps)
     measure: Measure = field(default_factory=Measure)
     attribution: Attribution = field(default_factory=Attribution)
-    seed: AnyInteger = 0
+    seed: Seed = 0
 
     @functools.cached_property
     def key(self) -> str:

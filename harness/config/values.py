@@ -1,12 +1,15 @@
 """Parse and validate a setting's value by its declared type."""
 
+import re
 import types
 from fractions import Fraction
 from typing import Annotated, Literal, Union, get_args, get_origin
 
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, shown, unknown_name
 from harness.setting_types import Declared
 from methods import Setting
+
+_DIGITS = re.compile("[+-]?[0-9_]{1,40}")
 
 
 def parse_value(path: str, value: Setting, kind: Declared) -> Setting:
@@ -40,21 +43,21 @@ def _parse_one(path: str, value: Setting, kind: Declared) -> bool | int | float 
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise UserError(f"{path} takes {_type_name(kind)}, not {value!r}")
+        raise UserError(f"{path} takes {_type_name(kind)}, not {shown(value)}")
     if kind is float and not abs(value) < float("inf"):
-        raise UserError(f"{path} takes a finite number, not {value!r}")
+        raise UserError(f"{path} takes a finite number, not {shown(value)}")
     return value
 
 
 def _parse_number(path: str, text: str) -> float | int:
+    """A number as text: digits give an `int`, a quotient such as 8/255 the nearest number, all else a `float`."""
     try:
-        number = Fraction(text.replace(" ", ""))
-    except (ValueError, ZeroDivisionError):
-        try:
-            return float(text)
-        except ValueError:
-            raise UserError(f"{path} takes a number such as 0.03 or 8/255, not {text!r}") from None
-    return int(number) if number.denominator == 1 and "." not in text else float(number)
+        if "/" in text:
+            number = Fraction(text.replace(" ", ""))
+            return int(number) if number.denominator == 1 else float(number)
+        return int(text) if _DIGITS.fullmatch(text.strip()) else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"{path} takes a number such as 0.03 or 8/255, not {shown(text)}") from None
 
 
 def _type_name(kind: Declared) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.setting_types import CountOrZero, ProperShare
+from harness.setting_types import CountOrZero, ProperShare, SideOrZero
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class DataSource:
     val: ProperShare = 0.2
     split: CountOrZero = 0
     limit: CountOrZero = 0
-    size: CountOrZero = 0
-    crop: CountOrZero = 0
+    size: SideOrZero = 0
+    crop: SideOrZero = 0
 
 
 @dataclass(frozen=True)
 class Augment:
     """pad: random crop after padding by so many black pixels. flip: flip images horizontally with probability 0.5."""
 
-    pad: CountOrZero = 0
+    pad: SideOrZero = 0
     flip: bool = False

@@ -36,7 +36,7 @@ class RemoteStore:
             fs, root = url_to_fs(uri, use_listings_cache=False)
         except ImportError as error:
             raise UserError(f"{redacted(uri)!r} needs a package that is not installed: {one_line(error)}") from None
-        except ValueError as error:
+        except Exception as error:  # fsspec backends raise their own types
             raise UserError(f"cannot use {redacted(uri)!r}: {one_line(error)}") from None
         self._local = Path(root) if "file" in (fs.protocol, *fs.protocol) else None
         self._fs = DirFileSystem(root, fs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness import cli
-from harness.errors import UserError
+from harness.errors import UserError, shown
 
 if TYPE_CHECKING:
     from harness.config.space import Cell, Space
@@ -54,22 +54,17 @@ class Plan:
 
 def plan(args: Namespace) -> Plan:
     """Build the plan from parsed arguments. Raises `UserError` for an unknown name or invalid value."""
-    for name in ("trials", "seeds"):
-        if (value := getattr(args, name)) is not None and value < (1 if name == "trials" else 0):
-            raise UserError(f"--{name} must be at least {1 if name == 'trials' else 0}, not {value}")
     if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
         raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers must be at least 1, not {args.workers}")
     if args.keep not in KEEP:
-        raise UserError(f"--keep takes {' or '.join(KEEP)}, not {args.keep!r}")
+        raise UserError(f"--keep takes {' or '.join(KEEP)}, not {shown(args.keep)}")
     if args.cpus == 0:
         raise UserError("--cpus must be more than 0; a trial needs a share of a core, such as 0.5")
     for name in ("cpus", "gpus"):
         if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
             raise UserError(f"--{name} must not be negative, not {value:g}")
     if args.device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device takes cpu or cuda here, not {args.device!r}; Ray chooses among several GPUs")
+        raise UserError(f"--device takes cpu or cuda here, not {shown(args.device)}; Ray chooses among several GPUs")
     if args.device == "cpu" and args.gpus:
         raise UserError("--device cpu and --gpus contradict each other; leave one out")
     if args.space is None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from harness.setting_types import Decay, NonNegative, Positive, Share
+from harness.setting_types import Decay, NonNegative, Positive, Seed, Share
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ class Maps:
     target: Literal["label", "predicted"] = "label"
     binarise: Literal["sign", "median", "quantile", "minmax", "none"] = "sign"
     quantile: Share = 0.5
-    teacher_seed: Annotated[int, Ge(-1)] = -1
+    teacher_seed: Annotated[Seed, Ge(-1)] = -1
     live: bool = False

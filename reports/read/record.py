@@ -1,6 +1,5 @@
 """Load one trial's run from MLflow, by run id or trial key, and check its result, data and weights."""
 
-import argparse
 import dataclasses
 import json
 import math
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.arguments import Arguments, filled, path, place
 from harness.config.trial import build
 from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
@@ -58,17 +58,13 @@ class Record:
     weights: Path | None
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
+def parser(program: str, description: str) -> Arguments:
     """Argument parser with RUN, --tracking-uri and --data-root, shared by `verify` and `export`."""
-    p = argparse.ArgumentParser(
-        prog=f"python -m reports {program}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = Arguments(f"reports {program}", description)
     p.add_argument("run", metavar="RUN", help=f"run id, its first {DIGITS} or more digits, or a trial key")
-    p.add_argument("--tracking-uri", default=STORE, help="MLflow store or server (default %(default)s)")
-    p.add_argument("--artifacts", type=Path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
-    p.add_argument("--data-root", type=Path, help="folder of the data sets (default $HARNESS_DATA, else ./data)")
+    p.add_argument("--tracking-uri", type=filled, default=STORE, help="MLflow store or server (default %(default)s)")
+    p.add_argument("--artifacts", type=path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
+    p.add_argument("--data-root", type=place, help="folder of the data sets (default $HARNESS_DATA, else ./data)")
     return p
 
 

@@ -33,7 +33,7 @@ def test_every_number_declares_its_bounds(cls):
         declared = any(isinstance(d, Bound | Unbounded) for d in declarations(kind))
         assert declared or not number(kind), (
             f"{cls.__module__}: {name} is a number without bounds. Write `{name}: Share` or another type of"
-            f" harness/setting_types.py ({', '.join(TYPES)}); AnyNumber or AnyInteger if it has none."
+            f" harness/setting_types.py ({', '.join(TYPES)}); AnyNumber if it has none."
         )
 
 
