@@ -7,7 +7,9 @@ from functools import reduce
 import numpy as np
 
 from harness.data.readers.common import Part, Raw
-from harness.data.readers.images import boxes_around, resized
+from harness.data.readers.images import boxes_around, check_memory, resized
+
+_TEXTURE_BYTES = 16  # per value of an image while the shapes are drawn: integers of its textures
 
 
 def digits(size: int) -> Raw:
@@ -29,6 +31,7 @@ def shapes(size: int, seed: int = 0) -> Raw:
     seed gives the same bytes on every machine.
     """
     side, train, test = size or 32, 2000, 500
+    check_memory((train + test) * 3 * side * side * _TEXTURE_BYTES, f"{train + test} shapes of {side}x{side}")
     rng = np.random.default_rng(seed)
     y = np.concatenate([rng.permutation(np.arange(n) % len(SHAPES)) for n in (train, test)])
     masks = _objects(rng, y, side)

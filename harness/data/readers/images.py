@@ -1,6 +1,10 @@
 """Decode and resize images to uint8 arrays, with their boxes and masks."""
 
+import contextlib
 import io
+import os
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -17,8 +21,13 @@ Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, inclusive
 # Formats tried on untrusted bytes: some of Pillow's others start programs, such as Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
+MAX_PIXELS = 2**26  # of an image that is decoded, 8192 x 8192; a file of a kilobyte can declare more
+MEMORY_SHARE = 0.5  # of this machine's memory, that the images of a part may take: splitting them copies them
+
 _CHUNK = 512  # encoded images in memory at once
 _LARGE = 4096  # bytes per encoded image above which decoding in threads pays off
+_MANY_PIXELS = 2**22  # of an image above which only one is decoded at a time
+_one_at_a_time, _opening = threading.Lock(), threading.Lock()
 
 
 def nonblack_mask(x: np.ndarray) -> np.ndarray:
@@ -67,18 +76,38 @@ def _decode(encoded: Encoded, size: int) -> Sample:
     where, data, y, box, encoded_mask, to_mask = encoded
     mask = None
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            x = pixels(image, size)
+        with _opened(data) as image:
             box = box and scaled(box, *image.size, size)
+            x = _bounded_pixels(image, size)
         if encoded_mask is not None:
-            with Image.open(io.BytesIO(encoded_mask), formats=FORMATS) as image:
-                mask = to_mask(pixels(image, size, Image.Resampling.NEAREST))
+            with _opened(encoded_mask) as image:
+                mask = to_mask(_bounded_pixels(image, size, Image.Resampling.NEAREST))
             if mask.shape != x.shape[1:]:
                 raise ValueError("its mask has another size")
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise UserError(f"cannot decode {where}: {reason}") from None
     return Sample(where, x, y, box, mask)
+
+
+def _opened(data: bytes) -> Image.Image:
+    """An image whose header is read; Pillow's own warning of many pixels is left to `_bounded_pixels`."""
+    with _opening, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _bounded_pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BILINEAR) -> np.ndarray:
+    """`pixels` of an opened image, within `MAX_PIXELS`; a larger JPEG that is resized is decoded at a smaller scale.
+
+    Raises `ValueError`, before anything is decoded, for an image that remains larger.
+    """
+    if size and image.width * image.height > MAX_PIXELS:
+        image.draft(None, (size, size))  # only JPEG can
+    count = image.width * image.height
+    if count > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+    with _one_at_a_time if count > _MANY_PIXELS else contextlib.nullcontext():
+        return pixels(image, size, resampling)
 
 
 def pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BILINEAR) -> np.ndarray:
@@ -93,7 +122,17 @@ def pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BIL
 
 def resized(x: np.ndarray, size: int) -> np.ndarray:
     """Grey images (N, 1, H, W) uint8 resized to size x size; unchanged if size is 0."""
+    check_memory(len(x) * (size * size or x[0].size), f"{len(x)} images of {size}x{size}")
     return np.stack([pixels(Image.fromarray(image[0]), size) for image in x])
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise `UserError` if this number of bytes is more than `MEMORY_SHARE` of the memory of this machine.
+
+    Allocating them would succeed, and the machine would run out of memory while they are filled.
+    """
+    if needed > MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise UserError(f"{what} do not fit into memory: {needed / 1e9:.1f} GB; set a smaller data.size")
 
 
 def scaled(box: Box, width: int, height: int, size: int) -> Box:
@@ -126,15 +165,14 @@ def stack(samples: Iterable[Sample], n: int) -> Part:
     columns: dict[str, np.ndarray] = {}
     for i, sample in enumerate(samples):
         if not i:
-            try:
-                columns = _columns(sample, n)
-            except MemoryError:
-                raise UserError(f"{n} images like {sample.where} do not fit into memory") from None
+            check_memory(n * sample.x.size, f"{n} images like {sample.where}")
+            columns = _columns(sample, n)
         x = columns["x"]
         if x.shape[2:] != sample.x.shape[1:]:
             sizes = " and ".join(f"{w}x{h}" for h, w in (x.shape[2:], sample.x.shape[1:]))
             raise UserError(f"{sample.where} differs in size ({sizes}); give all one by --set data.size=32")
         if len(sample.x) > x.shape[1]:
+            check_memory(3 * x.size, f"{n} images like {sample.where}")
             columns["x"] = x = x.repeat(3, axis=1)
         x[i] = sample.x
         columns["y"][i] = sample.y

@@ -22,6 +22,10 @@ LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
 _NAME = re.compile(r"(train|test|val)[a-z]*(-.*)?\.parquet")
 _SHARD = re.compile(r"-\d+-of-(\d+)")
 _ROWS = 256  # per batch of a read
+_ROW_BYTES = 32  # least size of a row on disk: images are packed already, so equal ones only are stored in less
+_FEW_ROWS = 10_000  # that a file may have whatever its size
+_PACKED = 100  # most times that a column of images may be larger than on disk; theirs is about 1
+_SMALL = 2**26  # bytes that a column of images may have whatever it takes on disk
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
@@ -84,6 +88,7 @@ def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
     columns: Columns | None = None
     for path in paths:
         with _opened(path) as file:
+            _check_sizes(file.metadata, path)
             rows += file.metadata.num_rows
             found_columns = _columns(file.schema_arrow, path)
         if columns not in (None, found_columns):
@@ -93,6 +98,16 @@ def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
         raise UserError(f"{str(paths[0])!r} has no rows")
     encoded = (row for path in paths for row in _rows(path, columns))
     return stack(decoded(encoded, size), rows), columns.classes
+
+
+def _check_sizes(header: pq.FileMetaData, path: Path) -> None:
+    """Raise `UserError` for a file of a few kilobytes that declares millions of rows or gigabytes of images."""
+    size = path.stat().st_size
+    if header.num_rows > max(_FEW_ROWS, size // _ROW_BYTES):
+        raise UserError(f"{str(path)!r} declares {header.num_rows} rows in {size} bytes: they cannot be images")
+    unpacked = sum(header.row_group(i).total_byte_size for i in range(header.num_row_groups))
+    if unpacked > max(_SMALL, _PACKED * size):
+        raise UserError(f"{str(path)!r} would unpack to {unpacked} bytes from {size}: they cannot be images")
 
 
 @contextlib.contextmanager
