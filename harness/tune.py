@@ -10,6 +10,7 @@ Repeating the command continues an interrupted sweep; with more --trials or --se
 chosen by --cell, and a method tried in the place of a cell's own, join the sweep of their space and its report.
 """
 
+import contextlib
 import os
 import sys
 from argparse import Namespace
@@ -90,7 +91,7 @@ def main() -> int:
 def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
     """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
     from harness.storage.driver_lock import DriverLost
-    from harness.sweep import cluster
+    from harness.sweep import cluster, stop_signals
     from harness.tracking.mlflow_client import default_uri
 
     uri = args.tracking_uri or default_uri(workspace)
@@ -98,16 +99,17 @@ def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Se
         raise UserError(
             f"SQLite cannot be stored at {args.out!r}; give an MLflow server: --tracking-uri http://HOST:5000"
         )
-    try:
-        with workspace.single_writer() as driver_files:
-            if not driver_files:
-                raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
-            return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
-    except DriverLost as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        cluster.disconnect()
+    with stop_signals.as_ctrl_c():
+        try:
+            with workspace.single_writer() as driver_files:
+                if not driver_files:
+                    raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
+                return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
+        except DriverLost as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        finally:
+            cluster.disconnect()
 
 
 def _locked_sweep(
@@ -131,7 +133,10 @@ def _locked_sweep(
     with Delivery(uri, tracker.log, workspace, driver_files.durable_size) as delivery:
         delivery.writer.check_not_deleted({SWEEP, *planned.studies})
         studies = _studies(planned, workspace, args, tracker)
-        if not _run_jobs(planned, workspace, args, slots, studies, tracker, driver_files, callbacks):
+        finished = False
+        with contextlib.suppress(KeyboardInterrupt):  # a signal before trials run, or a second one
+            finished = _run_jobs(planned, workspace, args, slots, studies, tracker, driver_files, callbacks)
+        if not finished:
             tracker.close("KILLED")
             driver_files.push()
             print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)

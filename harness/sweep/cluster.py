@@ -1,5 +1,6 @@
 """Connect to a Ray cluster, or start a local one."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 import ray
 
 from harness.errors import UserError, one_line, redacted
-from harness.sweep import ray_addresses, ray_internals, trial_slots
+from harness.sweep import ray_addresses, ray_folder, ray_internals, stop_signals, trial_slots
 
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
+_local = contextlib.ExitStack()  # what ends with the local cluster
 
 
 def existing(address: str | None) -> str | None:
@@ -30,6 +32,11 @@ def connect(address: str | None, package: Path | None = None) -> None:
     With ray://host:port it is a Ray client, which uploads the folder `package`, if any, as the working directory.
     Raises `UserError` if there is no cluster.
     """
+    with stop_signals.restored(signal.SIGTERM):  # Ray replaces its handler
+        _connect(address, package)
+
+
+def _connect(address: str | None, package: Path | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     address = existing(address)
     if address and address.startswith(("http://", "https://")):
@@ -40,24 +47,35 @@ def connect(address: str | None, package: Path | None = None) -> None:
     try:
         if address:
             _check_port(address)
+            ray_internals.read_authentication()
             os.environ[ray_internals.REMOTE_CLUSTER] = "1"
             with warnings.catch_warnings(action="ignore"):
                 _join(address, {"working_dir": str(package)} if package else None)
         else:
-            # Ray counts the machine's cores, not those that this process may use.
-            cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            _start()
+    except SystemExit:  # of Ray's own handler of SIGTERM
+        raise KeyboardInterrupt from None
+    except UserError:
+        raise
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(_no_cluster(address, error)) from None
-    if not address or not address.startswith(ray_addresses.CLIENT):
-        # Ray Tune shuts down cleanly on SIGUSR1 and SIGINT only; stopped jobs and preemption send SIGTERM.
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+
+
+def _start() -> None:
+    """ray.init of a cluster on this machine, in a private folder and with a token of its own."""
+    folder = _local.enter_context(ray_folder.private_folder())
+    _local.enter_context(ray_folder.environment(folder))
+    ray_internals.read_authentication()
+    # Ray counts the machine's cores, not those that this process may use.
+    cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
+    ray.init(
+        address="local",
+        num_cpus=cores,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _temp_dir=str(folder / ray_folder.ROOT),
+    )
 
 
 def _join(address: str, runtime_env: dict[str, str] | None) -> None:
@@ -100,5 +118,8 @@ def connected() -> bool:
 
 
 def disconnect() -> None:
-    """Leave the cluster; a local one ends."""
-    ray.shutdown()
+    """Leave the cluster; a local one ends, and its folder is removed."""
+    try:
+        ray.shutdown()
+    finally:
+        _local.close()

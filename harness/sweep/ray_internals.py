@@ -1,6 +1,6 @@
 """What is used of Ray that Ray does not promise: environment variables, a resource, messages, attributes of a trial.
 
-`tests/project/test_foreign_parts.py` finds what another version of Ray changed. Does not import Ray.
+`tests/project/test_foreign_parts.py` finds what another version of Ray changed. Ray is imported only by what uses it.
 """
 
 from pathlib import Path
@@ -25,10 +25,30 @@ ENVIRONMENT = {
 REMOTE_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "1": nodes listen on their own address
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a Ray job
 OF_PROCESS = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # set by Ray for one process, not for those that it starts
+AUTH_MODE, AUTH_TOKEN, AUTH_TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+LONGEST_SOCKET = "session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # below the folder of all sessions
 DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray when it starts a node
 HEAD_NODE = "node:__internal_head__"  # resource of the head node only
 NODE_DIED = "its node has died"  # in the error of an actor
 NO_CLIENT, NO_NODE = "ray[client]", "No node info found"  # in messages of `ray.init`
+
+
+def read_authentication() -> None:
+    """Let this process read again what the environment says of the token of a cluster."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, without types
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def pass_on_no_credentials() -> None:
+    """Let Ray Tune send its own settings to workers, and no credentials of AWS.
+
+    They would be in its logs and in the command line of a process. Workers of this machine inherit the environment.
+    """
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if n.startswith("RAY_")}
 
 
 def allow_failures(trial: "Trial", more: int) -> None:

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 from harness.errors import UserError
 from harness.storage import provenance
 from harness.storage.workspace import Workspace
+from harness.sweep import ray_internals, stop_signals
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
 from harness.sweep.ray_internals import forget_ended
@@ -87,8 +88,9 @@ def run_jobs(
             failure_config=failure_config(),
         ),
     )
+    ray_internals.pass_on_no_credentials()
     try:
-        with _muted("ray.tune"):
+        with _muted("ray.tune"), stop_signals.restored():
             tuner.fit()
     finally:
         shutil.rmtree(workspace.out / RAY_FOLDER, ignore_errors=True)

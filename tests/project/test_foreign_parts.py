@@ -59,6 +59,7 @@ def ray_sources():
 
 
 NAMES = (*ray_internals.ENVIRONMENT, ray_internals.IN_JOB, *ray_internals.OF_PROCESS, ray_internals.DECLARED)
+NAMES += (ray_internals.AUTH_MODE, ray_internals.AUTH_TOKEN, ray_internals.AUTH_TOKEN_PATH)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +73,49 @@ def test_ray_has_the_resource_of_the_head_node(ray_sources):
         from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 
         assert HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_NODE
+
+
+def test_ray_reads_its_token_again(tmp_path, monkeypatch):
+    with using("ray", "how a process reads the token of a cluster"):
+        from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+
+        monkeypatch.delenv(ray_internals.AUTH_TOKEN, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for mode in ("token", "disabled"):
+            monkeypatch.setenv(ray_internals.AUTH_MODE, mode)
+            monkeypatch.setenv(ray_internals.AUTH_TOKEN_PATH, str(tmp_path / mode))
+            (tmp_path / mode).write_text(mode)
+            ray_internals.read_authentication()
+            assert get_authentication_mode() == getattr(AuthenticationMode, mode.upper())
+            assert AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+        monkeypatch.undo()
+        ray_internals.read_authentication()
+
+
+def test_ray_names_a_session_and_its_sockets(ray_sources):
+    with using("ray", "the name of a session, or of its sockets"):
+        folder, sockets, socket = ray_internals.LONGEST_SOCKET.split("/")
+        assert 'f"session_{date_str}_{os.getpid()}"' in ray_sources
+        assert '"%Y-%m-%d_%H-%M-%S_%f"' in ray_sources
+        assert re.fullmatch(r"session_\d{4}(-\d\d){2}_\d\d(-\d\d){2}_\d{6}_\d{7}", folder)
+        assert f'(self._session_dir, "{sockets}")' in ray_sources and f'default_prefix="{socket}"' in ray_sources
+
+
+def test_ray_tune_sends_no_credentials_to_workers(monkeypatch):
+    with using("ray", "the variables that Ray Tune sends to workers"):
+        from ray.tune.execution import class_cache
+
+        def sent():
+            actor = class_cache._ActorClassCache().get(type("Trainable", (), {}))
+            return actor._default_options["runtime_env"]["env_vars"]
+
+        monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", set(class_cache.ENV_VARS_TO_PROPAGATE))
+        for name in class_cache.ENV_VARS_TO_PROPAGATE:
+            monkeypatch.setenv(name, "1")
+        assert "AWS_SECRET_ACCESS_KEY" in sent()
+        ray_internals.pass_on_no_credentials()
+        assert "RAY_CHDIR_TO_TRIAL_DIR" in sent()
+        assert not [name for name in sent() if not name.startswith("RAY_") and name != "PL_DISABLE_FORK"]
 
 
 @pytest.mark.parametrize("text", [ray_internals.NO_CLIENT, ray_internals.NO_NODE])

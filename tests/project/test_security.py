@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import pandas as pd
 import pytest
 import torch
 from optuna.storages.journal import JournalFileBackend
+from other_user import NAMELESS, as_nameless, attacked, can_be_nameless, needs_root
 from PIL import Image
 from rows import PGD, STANDARD, child
 from sweeps import LIMIT, suspended
@@ -38,7 +40,7 @@ from harness.evaluation import external
 from harness.storage import npz as storage_npz
 from harness.storage import provenance
 from harness.storage.sealed_json import write_json
-from harness.sweep import optuna_journal
+from harness.sweep import optuna_journal, ray_internals
 from harness.tracking import mlflow_client
 from harness.trials import evaluate_stored
 from harness.trials import run as trial_run
@@ -53,9 +55,16 @@ ROOT = Path(__file__).parents[2]
 OURS = ("harness", "methods", "reports", "search_spaces")
 SECRET = "s3cr3tPa55phrase"
 SECRETS = {
+    "AWS_ACCESS_KEY_ID": SECRET,
     "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_SESSION_TOKEN": SECRET,
+    "AWS_SECURITY_TOKEN": SECRET,
+    "MLFLOW_TRACKING_USERNAME": "me",
     "MLFLOW_TRACKING_PASSWORD": SECRET,
+    "MLFLOW_TRACKING_TOKEN": SECRET,
     "HF_TOKEN": SECRET,
+    "HUGGING_FACE_HUB_TOKEN": SECRET,
+    "OPTUNA_STORAGE": f"mysql://me:{SECRET}@127.0.0.1/optuna",
     "WANDB_API_KEY": SECRET,
     "DATABASE_URL": f"postgresql://me:{SECRET}@127.0.0.1/db",
     "GIT_CONFIG_COUNT": "1",  # as if the checkout had been cloned from a URL with a password
@@ -94,6 +103,18 @@ def refused(*said):
     assert "\n" not in message and all(part in message for part in said), message
 
 
+def test_every_promise_names_tests_that_exist():
+    text = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    page = (ROOT / "docs" / "security.md").read_text()
+    table = re.search(r"^\| What \|.*\| Test \|\n\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
+    assert len(rows) > 8
+    for what, *_, refused, tests in rows:
+        names = re.findall(r"`(test_\w+)`", tests)
+        assert bool(names) != refused.startswith("nobody"), what
+        assert not [name for name in names if f"def {name}(" not in text], what
+
+
 # ---- 1, 4, 7: a sweep, watched from outside
 
 
@@ -128,18 +149,35 @@ def listening(processes):
 
 
 class Watched:
-    """A small sweep that has run with secrets in its environment, and what its processes were seen to do."""
+    """A small sweep that has run with secrets in its environment, and what its processes were seen to do.
 
-    def __init__(self, out):
+    It runs as a container's user may: with a home that cannot be written to, a path of temporary files that is too long
+    for sockets, and, if that can be tried here, an id without an entry in the passwd file.
+    """
+
+    def __init__(self, out, home):
         self.out, mark = out, f"HARNESS_WATCHED={uuid.uuid4().hex}"
+        self.home, self.temporary = home, out.with_name("t" * 60)
+        for folder in (home, self.temporary):
+            folder.mkdir()
+        home.chmod(0o500)
+        self.nameless = can_be_nameless()
+        if self.nameless:
+            out.mkdir()
+            for folder in (out, self.temporary):
+                os.chown(folder, NAMELESS, NAMELESS)
         name, _, value = mark.partition("=")
-        unset = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
-        environment = {k: v for k, v in os.environ.items() if k not in unset} | SECRETS | {name: value}
+        unset = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_TMPDIR")
+        environment = {k: v for k, v in os.environ.items() if k not in (*unset, "USER", "LOGNAME")}
+        environment |= {**SECRETS, name: value, "HOME": str(home), "TMPDIR": str(self.temporary)}
         words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=2", "--out", str(out)]
         said = [out.with_suffix(f".{kind}") for kind in ("stdout", "stderr")]
         self.sockets, self.commands, self.modes = set(), set(), set()
-        self.stranger = None
+        self.stranger, self.attack, self.session = None, {}, None
+        self.longest = self.mode = 0
+        self._opened = {}  # file of the session -> open file, which can be read after its removal
         command = [sys.executable, "-m", "harness.tune", *words]
+        command = as_nameless(*command) if self.nameless else command
         with open(said[0], "wb") as out_file, open(said[1], "wb") as err_file:
             sweep = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out_file, stderr=err_file)
             while sweep.poll() is None:
@@ -149,12 +187,45 @@ class Watched:
                     self.commands.add(command.replace(b"\0", b" ").decode(errors="replace"))
                     if b"gcs_server" in command:
                         self.modes |= set(re.findall(rb"RAY_AUTH_MODE=(\w+)", seen)) or {b"none"}
+                self._open_session()
                 if self.stranger is None and (port := self._gcs()):
                     with suspended(sweep):  # or it may be over before the answer is there
                         self.stranger = stranger(port)
+                if self.session and not self.attack and os.geteuid() == 0:
+                    with suspended(sweep):
+                        self._attack()
                 time.sleep(0.2)
         self.status = sweep.returncode
         self.said = [file.read_bytes() for file in said]
+        self.logs = {}
+        for path, file in self._opened.items():
+            with file:
+                self.logs[path.relative_to(self.session).as_posix()] = file.read()
+
+    def _open_session(self):
+        """Open what is new in the folder of Ray's session."""
+        found = (re.search(r"--store_socket_name=(\S+)/sockets/", command) for command in self.commands)
+        self.session = self.session or next((Path(f[1]) for f in found if f), None)
+        if self.session is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self.mode = stat.S_IMODE(self.folder.stat().st_mode)
+        for path in self.session.rglob("*"):
+            if path.is_socket():
+                self.longest = max(self.longest, len(path.relative_to(self.session.parent).as_posix()))
+            with contextlib.suppress(OSError):  # a socket, or gone
+                if path.is_file() and path not in self._opened:
+                    self._opened[path] = open(path, "rb")  # noqa: SIM115 - closed when the sweep has ended
+
+    @property
+    def folder(self):
+        """Ray's private folder."""
+        return self.session.parents[1]
+
+    def _attack(self):
+        where = list(self.session.relative_to(self.folder).parts)
+        log = [*where, "logs", "raylet.out"]
+        self.attack = attacked(self.folder, log, [*where, "sockets", "plasma_store"], [*where, "sockets"])
 
     def _gcs(self):
         found = (re.search(r"--gcs_server_port=(\d+)", c) for c in self.commands if "raylet" in c.split(" ")[0])
@@ -177,7 +248,10 @@ def stranger(port):
 def watched(tmp_path_factory):
     if not Path("/proc/net/tcp").exists():
         pytest.skip("sockets are looked up under /proc")
-    return Watched(tmp_path_factory.mktemp("watched") / "out")
+    folder = tmp_path_factory.mktemp("watched")
+    watched = Watched(folder / "out", folder / "home")
+    yield watched
+    watched.home.chmod(0o700)  # or it could not be removed
 
 
 @pytest.mark.slow
@@ -199,8 +273,28 @@ def test_a_local_cluster_answers_only_those_who_know_its_token(watched):
 
 
 @pytest.mark.slow
+@needs_root
+def test_another_user_can_do_nothing_to_rays_session(watched):
+    assert len(watched.attack) == 12 and set(watched.attack.values()) == {"PermissionError"}, watched.attack
+
+
+@pytest.mark.slow
+def test_a_local_sweep_leaves_nothing_in_the_home_nor_among_temporary_files(watched):
+    """Its folder lies where the paths of sockets are short enough, and there is no token in `~/.ray`."""
+    assert watched.status == 0, watched.said
+    assert watched.mode == 0o700 and watched.temporary not in watched.folder.parents
+    assert watched.longest <= len(ray_internals.LONGEST_SOCKET)
+    left = [*watched.home.iterdir(), *watched.temporary.iterdir()]
+    assert not [path for path in left if not path.name.startswith("torchinductor")]  # torch makes it on import
+    assert not watched.folder.exists()
+
+
+@pytest.mark.slow
 def test_no_secret_of_the_environment_reaches_what_is_kept_or_printed(watched):
     assert watched.status == 0 and all(SECRET.encode() not in text for text in watched.said)
+    assert not [command for command in watched.commands if SECRET in command]
+    assert {"logs/raylet.out", "logs/gcs_server.out", "logs/runtime_env_agent.log"} <= watched.logs.keys()
+    assert not [name for name, content in watched.logs.items() if SECRET.encode() in content]
     files = [file for file in watched.out.rglob("*") if file.is_file()]
     assert {"mlflow.db", "optuna.journal", "result.json", "weights.pt", "smoke-digits.html"} <= {f.name for f in files}
     for file in files:
