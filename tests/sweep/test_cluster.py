@@ -520,6 +520,7 @@ RAY_JOB = strict(  # of KubeRay's custom resource ray.io/v1, what the example us
                 "rayClusterSpec": strict(
                     {
                         "rayVersion": TEXT,
+                        "authOptions": strict({"mode": {"enum": ["token", "disabled"]}}, "mode"),
                         "enableInTreeAutoscaling": YES_OR_NO,
                         "autoscalerOptions": strict({"idleTimeoutSeconds": WHOLE}),
                         "headGroupSpec": strict({"rayStartParams": WORDS, "template": TEMPLATE}, "template"),
@@ -582,6 +583,7 @@ def test_the_ray_job_hangs_together():
     cluster = spec["rayClusterSpec"]
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert f"ray=={cluster['rayVersion']}" in pins
+    assert cluster["authOptions"] == {"mode": "token"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     pods = [group["template"]["spec"] for group in groups]
     assert len({c["image"] for pod in pods for c in pod["containers"]}) == 1
