@@ -84,6 +84,10 @@ def _quiet(environment: Mapping[str, str]) -> Iterator[None]:
     """Set these variables, some of which MLflow reads on import, and ignore its and SQLAlchemy's deprecations."""
     for name, value in environment.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:  # a user id without a name, as in a container: MLflow could not be imported
+        os.environ["HOME"] = "/"
     with warnings.catch_warnings(action="ignore"):
         yield
 

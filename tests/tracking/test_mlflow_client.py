@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from mlflow.store.entities import PagedList
-from sweeps import ROOT, free_port
+from other_user import NAMELESS, as_nameless, can_be_nameless
+from sweeps import ROOT, finished, free_port
 
 from harness.errors import UserError
 from harness.tracking import mlflow_client
@@ -157,3 +159,14 @@ def test_only_a_reader_leaves_a_certificate_to_mlflow(monkeypatch):
     read_only("https://127.0.0.1:1")
     with pytest.raises(UserError, match=r"no MLflow server answers at .*self-signed"):
         mlflow_client.check_writable("https://127.0.0.1:1")
+
+
+@pytest.mark.skipif(not can_be_nameless(), reason="only root can act as a user without a name")
+def test_a_user_without_a_name_and_a_home_opens_a_store(empty_store, tmp_path):
+    code = f"from harness.tracking.mlflow_client import open_writer; open_writer('sqlite:///{tmp_path}/mlflow.db')"
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "USER", "LOGNAME")}
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    for path in (tmp_path, tmp_path / "mlflow.db"):
+        os.chown(path, NAMELESS, NAMELESS)
+    done = finished(as_nameless(sys.executable, "-c", code), env=environment)
+    assert done.returncode == 0, done.stderr
