@@ -278,8 +278,8 @@ def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker",
     tracker.attach(written)
     print(terminal.text(leaderboard))
     print()
-    for file in written:
-        print(f"report: {file}")
+    for made in written:
+        print(f"report: {made}")
     print(f"studies: optuna-dashboard {workspace.out / 'optuna.journal'}")
     print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
     empty = [study.cell.name for study in studies if not study.winners()]
