@@ -239,54 +239,28 @@ def test_what_the_command_says_inside_is_said_outside(cluster, tmp_path):
     assert done.stderr == "error: a trial asks for 9 CPU, but the largest node has 1\n"
 
 
-@pytest.mark.cluster
-@pytest.mark.fault
-def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
-    """One trial a cell: then no proposal, and no stop, depends on which trial ended first."""
-    out = tmp_path / "runs"
-    shutil.copytree(store, out)
-    words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=8", "--out", str(out)]
+@contextlib.contextmanager
+def two_nodes(folder, env, *head_words):
+    """A cluster of two nodes: (the process of the head node, that of the other, its address)."""
     (gcs,) = free_ports(1)
     for name in ("head", "node"):
-        (short / name).mkdir()
-    # The two that run at once, whoever trains the first one, which is the other cell's teacher.
-    waiting = [["waits", "standard", 1, None, 4], ["waits", "sat", 0, None, 4]]
-    env = environment(**suffered(waiting))
-    with ray_node(short / "head", env, "--head", "--include-dashboard", "false", "--port", str(gcs)) as head:
-        until(lambda: "Ray runtime started" in text(short / "head"), head, lambda: text(short / "head"))
-        with ray_node(short / "node", env, "--address", f"127.0.0.1:{gcs}") as node:
-            until(lambda: "Ray runtime started" in text(short / "node"), node, lambda: text(short / "node"))
-            command = subprocess.Popen(
-                suffering(*words, "--address", f"127.0.0.1:{gcs}"),
-                cwd=ROOT,
-                env=env,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            try:
+        (folder / name).mkdir()
+    with ray_node(folder / "head", env, "--head", "--port", str(gcs), *head_words) as head:
+        until(lambda: "Ray runtime started" in text(folder / "head"), head, lambda: text(folder / "head"))
+        with ray_node(folder / "node", env, "--address", f"127.0.0.1:{gcs}") as node:
+            until(lambda: "Ray runtime started" in text(folder / "node"), node, lambda: text(folder / "node"))
+            yield head, node, f"127.0.0.1:{gcs}"
 
-                def under_way():
-                    folders = {p.parent for p in out.glob("trials/*/checkpoint.pt")}
-                    return [f for f in folders if not (f / "result.json").exists()]
 
-                until(lambda: len(under_way()) == 2, command, lambda: text(short / "node"))  # one on each node
-                killed = kill_all(node)
-                assert any(title.startswith("ray::ImplicitFunc") for title in killed), killed
-                fault_injection.go_on(out)
-                _, said = command.communicate(timeout=LIMIT)
-            finally:
-                command.kill()
-                command.wait()
-    assert command.returncode == 0, said
+def under_way(out):
+    folders = {p.parent for p in out.glob("trials/*/checkpoint.pt")}
+    return [f for f in folders if not (f / "result.json").exists()]
 
+
+def assert_each_of_four_trials_once(out, epochs):
+    """In files, MLflow with its whole history, Optuna and the board, of a sweep of one trial and seed a cell."""
     records = [json.loads(p.read_text()) for p in out.glob("trials/*/result.json")]
     assert len(records) == 4
-    for record in records:  # bit for bit what an undisturbed trial gives
-        tested = any(score["name"].startswith("test/") for score in record["scores"])
-        assert tested == (record["trial"]["seed"] > 0)
-        alone = run.run(build(record["trial"]), Workspace(tmp_path / "alone", tmp_path / "data"), test=tested)
-        assert record["scores"] == [json.loads(json.dumps(score.record())) for score in alone.scores]
     with open(out / "reports" / "smoke-digits.csv", newline="") as file:
         assert sorted(row["cell"] for row in csv.DictReader(file)) == ["sat", "standard"]
 
@@ -296,11 +270,78 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
     assert len(children) == len({r.data.tags["harness.job"] for r in children}) == 4
     assert {r.info.status for r in children} == {"FINISHED"}
     for r in children:
-        assert [m.step for m in client.get_metric_history(r.info.run_id, "train/ce")] == list(range(1, 9))
+        assert [m.step for m in client.get_metric_history(r.info.run_id, "train/ce")] == list(range(1, epochs + 1))
     storage = optuna_journal.open_journal(out / "optuna.journal")
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         assert [t.state.name for t in study.trials] == ["COMPLETE"]
+    return records
+
+
+@pytest.mark.cluster
+@pytest.mark.fault
+def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
+    """One trial a cell: then no proposal, and no stop, depends on which trial ended first."""
+    out = tmp_path / "runs"
+    shutil.copytree(store, out)
+    words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=8", "--out", str(out)]
+    # The two that run at once, whoever trains the first one, which is the other cell's teacher.
+    waiting = [["waits", "standard", 1, None, 4], ["waits", "sat", 0, None, 4]]
+    env = environment(**suffered(waiting))
+    with two_nodes(short, env, "--include-dashboard", "false") as (_, node, address):
+        command = subprocess.Popen(
+            suffering(*words, "--address", address),
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            until(lambda: len(under_way(out)) == 2, command, lambda: text(short / "node"))  # one on each node
+            killed = kill_all(node)
+            assert any(title.startswith("ray::ImplicitFunc") for title in killed), killed
+            fault_injection.go_on(out)
+            _, said = command.communicate(timeout=LIMIT)
+        finally:
+            command.kill()
+            command.wait()
+    assert command.returncode == 0, said
+
+    for record in assert_each_of_four_trials_once(out, 8):  # bit for bit what an undisturbed trial gives
+        tested = any(score["name"].startswith("test/") for score in record["scores"])
+        assert tested == (record["trial"]["seed"] > 0)
+        alone = run.run(build(record["trial"]), Workspace(tmp_path / "alone", tmp_path / "data"), test=tested)
+        assert record["scores"] == [json.loads(json.dumps(score.record())) for score in alone.scores]
+
+
+@pytest.mark.cluster
+@pytest.mark.fault
+def test_a_node_killed_under_two_sweeps_costs_neither_a_trial(store, short, tmp_path):
+    """Both share a cluster, and then the node that is left."""
+    outs = [tmp_path / "first", tmp_path / "second"]
+    env = environment(**suffered([["waits", "standard", 0, None, 4]]))  # of each sweep the one that comes first
+    with two_nodes(short, env, "--include-dashboard", "false") as (_, node, address), contextlib.ExitStack() as stack:
+        commands = []
+        for out in outs:
+            shutil.copytree(store, out)
+            words = ["--space", "smoke", "--trials", "1", "--seeds", "1", "--set", "epochs=8", "--out", str(out)]
+            words += ["--workers", "1"]  # a sweep keeps a worker that has no job, and its slot
+            log = stack.enter_context(open(tmp_path / f"{out.name}.log", "w"))
+            commands.append(
+                subprocess.Popen(suffering(*words, "--address", address), cwd=ROOT, env=env, stdout=log, stderr=log)
+            )
+            stack.callback(commands[-1].wait)
+            stack.callback(commands[-1].kill)
+        for out, command in zip(outs, commands, strict=True):
+            until(lambda out=out: under_way(out), command, (tmp_path / f"{out.name}.log").read_text)
+        killed = kill_all(node)
+        assert any(title.startswith("ray::ImplicitFunc") for title in killed), killed
+        for out, command in zip(outs, commands, strict=True):
+            fault_injection.go_on(out)
+            assert command.wait(LIMIT) == 0, (tmp_path / f"{out.name}.log").read_text()
+    for out in outs:
+        assert_each_of_four_trials_once(out, 8)
 
 
 @pytest.fixture(scope="module")
