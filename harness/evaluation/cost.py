@@ -5,12 +5,17 @@ from harness.evaluation.measurements import EvaluationContext, Items, Measuremen
 
 
 def image_passes(context: EvaluationContext, epochs: int, val: int, test: int) -> dict[str, int]:
-    """Forward-backward passes of images: `curve` during training, `val` during and after it, `test` on test images."""
+    """Forward-backward passes of images: `curve` during training, `val` during and after it, `test` on test images.
+
+    What the last validation of the training measures on all validation images is not measured again after it.
+    """
     measure = context.measure
-    watched = min(val, measure.images or val) * -(-epochs // measure.watch)
-    measured = suites.combined(measure.suites)(context)
-    curve = passes(suites.robust_suite(context), watched)
-    return {"curve": curve, "val": curve + passes(measured, val), "test": passes(measured, test)}
+    watched = min(val, measure.images or val)
+    measured, curve = suites.combined(measure.suites)(context), suites.robust_suite(context)
+    known = {key: item.protocol for key, item in curve.items() if watched == val and isinstance(item, Measurement)}
+    after = {key: of for key, of in measured.items() if isinstance(of, Measurement) and known.get(key) != of.protocol}
+    during = passes(curve, watched * -(-epochs // measure.watch))
+    return {"curve": during, "val": during + passes(after, val), "test": passes(measured, test)}
 
 
 def passes(items: Items, images: int) -> int:

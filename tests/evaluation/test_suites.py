@@ -1,5 +1,6 @@
 """Every suite, run on a net and images that allow all of it, and on such as do not."""
 
+import dataclasses
 import itertools
 from dataclasses import replace
 
@@ -242,6 +243,9 @@ def test_the_cost_of_the_standard_and_attribution_suites_has_a_closed_form():
     robust = 1 + 2 * 3 * 11
     curve = 3 * 100 * robust
     assert passes == {"curve": curve, "val": curve + 300 * (robust + 4), "test": 1000 * (robust + 4)}
+    whole = EvaluationContext(dataclasses.replace(measure, images=0), settings)  # watched: not measured again at the end
+    again = cost.image_passes(whole, epochs=5, val=300, test=1000)
+    assert again == {"curve": 3 * 300 * robust, "val": 3 * 300 * robust + 300 * 4, "test": 1000 * (robust + 4)}
     attribution = cost.passes(suites.SUITES["attribution"](EvaluationContext(measure, settings)), 1000)
     maps, bound, completeness = 2 * 2 * (4 * 50 * 10 + 4 * 100), 3 * 50 + 3, 10 + 2 + 2 * 100
     assert attribution == 20 * (maps + bound + completeness)
