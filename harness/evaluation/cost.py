@@ -13,7 +13,9 @@ def image_passes(context: EvaluationContext, epochs: int, val: int, test: int) -
     watched = min(val, measure.images or val)
     measured, curve = suites.combined(measure.suites)(context), suites.robust_suite(context)
     known = {key: item.protocol for key, item in curve.items() if watched == val and isinstance(item, Measurement)}
-    after = {key: of for key, of in measured.items() if isinstance(of, Measurement) and known.get(key) != of.protocol}
+    after: Items = {
+        key: of for key, of in measured.items() if isinstance(of, Measurement) and known.get(key) != of.protocol
+    }
     during = passes(curve, watched * -(-epochs // measure.watch))
     return {"curve": during, "val": during + passes(after, val), "test": passes(measured, test)}
 
