@@ -33,7 +33,9 @@ class Memory:
         return done
 
     def get_experiment_by_name(self, name):
-        return SimpleNamespace(experiment_id="1", lifecycle_stage="active")
+        return SimpleNamespace(
+            experiment_id="1", lifecycle_stage="active", tags={mlflow_writer.KIND: "as the user wants it"}
+        )
 
     def search_runs(self, experiments, wanted, max_results, page_token):
         if self.fails() == "before":
@@ -69,6 +71,10 @@ class Memory:
 
     def log_artifact(self, run, file, folder):
         self._act("file", lambda: self.runs[run].files.add((os.path.basename(file), folder)))
+
+    def log_inputs(self, run, datasets):
+        found = {(d.dataset.name, d.dataset.digest, d.tags[0].value) for d in datasets}
+        self._act("inputs", lambda: self.runs[run].files.update(found))  # the same input twice is one
 
     def update_run(self, run, status):
         self._act("open", lambda: setattr(self.runs[run], "status", status))

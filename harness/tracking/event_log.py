@@ -1,8 +1,9 @@
 """Append-only event log (JSON lines): the durable record from which the MLflow store is written.
 
 An event concerns one run, by name: its start (`begin`: title, parent and tags), `params`, `metrics` ([name, value,
-step]), `tags`, `files` ([path under the output folder, artifact folder]) and `status`. `time` is in milliseconds since
-1970. The first line is a header with the id of the log and the experiment.
+step]), `tags`, `files` ([path under the output folder, artifact folder]), `inputs` (data sets: [name, digest,
+context]) and `status`. `time` is in milliseconds since 1970. The first line is a header with the id of the log and the
+experiment.
 """
 
 import json
@@ -38,6 +39,7 @@ class Content(TypedDict, total=False):
     metrics: list[Metric]
     tags: dict[str, str]
     files: list[tuple[str, str]]
+    inputs: list[tuple[str, str, str]]
     status: str
 
 

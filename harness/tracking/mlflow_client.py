@@ -142,7 +142,7 @@ def check_writable(uri: str) -> None:
                 pass
         except OSError as error:
             raise UserError(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
-    elif scheme not in ("postgresql", "mysql", "mssql", "databricks"):
+    elif scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql", "databricks"):  # a driver may follow
         raise UserError(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
 
 

@@ -1,5 +1,6 @@
 """Idempotent writes of logged events to MLflow runs."""
 
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,11 @@ from harness.tracking.refusals import Refused, is_final, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
+# The tag by which MLflow's pages open an experiment in the view "Model training".
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+CONTEXT = "mlflow.data.context"  # tag of an input: what the data are used for
 BATCH_SIZE = 1000  # MLflow's limit on metrics per call
 
 
@@ -44,8 +49,11 @@ class MlflowWriter:
                     f"the experiment {name!r} was deleted in MLflow and takes no runs; restore it by: mlflow"
                     f" experiments restore --experiment-id {experiment.experiment_id}, or give another --tracking-uri"
                 )
+            if KIND not in experiment.tags:
+                self._client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
             return experiment.experiment_id
         created = self._client.create_experiment(name, artifact_location=self._artifact_folder())
+        self._client.set_experiment_tag(created, KIND, TRAINING)
         note = "One run per sweep; nested in it one per cell; nested in that its trials and the seeds of its winner."
         self._client.set_experiment_tag(created, "mlflow.note.content", note)
         return created
@@ -91,6 +99,8 @@ class MlflowWriter:
         for start in range(0, max(len(metrics), bool(params or tags)), BATCH_SIZE):
             self._client.log_batch(run, metrics=metrics[start : start + BATCH_SIZE], params=params, tags=tags)
             params, tags = [], []
+        if inputs := event.get("inputs"):
+            self._client.log_inputs(run, datasets=[_dataset(*one) for one in inputs])
         refused = self._upload(run, [of for of in event.get("files", ()) if of[0] not in without])
         if event.get("status") == "RUNNING":
             self._client.update_run(run, status="RUNNING")
@@ -132,3 +142,10 @@ class MlflowWriter:
         if begin["parent"]:
             tags["mlflow.parentRunId"] = self.runs[begin["parent"]]
         return self._client.create_run(self.experiment, start_time=at, run_name=begin["title"], tags=tags).info.run_id
+
+
+def _dataset(name: str, digest: str, context: str) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": name})
+    return DatasetInput(Dataset(name, digest, source_type="local", source=source), [InputTag(CONTEXT, context)])

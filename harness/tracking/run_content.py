@@ -79,6 +79,13 @@ def score_metrics(scores: list[Score]) -> dict[str, float]:
     return summary
 
 
+def data_inputs(result: Result) -> list[tuple[str, str, str]]:
+    """The data sets of a run: name, digest and what each is used for; the test images once the net was tested."""
+    used = {"train": "training", "val": "validation"} | ({"test": "test"} if result.of("test") else {})
+    name = result.trial.data.name
+    return [(name, result.checksums[part], use) for part, use in used.items() if part in result.checksums]
+
+
 def run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -> str:
     """Markdown note of a run for its MLflow page: role, settings, outcome, failed checks."""
     title = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"

@@ -14,7 +14,16 @@ from harness.evaluation.checks.evidence import Check
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking import event_log, sweep_logs
-from harness.tracking.run_content import check_tags, curve_tags, metrics_at, run_note, run_title, summary, texts
+from harness.tracking.run_content import (
+    check_tags,
+    curve_tags,
+    data_inputs,
+    metrics_at,
+    run_note,
+    run_title,
+    summary,
+    texts,
+)
 from harness.training.epoch_metrics import EpochMetrics
 
 FLUSH = 5.0  # seconds, at least, between two writes of the metrics of running trials
@@ -223,7 +232,7 @@ class Tracker:
         if job.id in self._ended:
             self._measured_later(job, outcome)
             return
-        tags, files = {"harness.state": outcome.state, **curve_tags(curves)}, []
+        tags, files, inputs = {"harness.state": outcome.state, **curve_tags(curves)}, [], []
         if outcome.reason:
             tags["harness.reason"] = outcome.reason
         metrics += metrics_at({f"seconds/{phase}": seconds for phase, seconds in outcome.seconds.items()}, 0)
@@ -233,6 +242,7 @@ class Tracker:
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
             tags |= check_tags(outcome.result.checks)
+            inputs = data_inputs(outcome.result)
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
         if not job.is_shared:
@@ -241,7 +251,8 @@ class Tracker:
             self._ended[job.id] = {name: value for name, value, _ in metrics}
         elif outcome.state == "failed":
             self._failed.add(job.id)
-        self._log.append(job.id, metrics=metrics, tags=tags, files=files, status=_STATUS[outcome.state])
+        status = _STATUS[outcome.state]
+        self._log.append(job.id, metrics=metrics, tags=tags, files=files, inputs=inputs, status=status)
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
         """Log what was measured of a complete job since, or why that failed; nothing, if its study only lagged."""

@@ -243,7 +243,9 @@ def test_the_cost_of_the_standard_and_attribution_suites_has_a_closed_form():
     robust = 1 + 2 * 3 * 11
     curve = 3 * 100 * robust
     assert passes == {"curve": curve, "val": curve + 300 * (robust + 4), "test": 1000 * (robust + 4)}
-    whole = EvaluationContext(dataclasses.replace(measure, images=0), settings)  # watched: not measured again at the end
+    whole = EvaluationContext(
+        dataclasses.replace(measure, images=0), settings
+    )  # watched: not measured again at the end
     again = cost.image_passes(whole, epochs=5, val=300, test=1000)
     assert again == {"curve": 3 * 300 * robust, "val": 3 * 300 * robust + 300 * 4, "test": 1000 * (robust + 4)}
     attribution = cost.passes(suites.SUITES["attribution"](EvaluationContext(measure, settings)), 1000)

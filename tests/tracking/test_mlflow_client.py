@@ -127,6 +127,18 @@ def test_a_writer_makes_a_missing_database_and_a_reader_does_not(tmp_path):
         read_only(uri)
 
 
+@pytest.mark.parametrize(
+    "scheme", ["postgresql", "postgresql+psycopg2", "mysql+pymysql", "mssql+pyodbc", "postgresq+x"]
+)
+def test_a_database_may_name_its_driver(scheme):
+    uri = f"{scheme}://me:secret@db/mlflow"
+    if scheme != "postgresq+x":
+        mlflow_client.check_writable(uri)
+        return
+    with pytest.raises(UserError, match=r"a database, not 'postgresq\+x://me:\*\*\*@db/mlflow'"):
+        mlflow_client.check_writable(uri)
+
+
 @pytest.mark.parametrize("way", [mlflow_client.check_writable, read_only])
 def test_a_server_that_does_not_answer_is_told_in_a_line(way):
     uri = f"http://me:secret@127.0.0.1:{free_port()}"
