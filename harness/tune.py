@@ -11,6 +11,7 @@ chosen by --cell, and a method tried in the place of a cell's own, join the swee
 """
 
 import contextlib
+import dataclasses
 import os
 import sys
 from argparse import Namespace
@@ -26,12 +27,16 @@ from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from harness.storage.driver_files import DriverFiles
     from harness.storage.workspace import Workspace
     from harness.sweep.job_types import Callback
     from harness.sweep.study import Study
     from harness.sweep.trial_slots import Slots
+    from harness.tracking.model_registry import Winner
     from harness.tracking.tracker import Tracker
+    from reports.analyse.rows import Leaderboard
 
 
 def arguments(argv: list[str] | None = None) -> Namespace:
@@ -63,6 +68,9 @@ def arguments(argv: list[str] | None = None) -> Namespace:
         "--tracking-uri",
         type=filled,
         help="MLflow store or server (default $MLFLOW_TRACKING_URI, else sqlite:///<out>/mlflow.db)",
+    )
+    p.add_argument(
+        "--register", metavar="NAME", help="register each winner's weights as a version of this MLflow model"
     )
     p.add_argument("--address", type=filled, help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
     return p.parse_args(argv)
@@ -147,9 +155,10 @@ def _locked_sweep(
         tracker.log_disk(by_kind({path: size for path, size in sizes.items() if path not in gone}))
         tracker.close()
         driver_files.push()
-        status = _report(planned, workspace, uri, tracker, studies)  # from the disk: no store is waited for
+        status, winners = _report(planned, workspace, uri, tracker, studies)  # from the disk: no store is waited for
         driver_files.push()
-        delivery.caught_up()
+        if delivery.caught_up() and args.register and not delivery.failure():
+            _register(uri, args.register, winners, delivery.writer.runs)
     if failure := delivery.failure():
         print(f"error: {failure}", file=sys.stderr)
         return 1
@@ -254,8 +263,13 @@ def _slots(args: Namespace, workspace: "Workspace") -> "Slots":
     return trial_slots.Slots(args.cpus, gpus, min(fitting, args.workers or fitting))
 
 
-def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]") -> int:
-    """Write and print the report, and print the paths. Returns the exit status: 1 if a cell has no winner."""
+def _report(
+    planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]"
+) -> "tuple[int, list[Winner]]":
+    """Write and print the report, and print the paths.
+
+    Returns the exit status, 1 if a cell has no winner, and the winners.
+    """
     from reports.analyse import counted_runs
     from reports.analyse.leaderboard import build_leaderboard, cell_figures
     from reports.read import runs
@@ -282,11 +296,35 @@ def _report(planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker",
         print(f"report: {made}")
     print(f"studies: optuna-dashboard {workspace.out / 'optuna.journal'}")
     print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
+    winners = _winners(table, leaderboard)
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
         print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
-        return 1
-    return 0
+        return 1, winners
+    return 0, winners
+
+
+def _winners(table: "DataFrame", leaderboard: "Leaderboard") -> "list[Winner]":
+    """The first seed run of every finished row of the leaderboard, best first."""
+    from harness.tracking.model_registry import Winner
+    from reports.analyse import counted_runs
+
+    tested = counted_runs.tested(table).sort_values("number", kind="stable")
+    found = []
+    for row in leaderboard.finished:
+        run = tested[tested["row"] == row.name].iloc[0]
+        tags = {"harness.key": run["key"], leaderboard.ranked_by: f"{run[leaderboard.ranked_by]:.4f}"}
+        found.append(Winner(row.name, run["run_id"], tags))
+    return found
+
+
+def _register(uri: str, name: str, winners: "list[Winner]", runs: dict[str, str]) -> None:
+    """Register the winners as versions of a model. runs: name in the log -> run id in MLflow."""
+    from harness.tracking import model_registry
+
+    known = [dataclasses.replace(winner, run=runs[winner.run]) for winner in winners]
+    for cell, version in model_registry.register(uri, name, known).items():
+        print(f"registered: models:/{name}/{version} ({cell})")
 
 
 def _resume_command() -> str:

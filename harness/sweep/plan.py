@@ -58,6 +58,8 @@ def plan(args: Namespace) -> Plan:
         raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
     if args.keep not in KEEP:
         raise UserError(f"--keep takes {' or '.join(KEEP)}, not {shown(args.keep)}")
+    if args.register is not None and (not args.register.strip() or set(args.register) & set("/:.%\"'")):
+        raise UserError(f"--register takes the name of a model, without / : . % or quotes, not {shown(args.register)}")
     if args.cpus == 0:
         raise UserError("--cpus must be more than 0; a trial needs a share of a core, such as 0.5")
     for name in ("cpus", "gpus"):

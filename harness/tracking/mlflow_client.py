@@ -59,7 +59,7 @@ def open_writer(uri: str) -> "MlflowClient":
     with _quiet({**ENVIRONMENT, **WRITER_ENVIRONMENT}):
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)  # else models would go to MLflow's default store
 
 
 @contextlib.contextmanager

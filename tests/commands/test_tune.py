@@ -120,8 +120,10 @@ def test_killed_in_the_middle_and_gone_on_with_gives_the_same(undisturbed, tmp_p
         until(lambda: all(list(tmp_path.glob(f"trials/*/{n}")) for n in ("result.json", "checkpoint.pt")), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    again = run(tmp_path, *ONE_AT_A_TIME)
+    again = run(tmp_path, *ONE_AT_A_TIME, "--register", "robust digits")
     assert again.returncode == 0, again.stderr
+    best = leaderboard(tmp_path)[0]["cell"]  # whose first seed run is the first version
+    assert re.findall(r"^registered: models:/(.*)$", again.stdout, re.M)[0] == f"robust digits/1 ({best})"
     assert leaderboard(tmp_path) == leaderboard(undisturbed.out)
     assert proposed(tmp_path) == proposed(undisturbed.out)
     assert mlflow_state(tmp_path) == mlflow_state(undisturbed.out)
