@@ -4,9 +4,12 @@ Two sweeps may share a study, since that belongs to a cell: where a setting chan
 an earlier version made another sweep of a space with a cell more.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.sweep.plan import Plan
 from harness.tracking import event_log
@@ -32,12 +35,10 @@ def runs_elsewhere(log: Path) -> dict[str, dict[str, list[Event]]]:
     Of several logs that have a run, the oldest.
     """
     experiment = event_log.read_header(log)["experiment"]
-    others = [other for other in log.parent.glob("*.jsonl") if other != log]
-    others = [other for other in others if event_log.read_header(other)["experiment"] == experiment]
     found: dict[str, dict[str, list[Event]]] = {}
-    for other in sorted(others, key=_began):
+    for other in sorted((file for file in log.parent.glob("*.jsonl") if file != log), key=_began):
         runs: dict[str, list[Event]] = {}  # of this log
-        for event, _ in event_log.read_events(other):
+        for event in _events(other, experiment):
             if "begin" in event and (study := event["begin"]["parent"]):
                 runs[event["run"]] = found.setdefault(study, {}).setdefault(event["run"], [])
                 if runs[event["run"]]:  # of an older log
@@ -47,5 +48,15 @@ def runs_elsewhere(log: Path) -> dict[str, dict[str, list[Event]]]:
     return found
 
 
+def _events(log: Path, experiment: str) -> Iterator[Event]:
+    """The events of a log, up to where it is damaged, which its own sweep says; none of another experiment."""
+    with contextlib.suppress(UserError):
+        if event_log.read_header(log)["experiment"] == experiment:
+            for event, _ in event_log.read_events(log):
+                yield event
+
+
 def _began(log: Path) -> int:
-    return next((event["time"] for event, _ in event_log.read_events(log)), 0)
+    with contextlib.suppress(UserError):
+        return next((event["time"] for event, _ in event_log.read_events(log)), 0)
+    return 0

@@ -37,6 +37,7 @@ def study_tags(planned: Plan, cell: Cell) -> dict[str, str]:
     domains = {f"harness.space.{path}": json.dumps(domain_as_json(domain)) for path, domain in cell.search.items()}
     return {
         **domains,
+        "harness.settings": planned.settings,  # here also of sweeps that an earlier version began
         "harness.order": str(planned.order(cell)),
         "harness.made": str(cell.name not in planned.space_cells).lower(),  # by --cell and --set, not by the space
         "harness.goal": ",".join(planned.space.goals),

@@ -24,16 +24,7 @@ FACTS = (
     *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates"),
     *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
-TAGS = (
-    "git",
-    "settings",
-    "sources",
-    "package.",
-    "device",
-    "threads",
-    "python",
-    "data.",
-)  # provenance: `tag:git` and so on
+TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
 
 
@@ -176,6 +167,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
     }
     row |= {f"param:{path}": text for path, text in parent.data.params.items() if path.startswith("search.")}
     row |= {f"space:{path}": text for path, text in _tagged(study, "space.")}
+    row |= {"tag:settings": study["harness.settings"]} if study.get("harness.settings") else {}
     if run is not parent:
         row |= {f"param:{path}": text for path, text in run.data.params.items()}
         row |= {f"{kind}:{name}": text for kind in ("check", "curve") for name, text in _tagged(tags, f"{kind}.")}

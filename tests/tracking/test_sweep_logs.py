@@ -177,3 +177,16 @@ def test_an_output_of_the_earlier_identity_goes_on(planned, workspace, empty_sto
     assert {job.split("/")[1][:3] for job in more.ran} == {"sat"} and more.planned.sweep != old.planned.sweep
     assert counted(told(more, workspace)) == {"standard": BOTH, "pgd": BOTH, "sat": BOTH}
     assert counted(told(old, workspace)) == {"standard": BOTH, "pgd": BOTH}  # and can still be read
+    with open(old.tracker.log, "ab") as file:
+        file.write(b"damaged\n")
+    (workspace.out / "track" / "other.jsonl").write_text("no log\n")
+    assert Sweep(planned("standard pgd sat"), workspace).ran == []  # what is damaged elsewhere stops nothing
+
+
+def test_a_variant_of_the_earlier_identity_gets_its_name(planned, workspace, empty_store):
+    shutil.copy(empty_store, workspace.out / "mlflow.db")
+    made = planned("standard", "--set", "epochs=4")
+    old = Sweep(dataclasses.replace(made, sweep=made.former_sweep, settings=""), workspace)
+    again = Sweep(made, workspace)
+    assert again.ran == [] and again.tracker.log == old.tracker.log
+    assert runs.report_name(told(again, workspace), "smoke-digits") == f"smoke-digits-{made.former_sweep}"
