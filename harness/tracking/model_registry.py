@@ -12,7 +12,7 @@ BEST = "best"  # alias of the version that is first on the leaderboard
 
 @dataclass(frozen=True)
 class Winner:
-    """Weights to register. cell: the row of the leaderboard. run: the run that has them, by id. tags: of the version."""
+    """Weights to register. cell: the row of the leaderboard. run: that has them, by id. tags: of the version."""
 
     cell: str
     run: str
