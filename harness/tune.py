@@ -276,14 +276,14 @@ def _report(
     from reports.write import terminal
     from reports.write.report import write
 
-    def file(folder: str, name: str) -> Path:
+    def artifact(folder: str, name: str) -> Path:
         path = Path(folder, name)
         if not path.exists():
             workspace.fetched(path.parent)  # another node wrote it
         return path
 
     table = runs.read_log(tracker.log, workspace.out)
-    files = counted_runs.local_files(table, file)
+    files = counted_runs.local_files(table, artifact)
     leaderboard = build_leaderboard(table, files)
     name = runs.report_name(table, planned.experiment)
     written = write(table, workspace.out / "reports", name, files, leaderboard)

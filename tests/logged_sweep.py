@@ -21,6 +21,7 @@ class Memory:
 
     def __init__(self, fails=lambda: ""):
         self.fails, self.runs, self.acts = fails, {}, []
+        self.place = ""
 
     def _act(self, name, do):
         when = self.fails()
@@ -45,7 +46,7 @@ class Memory:
     def create_run(self, experiment, start_time, run_name, tags):
         def do():
             run = f"{len(self.runs):x}"
-            info = SimpleNamespace(run_id=run, start_time=start_time)
+            info = SimpleNamespace(run_id=run, start_time=start_time, artifact_uri=f"{self.place}/{run}/artifacts")
             self.runs[run] = SimpleNamespace(
                 info=info,
                 name=run_name,
@@ -128,4 +129,6 @@ def delivered(client, log, workspace, monkeypatch):
         "_open_writer",
         lambda uri, log, workspace: mlflow_writer.MlflowWriter(client, uri, log, workspace),
     )
+    client.place = str(workspace.out / "artifacts")
+    monkeypatch.setattr(mlflow_writer, "put_right", lambda *of: None)  # there is no file
     return tracking_delivery.deliver_all("sqlite:///" + str(workspace.out / "none.db"), log, workspace)

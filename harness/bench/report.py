@@ -151,7 +151,7 @@ class BulkClient:
         self._names[run] = run_name
         for key, value in {**tags, "mlflow.runName": run_name}.items():
             self.set_tag(run, key, value)
-        return SimpleNamespace(info=SimpleNamespace(run_id=run))
+        return SimpleNamespace(info=SimpleNamespace(run_id=run, artifact_uri=str(self._folder(run))))
 
     def log_batch(
         self, run: str, metrics: "Sequence[Metric]" = (), params: "Sequence[Param]" = (), tags: "Sequence[RunTag]" = ()

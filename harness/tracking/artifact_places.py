@@ -19,6 +19,9 @@ _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 _PATH = re.compile(r"(?:/+[\w.~%@:+=, -]+)+/?")  # of what a server keeps
 
 
+_CLOUD = ("s3", "gs", "wasbs", "abfss", "r2", "b2", "hdfs", "viewfs", "dbfs")  # as a server without a proxy names them
+
+
 class NoSuchArtifact(Exception):
     """A run has no artifact of that name."""
 
@@ -54,6 +57,21 @@ def served(uri: str, place: str) -> str | None:
     if not _PATH.fullmatch(path) or ".." in PurePosixPath(unquote(path)).parts:
         return None
     return f"mlflow-artifacts:/{path.strip('/')}"
+
+
+def check_written(uri: str, place: str) -> None:
+    """Raise `UserError` for a place to which no artifacts are sent.
+
+    A SQLite store may come from elsewhere: only its own folder is written to. A server or a database decides, but names
+    no other host that would get the credentials of the server.
+    """
+    folder, named = own_folder(uri), local_path(place)
+    if folder is not None:
+        allowed = named is not None and within(named, folder)
+    else:
+        allowed = named is not None or served(uri, place) is not None or urlsplit(place).scheme in _CLOUD
+    if not allowed:
+        raise UserError(f"artifacts are not sent to {redacted(place)!r}, which is no place of the store")
 
 
 class ArtifactPlaces:
@@ -115,10 +133,10 @@ class ArtifactPlaces:
             return uri
         named = local_path(place)
         for folder in self._folders:
-            if named is not None and _within(named, folder):
+            if named is not None and within(named, folder):
                 return named
             moved = folder / run / FOLDER
-            if run and moved.is_dir() and _within(moved, folder):
+            if run and moved.is_dir() and within(moved, folder):
                 return moved
         where = " or ".join(repr(str(folder)) for folder in self._folders)
         raise UserError(
@@ -127,7 +145,8 @@ class ArtifactPlaces:
         )
 
 
-def _within(path: Path, folder: Path) -> bool:
+def within(path: Path, folder: Path) -> bool:
+    """Whether a path, whose links are followed, lies in a folder."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link to itself

@@ -5,6 +5,7 @@ or is replaced by a new one. What it refuses is set aside, so that the rest goes
 every later delivery.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -19,10 +20,11 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.errors import UserError, one_line, redacted
+from harness.storage import files
 from harness.storage.sealed_json import write_json
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.mlflow_client import check_writable, default_uri, open_writer
+from harness.tracking.mlflow_client import check_writable, default_uri, open_writer, sqlite_file
 from harness.tracking.mlflow_writer import MlflowWriter, UploadFailed
 from harness.tracking.refusals import Refusals, is_final, reason
 
@@ -47,7 +49,7 @@ class Delivery:
         self._uri, self._log, self._workspace = uri, log, workspace
         self._durable = lambda: durable(log.relative_to(workspace.out).as_posix())
         self.writer = _open_writer(uri, log, workspace)
-        self._mark = log.with_suffix(f".{hashlib.sha256(redacted(uri).encode()).hexdigest()[:8]}.delivered")
+        self._mark = _mark(uri, log, workspace)
         # A new store gets everything.
         delivered, self._refused = _position(self._mark) if self.writer.runs else (0, Refusals())
         self._at = self._marked = delivered or event_log.first_event(log)
@@ -189,6 +191,19 @@ def _run(event: event_log.Event) -> str:
     return str(event.get("run", "")) if isinstance(event, dict) else ""
 
 
+def _mark(uri: str, log: Path, workspace: Workspace) -> Path:
+    """The file that says how far a log was delivered to a store. It goes with an output folder that has both."""
+    named = redacted(uri)
+    if uri.startswith("sqlite") and (file := sqlite_file(uri).absolute()).is_relative_to(workspace.out):
+        named = f"sqlite:{file.relative_to(workspace.out).as_posix()}"
+    mark, before = (log.with_suffix(f".{_digest(text)}.delivered") for text in (named, redacted(uri)))
+    return before if before.exists() and not mark.exists() else mark
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _position(mark: Path) -> tuple[int, Refusals]:
     """How far a log was delivered, and what was refused of it."""
     try:
@@ -199,8 +214,10 @@ def _position(mark: Path) -> tuple[int, Refusals]:
 
 
 def _open_writer(uri: str, log: Path, workspace: Workspace) -> MlflowWriter:
-    try:
-        return MlflowWriter(open_writer(uri), uri, log, workspace)
+    file = sqlite_file(uri) if uri.startswith("sqlite") else None
+    try:  # MLflow cannot make the tables of one file in two processes at once
+        with files.locked(file.with_name(f".{file.name}.lock")) if file else contextlib.nullcontext():
+            return MlflowWriter(open_writer(uri), uri, log, workspace)
     except UserError:
         raise
     except Exception as error:  # database drivers raise their own types

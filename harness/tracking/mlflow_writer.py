@@ -9,7 +9,9 @@ from harness.errors import UserError
 from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.mlflow_client import deleted_runs, search_runs, sqlite_file
+from harness.tracking.artifact_places import check_written, own_folder
+from harness.tracking.local_artifacts import location, put_right
+from harness.tracking.mlflow_client import deleted_runs, search_runs
 from harness.tracking.refusals import Refused, is_final, reason
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ class MlflowWriter:
         self._client, self._workspace, self._uri = client, workspace, uri
         header = event_log.read_header(log)
         self.log, self.experiment = header["log"], self._experiment(header["experiment"])
+        put_right(uri, self.experiment, self.log, workspace.out)
         self.runs: dict[str, str] = {}  # name in the log -> MLflow run id
+        self._places: dict[str, str] = {}  # run id -> where its artifacts go
         self.find_runs()
 
     def _experiment(self, name: str) -> str:
@@ -52,23 +56,27 @@ class MlflowWriter:
             if KIND not in experiment.tags:
                 self._client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
             return experiment.experiment_id
-        created = self._client.create_experiment(name, artifact_location=self._artifact_folder())
+        try:
+            created = self._client.create_experiment(name, artifact_location=self._artifact_folder())
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment(name)  # another command was faster
         self._client.set_experiment_tag(created, KIND, TRAINING)
         note = "One run per sweep; nested in it one per cell; nested in that its trials and the seeds of its winner."
         self._client.set_experiment_tag(created, "mlflow.note.content", note)
         return created
 
     def _artifact_folder(self) -> str | None:
-        """Where artifacts lie: in `out`, or beside the database where `out` is a copy; a server decides itself."""
-        if not self._uri.startswith("sqlite"):
-            return None
-        beside = sqlite_file(self._uri).absolute().parent
-        return str((beside if self._workspace.remote else self._workspace.out) / "artifacts")
+        """Where artifacts lie: beside the file of a SQLite store; a server decides itself."""
+        folder = own_folder(self._uri)
+        return location(folder) if folder else None
 
     def find_runs(self) -> None:
         """Find the MLflow runs that were created from this log."""
         for run in search_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
             self.runs[run.data.tags["harness.event"]] = run.info.run_id
+            self._places[run.info.run_id] = run.info.artifact_uri
 
     def check_not_deleted(self, names: Collection[str]) -> None:
         """Raise `UserError` if one of these runs of the log was deleted in MLflow, which then takes nothing of it."""
@@ -118,12 +126,20 @@ class MlflowWriter:
             try:
                 path = self._file(file)
                 if path.exists():
+                    self._check_place(run)
                     self._client.log_artifact(run, str(path), folder or None)
             except Exception as error:  # backends of artifacts raise their own types
                 if not is_final(error):
                     raise UploadFailed(file, reason(error)) from None
                 refused[file] = reason(error)
         return refused
+
+    def _check_place(self, run: str) -> None:
+        """Raise `Refused` if the store lets this run's artifacts go to where none are sent."""
+        try:
+            check_written(self._uri, self._places[run])
+        except UserError as error:
+            raise Refused(str(error)) from None
 
     def _file(self, name: str) -> Path:
         """A file of `out`. Raises `Refused` for a path that leads out of it, or is no file."""
@@ -141,7 +157,9 @@ class MlflowWriter:
         tags = {**begin["tags"], "harness.log": self.log, "harness.event": name}
         if begin["parent"]:
             tags["mlflow.parentRunId"] = self.runs[begin["parent"]]
-        return self._client.create_run(self.experiment, start_time=at, run_name=begin["title"], tags=tags).info.run_id
+        info = self._client.create_run(self.experiment, start_time=at, run_name=begin["title"], tags=tags).info
+        self._places[info.run_id] = info.artifact_uri
+        return info.run_id
 
 
 def _dataset(name: str, digest: str, context: str) -> "DatasetInput":

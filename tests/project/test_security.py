@@ -659,6 +659,7 @@ def test_a_log_names_no_file_outside_its_folder(workspace):
 
     store = object.__new__(MlflowWriter)
     store._workspace, store.runs, sent = workspace, {"run": "id"}, []
+    store._uri, store._places = f"sqlite:///{workspace.out}/mlflow.db", {"id": str(workspace.out / "artifacts" / "id")}
     store._client = SimpleNamespace(log_artifact=lambda run, file, folder: sent.append(file))
     (workspace.out / "trials").mkdir()
     (workspace.out / "own.npz").write_bytes(b"")
