@@ -1,10 +1,11 @@
-"""User errors as one-line messages with suggestions, redaction of passwords, exit status of commands."""
+"""User errors as one-line messages with suggestions, redaction of passwords, printed commands, exit status."""
 
 import contextlib
 import difflib
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -60,6 +61,11 @@ def redacted(text: str) -> str:
     """
     without_passwords = _USER.sub(lambda m: f"{m[1]}{'' if m[2] is None else f'{m[2]}:'}***@", text)
     return _FIELD.sub(r"\1***", without_passwords)
+
+
+def shell_command(*words: str) -> str:
+    """A command for a shell, to be printed: quoted where needed, without passwords."""
+    return shlex.join(redacted(word) for word in words)
 
 
 def without_user(uri: str) -> str:

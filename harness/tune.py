@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.arguments import filled, number, whole
-from harness.errors import UserError, exit_status, redacted
+from harness.errors import UserError, exit_status, redacted, shell_command
 from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
@@ -294,8 +294,9 @@ def _report(
     print()
     for made in written:
         print(f"report: {made}")
-    print(f"studies: optuna-dashboard {workspace.out / 'optuna.journal'}")
-    print(f"runs: mlflow ui --backend-store-uri {redacted(uri)}")
+    print(f"studies: {shell_command('optuna-dashboard', str(workspace.out / 'optuna.journal'))}")
+    server = uri.startswith(("http://", "https://"))
+    print(f"runs: {redacted(uri) if server else shell_command('mlflow', 'ui', '--backend-store-uri', uri)}")
     winners = _winners(table, leaderboard)
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
@@ -328,9 +329,7 @@ def _register(uri: str, name: str, winners: "list[Winner]", runs: dict[str, str]
 
 
 def _resume_command() -> str:
-    import shlex
-
-    return f"python -m harness.tune {redacted(shlex.join(sys.argv[1:]))}"
+    return shell_command("python", "-m", "harness.tune", *sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import os
-import shlex
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from harness.errors import UserError, one_line, redacted
+from harness.errors import UserError, one_line, redacted, shell_command
 from harness.storage import files
 from harness.storage.sealed_json import write_json
 from harness.storage.workspace import Workspace
@@ -95,8 +94,8 @@ class Delivery:
         words = ["python", "-m", "harness.deliver", "--out", self._workspace.remote or str(self._workspace.out)]
         by_default = os.environ.get("MLFLOW_TRACKING_URI") if self._workspace.remote else default_uri(self._workspace)
         if self._uri != by_default:
-            words += ["--tracking-uri", redacted(self._uri)]
-        return shlex.join(words)
+            words += ["--tracking-uri", self._uri]
+        return shell_command(*words)
 
     def _work(self) -> None:
         try:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError
+from harness.errors import UserError, shell_command
 from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
@@ -50,8 +50,8 @@ class MlflowWriter:
         if experiment is not None:
             if experiment.lifecycle_stage != "active":
                 raise UserError(
-                    f"the experiment {name!r} was deleted in MLflow and takes no runs; restore it by: mlflow"
-                    f" experiments restore --experiment-id {experiment.experiment_id}, or give another --tracking-uri"
+                    f"the experiment {name!r} was deleted in MLflow and takes no runs; give another --tracking-uri, or"
+                    f" restore it by: {self._restore('experiments', '--experiment-id', experiment.experiment_id)}"
                 )
             if KIND not in experiment.tags:
                 self._client.set_experiment_tag(experiment.experiment_id, KIND, TRAINING)
@@ -66,6 +66,10 @@ class MlflowWriter:
         note = "One run per sweep; nested in it one per cell; nested in that its trials and the seeds of its winner."
         self._client.set_experiment_tag(created, "mlflow.note.content", note)
         return created
+
+    def _restore(self, kind: str, *which: str) -> str:
+        """MLflow's command, which reads the store's URI from the environment only."""
+        return f"MLFLOW_TRACKING_URI={shell_command(self._uri)} {shell_command('mlflow', kind, 'restore', *which)}"
 
     def _artifact_folder(self) -> str | None:
         """Where artifacts lie: beside the file of a SQLite store; a server decides itself."""
@@ -83,8 +87,8 @@ class MlflowWriter:
         for run in deleted_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
             if run.data.tags["harness.event"] in names:
                 raise UserError(
-                    f"the run {run.info.run_name!r} was deleted in MLflow and takes no results; restore it by: mlflow"
-                    f" runs restore --run-id {run.info.run_id}, or give another --tracking-uri"
+                    f"the run {run.info.run_name!r} was deleted in MLflow and takes no results; give another"
+                    f" --tracking-uri, or restore it by: {self._restore('runs', '--run-id', run.info.run_id)}"
                 )
 
     def write(self, event: event_log.Event, without: Collection[str] = ()) -> dict[str, str]:

@@ -221,7 +221,7 @@ def test_a_deleted_experiment_and_deleted_runs_are_named_with_the_way_back(works
     writer.check_not_deleted(["study"])
     client = MlflowClient(tracking_uri=uri)
     client.delete_run(writer.runs["study"])
-    with pytest.raises(UserError, match=rf"'cell' was deleted .* mlflow runs restore --run-id {writer.runs['study']},"):
+    with pytest.raises(UserError, match=rf"'cell' was deleted .* mlflow runs restore --run-id {writer.runs['study']}$"):
         writer.check_not_deleted(["sweep", "study"])
     writer.check_not_deleted(["sweep", "another"])
     happen(Tracker(workspace, "experiment", {"harness.sweep": "5eed"}), workspace, 2)
@@ -231,7 +231,7 @@ def test_a_deleted_experiment_and_deleted_runs_are_named_with_the_way_back(works
     delivery = tracking_delivery.deliver_all(uri, log, workspace)
     assert delivery.failure() == "" and len(delivery.writer.runs) == 4
     client.delete_experiment(writer.experiment)
-    with pytest.raises(UserError, match=r"'experiment' was deleted .* mlflow experiments restore --experiment-id \d+,"):
+    with pytest.raises(UserError, match=r"'experiment' was deleted .* mlflow experiments restore --experiment-id \d+$"):
         tracking_delivery.deliver_all(uri, log, workspace)
 
 

@@ -1,5 +1,6 @@
 """Read CIFAR-10, CIFAR-100, SVHN and GTSRB by torchvision, from files already downloaded."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,7 +12,7 @@ from PIL import Image
 
 from harness.data.readers.common import Part, Raw, Reader, contents, stamp
 from harness.data.readers.images import Encoded, Sample, decoded, pixels, stack
-from harness.errors import UserError, one_line
+from harness.errors import UserError, one_line, shell_command
 
 Arguments = Mapping[str, bool | str]  # by which torchvision selects a part
 
@@ -58,8 +59,11 @@ def layout(name: str, folder: Path) -> str:
 def download_command(name: str, folder: Path) -> str:
     """The shell command by which torchvision downloads the data set into `folder`."""
     kind, _, parts, _ = SETS[name]
-    calls = "; ".join(f"d.{kind}({str(folder)!r}, {_as_arguments(part)}, download=True)" for part in parts)
-    return f'python -c "from harness.models.torchvision_import import torchvision; d = torchvision.datasets; {calls}"'
+    place = json.dumps(str(folder), ensure_ascii=False)  # in double quotes: the shell's are single ones
+    arguments = [_as_arguments(part).replace("'", '"') for part in parts]
+    calls = "; ".join(f"d.{kind}({place}, {part}, download=True)" for part in arguments)
+    code = f"from harness.models.torchvision_import import torchvision; d = torchvision.datasets; {calls}"
+    return shell_command("python", "-c", code)
 
 
 def _as_arguments(arguments: Arguments) -> str:
