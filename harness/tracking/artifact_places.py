@@ -28,7 +28,7 @@ class NoSuchArtifact(Exception):
 
 def own_folder(uri: str) -> Path | None:
     """The folder of the artifacts of a SQLite store, beside its file; None for another store."""
-    return sqlite_file(uri).absolute().parent / FOLDER if uri.startswith("sqlite") else None
+    return sqlite_file(uri).absolute().parent / FOLDER if uri.startswith("sqlite:") else None
 
 
 def local_path(place: str) -> Path | None:

@@ -193,7 +193,7 @@ def _run(event: event_log.Event) -> str:
 def _mark(uri: str, log: Path, workspace: Workspace) -> Path:
     """The file that says how far a log was delivered to a store. It goes with an output folder that has both."""
     named = redacted(uri)
-    if uri.startswith("sqlite") and (file := sqlite_file(uri).absolute()).is_relative_to(workspace.out):
+    if uri.startswith("sqlite:") and (file := sqlite_file(uri).absolute()).is_relative_to(workspace.out):
         named = f"sqlite:{file.relative_to(workspace.out).as_posix()}"
     mark, before = (log.with_suffix(f".{_digest(text)}.delivered") for text in (named, redacted(uri)))
     return before if before.exists() and not mark.exists() else mark
@@ -213,7 +213,7 @@ def _position(mark: Path) -> tuple[int, Refusals]:
 
 
 def _open_writer(uri: str, log: Path, workspace: Workspace) -> MlflowWriter:
-    file = sqlite_file(uri) if uri.startswith("sqlite") else None
+    file = sqlite_file(uri) if uri.startswith("sqlite:") else None
     try:  # MLflow cannot make the tables of one file in two processes at once
         with files.locked(file.with_name(f".{file.name}.lock")) if file else contextlib.nullcontext():
             return MlflowWriter(open_writer(uri), uri, log, workspace)
