@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import hashlib
 import os
 import re
 import select
@@ -81,6 +82,14 @@ def printable(text: str) -> str:
 def shown(value: object) -> str:
     """The repr of a wrong value, shortened to `SHOWN` characters."""
     return shortened(repr(value[: 2 * SHOWN] if isinstance(value, str) else value), SHOWN)
+
+
+def short_name(name: str, length: int) -> str:
+    """A name of at most `length` characters; a digest at the end of a shortened one keeps two names apart."""
+    if len(name) <= length:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{name[: length - len(digest) - 1]}…{digest}"
 
 
 def shortened(text: str, length: int) -> str:

@@ -18,12 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from harness.arguments import Arguments, filled, path
-from harness.errors import UserError, exit_status, printable, redacted, unknown_name
+from harness.errors import UserError, exit_status, printable, redacted, short_name, unknown_name
 from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
 from reports.analyse.leaderboard import build_leaderboard
 from reports.analyse.rows import Leaderboard
-from reports.read.runs import ARTIFACTS_HELP, STORE, experiments, read, report_name, sweeps_of, together
+from reports.read.runs import ARTIFACTS_HELP, NAME, STORE, experiments, read, report_name, sweeps_of, together
 from reports.write.report import write, write_papers
 from reports.write.terminal import text
 
@@ -108,7 +108,7 @@ def _report_all(args: argparse.Namespace) -> int:
         except UserError as error:
             if len(names) == 1:
                 raise
-            print(f"{printable(f'{name}: nothing to report: {error}')}\n")
+            print(f"{printable(f'{short_name(name, NAME)}: nothing to report: {error}')}\n")
             continue
         leaderboards[name] = _report(args, runs, report_name(runs, name))
     if not leaderboards:
@@ -132,7 +132,7 @@ def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> Leaderbo
     leaderboard = build_leaderboard(runs, files)
     several = runs.attrs.get("of", 1) > 1
     chosen = f": sweep {runs.attrs['sweep']}, of {runs.attrs['of']} (--list)" if several else ""
-    print(f"{printable(name)}{chosen}\n\n{text(leaderboard)}\n")
+    print(f"{printable(short_name(name, NAME))}{chosen}\n\n{text(leaderboard)}\n")
     for problem in files.problems:
         print(f"note: {printable(problem)}", file=sys.stderr)
     for file in write(runs, args.out, name, files, leaderboard):

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
 from harness.config.trial import build, has_setting
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, short_name, unknown_name
 from methods import Setting
 
 Settings = Mapping[str, Setting]
+NAME = 200  # characters of a new cell's name: MLflow keeps 250 of the name of a run
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
     if "method" in own and set(kept) <= set(own):
         short = ", ".join([str(own["method"]), *(text for text in changes if not text.startswith("method="))])
         if short not in space.compare:
-            return short
-    return ", ".join([base, *changes])
+            return short_name(short, NAME)
+    return short_name(", ".join([base, *changes]), NAME)
 
 
 def _check_default(name: str, path: str, value: Setting, domain: Domain | Relative) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import UserError, printable, unknown_name
+from harness.errors import UserError, printable, short_name, unknown_name
 from harness.tracking.logged_runs import logged_runs
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from reports.read import sweeps
@@ -25,6 +25,10 @@ FACTS = (
     *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
 TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
+NAME, TEXT = 200, 500  # characters of a name and a value, and of any other text, that a report shows
+LONG = 20_000  # characters of a text that it parses
+PARSED = ("curve:", "space:", "winners", "goal", "floor", "artifacts")
+NAMES = ("cell", "param:", "tag:", "sweep", "study", "key")
 PAGE = 5000  # runs per request; MLflow allows up to 50,000, which a server answers slowly
 
 
@@ -131,7 +135,8 @@ def together(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     names = Counter(cell for frame in frames.values() for cell in frame["cell"].unique())
     parts = []
     for position, (experiment, frame) in enumerate(frames.items()):
-        cells = frame["cell"].map(lambda cell, of=experiment: f"{of}: {cell}" if names[cell] > 1 else cell)
+        of = short_name(experiment, NAME)
+        cells = frame["cell"].map(lambda cell, of=of: f"{of}: {cell}" if names[cell] > 1 else cell)
         parts.append(frame.assign(cell=cells, order=frame["order"] + position * 10**7))
     merged = pd.concat(parts, ignore_index=True)
     return merged[_ordered(merged.columns)]
@@ -173,7 +178,14 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         row |= {f"{kind}:{name}": text for kind in ("check", "curve") for name, text in _tagged(tags, f"{kind}.")}
         row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
         row |= run.data.metrics
-    return row
+    return {name: _bounded(name, value) for name, value in row.items() if len(name) <= TEXT}
+
+
+def _bounded(column: str, value: object) -> object:
+    """A value of the store, cut if it is a longer text than any of this harness."""
+    if not isinstance(value, str):
+        return value
+    return short_name(value, LONG if column.startswith(PARSED) else NAME if column.startswith(NAMES) else TEXT)
 
 
 def _order(study: "Run") -> int:
@@ -188,7 +200,7 @@ def _removed(study: "Run", children: Iterable["Run"]) -> str:
     goal = study.data.tags.get("harness.goal", "").partition(",")[0].replace("val/", "test/")
     score = study.data.metrics.get(goal)
     measured = "" if score is None else f", {goal} {score:.3f}"
-    name = printable(study.data.tags.get("harness.cell", study.info.run_name or ""))
+    name = printable(short_name(study.data.tags.get("harness.cell", study.info.run_name or ""), NAME))
     return f"{name}\t{ended['search']} trials, {ended['seed']} seed runs{measured}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import UserError
+from harness.errors import UserError, short_name
 from reports.analyse.leaderboard import build_leaderboard
 from reports.analyse.rows import Leaderboard
 from reports.present import papers
@@ -21,6 +21,9 @@ from reports.write import html
 from reports.write.csv import spreadsheet, to_frame
 from reports.write.latex import latex
 from reports.write.markdown import markdown, plain, sections
+
+NAME = 200  # characters of a title
+FILE_NAME = 120  # bytes of a file's name, of 255 that it may have
 
 
 def write(
@@ -35,15 +38,15 @@ def write(
     The CSV has one row per cell, shares in full precision, columns as in `reports.write.csv.to_frame`. files: artifacts
     of the runs; without them there are no pictures and no paired tests. leaderboard: that of the runs, if already
     built. Equal input gives equal bytes. Characters of `name` that are not allowed in a file name become "-", and a
-    digest of the name is appended. Raises `UserError` if nothing can be written."""
-    files = files or Files()
+    digest of the name is appended; a long one is cut. Raises `UserError` if nothing can be written."""
+    title, files = short_name(name, NAME), files or Files()
     leaderboard = build_leaderboard(runs, files) if leaderboard is None else leaderboard
     parts = all_sections(runs, leaderboard, files)
     contents = {
-        "md": markdown(runs, leaderboard, parts, name),
+        "md": markdown(runs, leaderboard, parts, title),
         "csv": spreadsheet(to_frame(leaderboard)),
-        "tex": latex(_tables(parts), name),
-        "html": html.html(runs, leaderboard, parts, name),
+        "tex": latex(_tables(parts), title),
+        "html": html.html(runs, leaderboard, parts, title),
     }
     return _write_files(contents, folder, name)
 
@@ -72,6 +75,7 @@ def _tables(parts: list[Section]) -> list[Table]:
 
 def _write_files(contents: Mapping[str, str], folder: Path | str, name: str) -> list[Path]:
     stem = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "report"
+    stem = stem.encode()[:FILE_NAME].decode(errors="ignore")
     stem += "" if stem == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:4]}"  # two names, two files
     files = []
     try:

@@ -127,3 +127,10 @@ def test_a_domain_around_no_number_is_one_line():
     with pytest.raises(UserError, match=r"cell 'art' cannot search method\.topk around its default None; fix it"):
         choose(space, ["sat"], {"method": "art"})
     assert choose(space, ["sat"], {"method": "art", "method.topk": "9"}).cells[0].search == {}
+
+
+def test_a_new_cell_of_many_settings_has_a_name_that_a_store_takes():
+    settings = {f"optim.{name}": value for name, value in (("lr", "0.01"), ("clip", "1"), ("average", "0.5"))}
+    settings |= {"measure.eps": ",".join(["8/255"] * 50), "method": "trades"}
+    made = [choose(cli.space("pgd"), ["pgd, 10 steps"], settings | {"method.steps": n}).cells[0] for n in ("3", "4")]
+    assert made[0].name != made[1].name and max(len(cell.name) for cell in made) <= 200

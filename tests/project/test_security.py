@@ -46,6 +46,7 @@ from harness.trials import evaluate_stored
 from harness.trials import run as trial_run
 from reports.analyse.leaderboard import build_leaderboard
 from reports.present import number_format
+from reports.present.pictures import arrays
 from reports.read import artifacts, record, runs
 from reports.write import terminal
 from reports.write.csv import spreadsheet, to_frame
@@ -744,6 +745,15 @@ def test_a_report_stays_in_its_folder(tmp_path, name):
     assert not [file for file in written if file.name.startswith((".", "-"))]
 
 
+def test_a_name_of_an_experiment_becomes_a_file_name_of_any_system(tmp_path):
+    """File names have at most 255 bytes; two long names are two files."""
+    long = ["e" * 252, "e" * 251 + "f", "é" * 200, "a\nb" * 100, "中" * 5000]
+    made = [file for name in long for file in write(pd.DataFrame([*STANDARD, *PGD]), tmp_path, name)]
+    assert len({file.name for file in made}) == 4 * len(long) and all(file.is_file() for file in made)
+    assert max(len(os.fsencode(file.name)) for file in made) < 140
+    assert max(file.stat().st_size for file in made) < 200_000
+
+
 def tiny(root, wnids="n1\nn2\n", annotated="a.PNG\tn1\nb.PNG\tn2\n"):
     for wnid in ("n1", "n2"):
         (root / f"tiny/train/{wnid}/images").mkdir(parents=True)
@@ -874,6 +884,30 @@ def test_a_hostile_tag_does_not_stop_a_report(order):
     data = SimpleNamespace(tags={"harness.order": order}, params={}, metrics={})
     run = SimpleNamespace(info=SimpleNamespace(run_id="a", run_name="x", start_time=0, artifact_uri=""), data=data)
     assert runs._row(run, run)["order"] == 10**6
+
+
+def test_texts_of_a_store_are_cut_and_stay_two():
+    def row(**tags):
+        data = SimpleNamespace(
+            tags={f"harness.{k}": v for k, v in tags.items()}, params=params, metrics={"m" * 900: 1.0}
+        )
+        info = SimpleNamespace(run_id="a", run_name="x", start_time=0, artifact_uri="s3://" + "x" * 10**6)
+        run = SimpleNamespace(info=info, data=data)
+        return runs._row(run, SimpleNamespace(info=info, data=data))
+
+    long, params = "n" * 200_000, {"data": "d" * 200_000, "search.method.eps": "s" * 10**6, "p" * 900: "1"}
+    one, two = (row(cell=long + end, reason=long, **{"check.reach": long}) for end in "ab")
+    assert one["cell"] != two["cell"] and len(one["cell"]) == len(two["cell"]) == 200
+    assert len(one["param:data"]) == 200 and len(one["reason"]) == len(one["check:reach"]) == 500
+    assert sum(len(str(name)) + len(str(value)) for name, value in one.items()) < 25_000
+    curve = " ".join(f"{epoch}:0.123456" for epoch in range(700))  # as long as MLflow takes it
+    assert row(cell="plain", **{"curve.robust": curve})["curve:robust"] == curve
+
+
+@pytest.mark.parametrize("classes", [np.array(["c" * 200_000] * 2), np.array(["a", "b"])])
+def test_names_of_classes_are_cut(classes):
+    names = arrays.class_names({"classes": classes, "y": np.array([0, 1])}, "y", 2)
+    assert all(len(name) <= 60 for name in names) and names[0][:1] == classes[0][:1]
 
 
 def test_what_a_server_says_does_not_steer_the_terminal(capsys):

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.errors import short_name
 from reports.present.pictures.pixels import COLUMNS, COLUMNS_LARGE, SMALL
 
 Arrays = Mapping[str, np.ndarray]
+CLASS = 60  # characters of a class's name
 
 
 # All raise ValueError if an array has another type or shape
@@ -32,7 +34,7 @@ def class_names(arrays: Arrays, name: str, n: int) -> tuple[str, ...]:
     classes = arrays[name][:n].tolist()
     if len(classes) != n:
         raise ValueError(f"{name} holds too few classes")
-    return tuple(str(arrays["classes"][c]) for c in classes)
+    return tuple(short_name(str(arrays["classes"][c]), CLASS) for c in classes)
 
 
 def read_boxes(arrays: Arrays, name: str, n: int) -> np.ndarray:
