@@ -185,6 +185,8 @@ def _bounded(column: str, value: object) -> object:
     """A value of the store, cut if it is a longer text than any of this harness."""
     if not isinstance(value, str):
         return value
+    if not value.isascii():
+        value = value.encode(errors="replace").decode()  # halves of letters, which no file can hold
     return short_name(value, LONG if column.startswith(PARSED) else NAME if column.startswith(NAMES) else TEXT)
 
 

@@ -1,6 +1,7 @@
 """Leaderboard as CSV, safe against formula injection in spreadsheets."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -9,7 +10,8 @@ from pandas.api.types import is_numeric_dtype
 from reports.analyse.rows import Figure, Leaderboard, Row
 from reports.read import score_names
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # spreadsheets evaluate text that starts so
+# Spreadsheets evaluate text that starts so, also in full width, and some after blanks, which they drop.
+_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u00ad\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]*[=+\-@＝＋－＠]")
 _YES = {True: "yes", False: "no", None: ""}
 
 
@@ -135,7 +137,7 @@ def _front(leaderboard: Leaderboard, row: Row) -> Fields:
 
 
 def _text(value: str | float | None) -> str | float | None:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value) else value
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _number(value) else value
 
 
 def _number(text: str) -> bool:

@@ -8,6 +8,7 @@ from reports.analyse.rows import Leaderboard
 from reports.present import findings, reading_guide
 from reports.present.sections import Section
 from reports.present.tables import Entry, Table
+from reports.write.visible_text import visible
 
 
 def markdown(runs: pd.DataFrame, leaderboard: Leaderboard, parts: list[Section], name: str) -> str:
@@ -42,7 +43,7 @@ def _figure(entry: Entry) -> str:
 
 def plain(text: str) -> str:
     """Escape text: no tags, table bars, links, emphasis or formulas, on one line."""
-    text = " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+    text = visible(" ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
     return re.sub(r"[\\`*|\[\]~$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
@@ -50,4 +51,4 @@ def plain(text: str) -> str:
 
 def code(name: str) -> str:
     """A cell's name as code, or escaped if that is not safe."""
-    return f"`{name}`" if re.fullmatch(r"[\w.+\-/=#, ]+", name) else plain(name)
+    return f"`{name}`" if re.fullmatch(r"[\w.+\-/=#, ]+", name) and visible(name) == name else plain(name)

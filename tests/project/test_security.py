@@ -1,8 +1,10 @@
 """What the README's threat model promises: each promise, attacked."""
 
 import ast
+import base64
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -17,6 +19,7 @@ import time
 import urllib.request
 import uuid
 import zipfile
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +28,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from markupsafe import Markup
 from optuna.storages.journal import JournalFileBackend
 from other_user import NAMELESS, as_nameless, attacked, can_be_nameless, needs_root
 from PIL import Image
@@ -51,6 +55,7 @@ from reports.read import artifacts, record, runs
 from reports.write import terminal
 from reports.write.csv import spreadsheet, to_frame
 from reports.write.report import write
+from reports.write.visible_text import visible
 
 ROOT = Path(__file__).parents[2]
 OURS = ("harness", "methods", "reports", "search_spaces")
@@ -863,6 +868,95 @@ def test_a_report_holds_hostile_text_as_text(written):
         for cell in row:
             assert not cell.startswith(("=", "+", "@", "\t", "\r")) and not re.match(r"-(?!\d*\.?\d+(e-?\d+)?$)", cell)
     assert all(c.isprintable() for c in said.replace("\n", ""))
+
+
+def policy(page):
+    """The sources of a page's Content-Security-Policy, by kind."""
+    (text,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    return dict(part.split(" ", 1) for part in unescape(text).split("; "))
+
+
+@pytest.mark.sample("script")
+def test_a_page_may_run_and_load_nothing_but_its_own(written):
+    page = written[3]
+    allowed = policy(page)
+    for element in ("style", "script"):
+        (content,) = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert allowed.pop(f"{element}-src") == f"'sha256-{digest}'"
+    assert allowed.pop("img-src") == "data:"
+    assert allowed == {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'"}
+    head = page.partition("Content-Security-Policy")[0]
+    assert "<style" not in head and "<script" not in head and "<title" not in head  # it holds for all that follows
+    for element in re.findall(r"<[a-zA-Z][^<>]*>", page):  # which the hashes do not cover
+        assert not re.search(r"\s(style|on\w+)\s*=", re.sub(r'"[^"]*"', "", element)), element
+
+
+HIDDEN = (
+    "\u202e",
+    "\u200b",
+    "\u2066",
+    "\u061c",
+    "\ufeff",
+    "\u00ad",
+    "\u2028",
+    "\u3164",
+    "\ufe0f",
+    "\x1b",
+    "\U000e0041",
+)
+
+
+def test_what_is_invisible_in_a_name_is_shown(tmp_path):
+    names = {f"pgd{letter}x": f"pgd[U+{ord(letter):04X}]x" for letter in HIDDEN}
+    rows = [row | {"cell": name} for name in names for row in PGD]
+    md, _, _, page = (file.read_text() for file in write(pd.DataFrame([*STANDARD, *rows]), tmp_path, "a\u202eb"))
+    for letter, (name, shown) in zip(HIDDEN, names.items(), strict=True):
+        assert shown in page and name not in page and letter not in page.replace("\u2068", "").replace("\u2069", "")
+        assert letter not in md
+    assert "<title>a[U+202E]b: " in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("pgd, 8/255 ± 0.5 … – − × ε ≥ \u00a0|", None),
+        ("中文 и ελ é ﬁ 🙂", None),
+        ("שלום עולם 12", "\u2068שלום עולם\u2069 12"),
+        ("a שלום", "a \u2068שלום\u2069"),
+        ("a\u202ecba", "a[U+202E]cba"),
+        ("🙂\u200d", "🙂[U+200D]"),
+        ("\ud800", "[U+D800]"),
+        ("line\n\tline", None),
+    ],
+)
+def test_a_text_as_a_page_shows_it(text, shown):
+    assert visible(text) == (text if shown is None else shown)
+    marked = visible(Markup(text))
+    assert marked == visible(text) and isinstance(marked, Markup)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " =1+1",
+        "\u00a0=1",
+        "\u200b=1",
+        "\ufeff=1",
+        "  @x",
+        "\tx",
+        "＝1+1",
+        " ＋1",
+        "－1",
+        "＠x",
+        "\x00=1",
+        "\n",
+        "\x0b-x",
+    ],
+)
+def test_formulas_of_a_csv_behind_blanks_or_in_full_width_are_marked(text):
+    rows = list(csv.reader(io.StringIO(spreadsheet(pd.DataFrame({"cell": [text, "x = 1", " 1", "a＝b"]})), newline="")))
+    assert [row[0] for row in rows[1:]] == [f"'{text}", "x = 1", " 1", "a＝b"]
 
 
 def test_figures_and_plain_names_of_a_csv_are_as_they_were():

@@ -228,7 +228,7 @@ def test_heat_in_words_and_cells():
         f"{EVIL} 1: 45.6 %",
         f"{EVIL} 2: 200 %",
     ]
-    assert [c.get("style") for c in cells] == ["--v:0.06", None, "--v:0.89", "--v:1"]
+    assert [c.get("class") for c in cells] == ["s6", "empty", "s89", "s100"]
     assert [c.find("text").text for c in cells] == ["12", "–", "46", "200"]
     first, last = (numbers(c.find("rect"), "x", "y", "width") for c in (cells[0], cells[-1]))
     assert last[0] + last[2] == pytest.approx(axes.WIDE - 1, abs=0.2)
@@ -239,7 +239,7 @@ def test_heat_in_words_and_cells():
 def test_heat_with_many_columns_grows_and_with_none_is_sound():
     wide = parsed(plots.heat(["a"], range(40), [[0.5] * 40], title="t"))
     assert float(wide.get("viewBox").split()[2]) >= 40 * heatmap.LEAST
-    assert wide.get("style") == f"min-width:{float(wide.get('viewBox').split()[2]):.0f}px"
+    assert wide.get("width") == f"{float(wide.get('viewBox').split()[2]):.0f}"
     assert parsed(plots.heat([], [], [], title="t")).get("aria-label") == "t: no figures"
     with pytest.raises(ValueError):
         plots.heat(["a"], [1, 2], [[0.5]], title="t")
@@ -538,7 +538,10 @@ def test_every_class_has_a_rule_and_every_rule_a_class():
         plots.rungs([(1, 0.1, 6), (2, 0.5, 6)]),
     ]
     used = {kind for text in drawn for e in parsed(text).iter() for kind in e.get("class", "").split()}
-    styled = set(re.findall(r"\.([a-z]+)", re.sub(r"\{[^{}]*\}", "", plots.CSS)))
+    styled = set(re.findall(r"\.([a-z]+\d*)", re.sub(r"\{[^{}]*\}", "", plots.CSS)))
+    shades = {kind for kind in styled if re.fullmatch(r"s\d+", kind)}
+    assert shades == {f"s{percent}" for percent in range(101)} and shades & used
+    styled, used = styled - shades, used - shades
     assert styled - used == set()
     assert used - styled == {"rest"}  # what is neither best nor control
     known = {"page", "ink", "soft", "line", "faint", "far", "accent", "tint"}

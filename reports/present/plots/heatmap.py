@@ -13,6 +13,7 @@ ROW, HEAD = 22, 20  # units: height of a row and of the column names
 LEAST = 30  # units: minimum column width, enough for `100`
 NAME, COLUMN = 20, 12  # maximum letters of a row's name and of a column's
 TURN = 0.6
+_STRENGTHS = 100  # shades between the lowest and the highest colour
 CSS = """
 :root { --heat-low: #e5f4ff; --heat-high: #002574; --on-low: #000; --on-high: #fff; }
 @media screen and (prefers-color-scheme: dark) {
@@ -24,7 +25,7 @@ CSS = """
 .heat .empty rect { fill: none; stroke: var(--line); stroke-dasharray: 2 3; }
 .heat .empty text { fill: var(--soft); }
 .heat [data-say]:hover rect { stroke: var(--ink); stroke-width: 1.5; }
-"""
+""" + "".join(f".s{k}{{--v:{k / _STRENGTHS:g}}}\n" for k in range(_STRENGTHS + 1))  # not a style attribute each
 
 
 def heat(
@@ -48,7 +49,7 @@ def heat(
     step = max(least, (WIDE - left) / max(len(heads), 1))
     width = left + step * len(heads)
     head = open_svg("heat", width, HEAD + ROW * len(rows), f"{title}: {_summary(rows, heads, shares)}")
-    parts = [head if width < WIDE + 1 else f'{head[:-1]} style="min-width:{width:.0f}px">']
+    parts = [head if width < WIDE + 1 else f'{head[:-1]} width="{width:.0f}">']
     for c, column in enumerate(heads):
         parts.append(name(left + (c + 0.5) * step, HEAD - 6, "middle", column, COLUMN, "tick"))
     for r, (row, shares_of_row) in enumerate(zip(rows, shares, strict=True)):
@@ -64,10 +65,10 @@ def _cell(x: float, y: float, step: float, share: float, strength: float, what: 
     text = f'x="{coord(x + step / 2)}" y="{coord(y + 15)}" text-anchor="middle"'
     if math.isnan(share):
         return mark("g", 'class="empty"', f"{what}: no figure", f"{box}<text {text}>–</text>")
-    strength = round(min(max(strength, 0.0), 1.0), 2)
+    strength = round(min(max(strength, 0.0), 1.0) * _STRENGTHS) / _STRENGTHS
     ink = "high" if strength > TURN else "low"
     shown = f'<text class="{ink}" {text}>{bare(round(share, 2))}</text>'
-    return mark("g", f'style="--v:{strength:g}"', f"{what}: {percent(share)}", box + shown)
+    return mark("g", f'class="s{strength * _STRENGTHS:.0f}"', f"{what}: {percent(share)}", box + shown)
 
 
 def _summary(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> str:
