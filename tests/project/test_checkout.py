@@ -1,9 +1,18 @@
 """The checkout holds sources alone: what commands and tests write is in nobody's way and in no commit."""
 
+import contextlib
+import gzip
+import pickle
+import re
+import sqlite3
 import subprocess
 import sys
+import tomllib
 
+import numpy as np
+import optuna
 import pytest
+import torch
 from sweeps import ROOT, checkout, stored_runs
 
 WRITTEN = (  # by commands, and never by hand
@@ -12,11 +21,14 @@ WRITTEN = (  # by commands, and never by hand
     ".db-journal",
     ".db-shm",
     ".db-wal",
+    ".err",
     ".gz",
+    ".h5",
     ".journal",
     ".log",
     ".npy",
     ".npz",
+    ".out",
     ".parquet",
     ".pickle",
     ".pkl",
@@ -46,6 +58,51 @@ def test_nothing_that_a_command_writes_is_tracked(tracked):
     assert len(tracked) > 100
     assert not [file for file in tracked if file.name.lower().endswith(WRITTEN)]
     assert not [file for file in tracked if {"runs", "mlruns", "mlartifacts", "__pycache__"} & set(file.parts)]
+
+
+def is_source(content):
+    """Whether the bytes are text of no log, or a picture: databases, checkpoints and archives are neither."""
+    if content.startswith(b"\x89PNG\r\n"):
+        return True
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in text and not re.match(r'\{"(op_code|event|time|log)"|(\[?\d{4}[-/]\d\d[-/]\d\d[ T,])', text)
+
+
+def test_nothing_that_is_tracked_is_a_database_a_checkpoint_or_a_log(tracked):
+    """Whatever their names."""
+    assert not [file for file in tracked if file.is_file() and not is_source(file.read_bytes())]
+
+
+def test_databases_checkpoints_and_logs_are_known_by_their_content(tmp_path):
+    from optuna.storages.journal import JournalFileBackend
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "a")) as database:
+        database.execute("create table a (b)")
+        database.commit()
+    torch.save({"w": torch.zeros(2)}, tmp_path / "b")
+    (tmp_path / "c").write_bytes(pickle.dumps([1, "a"]))
+    np.savez(tmp_path / "d.npz", a=np.zeros(2))
+    (tmp_path / "e").write_bytes(gzip.compress(b"text"))
+    optuna.create_study(storage=optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "f"))))
+    (tmp_path / "g").write_text("2026-01-01 12:00:00,000 INFO started\n")
+    assert not [file.name for file in tmp_path.iterdir() if file.suffix != ".lock" and is_source(file.read_bytes())]
+    assert is_source(b"# text\n") and is_source((ROOT / "docs/example.png").read_bytes())
+
+
+def test_the_build_is_pinned_with_the_rest():
+    """pip asks no constraints when it builds, so the build's own requirements are exact, and those of the file."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pins = {line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")}
+    assert project["build-system"]["requires"] and set(project["build-system"]["requires"]) <= pins
+    assert len(pins) > 130 and all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    names = {re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower() for pin in pins}
+    extras = project["project"]["optional-dependencies"].values()
+    asked = [*project["project"]["dependencies"], *(need for extra in extras for need in extra)]
+    asked = {re.match(r"[\w.-]+", need)[0].replace("_", "-").lower() for need in asked} - {"saliency-harness"}
+    assert asked <= names
 
 
 def test_what_is_tracked_is_small(tracked):
