@@ -12,15 +12,10 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.tracking.artifact_places import FOLDER, own_folder
-from harness.tracking.mlflow_client import sqlite_file
+from harness.tracking.mlflow_client import folder_uri, sqlite_file
 
 SECONDS = 30.0  # for another command that writes to the file
 _RUN = re.compile(r"[0-9a-f]{32}")
-
-
-def location(folder: Path) -> str:
-    """A folder as MLflow takes it: a path, or a URI where parts of the path could be taken for those of a URI."""
-    return folder.as_uri() if re.search(r"[%?#]", str(folder)) else str(folder)
 
 
 def put_right(uri: str, experiment: str, log: str, out: Path) -> None:
@@ -39,11 +34,11 @@ def put_right(uri: str, experiment: str, log: str, out: Path) -> None:
                 f"select run_uuid, artifact_uri, {of_log} from runs where experiment_id = ?", (experiment,)
             ).fetchall()
             for run, place, of in rows:
-                right = location(folder / run / FOLDER)
+                right = folder_uri(folder / run / FOLDER)
                 if place != right and _RUN.fullmatch(run) and _is_here(folder / run, out / FOLDER / run, of == log):
                     database.execute("update runs set artifact_uri = ? where run_uuid = ?", (right, run))
             here = "update experiments set artifact_location = ? where experiment_id = ? and artifact_location != ?"
-            database.execute(here, (location(folder), experiment, location(folder)))
+            database.execute(here, (folder_uri(folder), experiment, folder_uri(folder)))
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"cannot put right the places of artifacts in {str(sqlite_file(uri))!r}: {error}") from None
 

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import sqlite3
 import ssl
 import urllib.error
@@ -43,12 +44,37 @@ _T = TypeVar("_T")
 
 def default_uri(workspace: "Workspace") -> str:
     """$MLFLOW_TRACKING_URI, as for MLflow's own commands; else a SQLite file in the output folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.out / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(workspace.out / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of a database file; characters of its path that a URI gives another meaning are escaped."""
+    from sqlalchemy import URL
+
+    if not re.search(
+        "[%?]", str(file)
+    ):  # other characters are read as they are: MLflow makes the folder of what it sees
+        return f"sqlite:///{file}"
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def folder_uri(folder: Path) -> str:
+    """A folder as MLflow takes it for artifacts: its path, or its URI where MLflow would read the path as another."""
+    return folder.absolute().as_uri() if re.search("[%?#]", str(folder)) else str(folder)
 
 
 def sqlite_file(uri: str) -> Path:
-    """The database file that a `sqlite:` URI names."""
-    return Path(uri.removeprefix("sqlite:").removeprefix("//").removeprefix("/").partition("?")[0])
+    """The database file that a `sqlite:` URI names. Raises `UserError` for one that SQLAlchemy does not read."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        database = make_url(uri).database
+    except (ArgumentError, ValueError):
+        database = None
+    if not database or database == ":memory:":
+        raise UserError(f"{redacted(uri)!r} names no file; a tracking database is sqlite:///FILE")
+    return Path(database)
 
 
 # Clients

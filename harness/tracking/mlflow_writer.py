@@ -10,8 +10,8 @@ from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
 from harness.tracking.artifact_places import check_written, own_folder
-from harness.tracking.local_artifacts import location, put_right
-from harness.tracking.mlflow_client import deleted_runs, search_runs
+from harness.tracking.local_artifacts import put_right
+from harness.tracking.mlflow_client import deleted_runs, folder_uri, search_runs
 from harness.tracking.refusals import Refused, is_final, reason
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class MlflowWriter:
     def _artifact_folder(self) -> str | None:
         """Where artifacts lie: beside the file of a SQLite store; a server decides itself."""
         folder = own_folder(self._uri)
-        return location(folder) if folder else None
+        return folder_uri(folder) if folder else None
 
     def find_runs(self) -> None:
         """Find the MLflow runs that were created from this log."""

@@ -21,9 +21,11 @@ from sweeps import LIMIT, free_port, serving, until
 from harness import deliver
 from harness.config.trial import build
 from harness.errors import UserError, exit_status
+from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
 from harness.tracking import delivery as tracking_delivery
-from harness.tracking import event_log, mlflow_writer
+from harness.tracking import event_log, mlflow_client, mlflow_writer
+from harness.tracking.artifact_places import ArtifactPlaces
 from harness.tracking.tracker import Tracker
 
 
@@ -125,6 +127,22 @@ def test_files_that_a_database_was_told_lie_where_no_lost_machine_takes_them_awa
     (kept,) = (Path(run.info.artifact_uri) for run in runs)
     assert kept.is_relative_to(tmp_path / "artifacts")
     assert [file.name for file in kept.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("name", ["q?x=1", "100%20", "a%2Fb", "a#b", "ein Ordner é", "q?x=1 %20#h%2F"])
+def test_an_output_folder_may_have_any_name(tmp_path, empty_store, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workspace = Workspace(tmp_path / name, tmp_path / "data").writable()
+    log, file = tell(workspace, jobs=1), workspace.out / "mlflow.db"
+    shutil.copy(empty_store, file)
+    uri = mlflow_client.default_uri(workspace)
+    assert mlflow_client.sqlite_file(uri) == file
+    store = tracking_delivery.deliver_all(uri, log, workspace).writer
+    runs = MlflowClient(tracking_uri=uri).search_runs([store.experiment], "tags.`harness.role` = 'search'")
+    places = ArtifactPlaces(uri)
+    (found,) = (places.file(r.info.run_id, r.info.artifact_uri, "result.json", tmp_path) for r in runs)
+    assert found.is_relative_to(workspace.out / "artifacts") and found.is_file()
+    assert [f for f in tmp_path.rglob("*") if f.is_file() and workspace.out not in f.parents] == []
 
 
 def test_what_a_store_will_never_take_does_not_hold_up_the_rest(workspace, monkeypatch, brisk):

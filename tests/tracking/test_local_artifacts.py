@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.storage.workspace import Workspace
 from harness.tracking import delivery
 from harness.tracking.artifact_places import check_written, local_path
-from harness.tracking.local_artifacts import location
+from harness.tracking.mlflow_client import folder_uri
 from harness.tracking.tracker import Tracker
 
 
@@ -151,8 +151,8 @@ def test_where_artifacts_are_sent(uri, place, taken):
 
 @pytest.mark.parametrize("name", ["a b", "50% of #1? it's", "x%20y", "é;=&", "plain"])
 def test_a_folder_of_any_name_is_found_at_the_place_that_mlflow_takes(tmp_path, name):
-    assert local_path(location(tmp_path / name)) == tmp_path / name
-    assert (location(tmp_path / name) == str(tmp_path / name)) is not any(c in name for c in "%#?")
+    assert local_path(folder_uri(tmp_path / name)) == tmp_path / name
+    assert (folder_uri(tmp_path / name) == str(tmp_path / name)) is not any(c in name for c in "%#?")
 
 
 @pytest.mark.slow

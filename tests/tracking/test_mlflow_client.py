@@ -104,6 +104,8 @@ def read_only(uri):
         ("sqlite:///runs/a.db", "runs/a.db"),
         ("sqlite:////srv/a.db", "/srv/a.db"),
         ("sqlite:////srv/a.db?timeout=3", "/srv/a.db"),
+        ("sqlite:////srv/a%3Fb%20c.db", "/srv/a?b c.db"),
+        ("sqlite:////srv/a#b é.db", "/srv/a#b é.db"),
     ],
 )
 def test_a_database_is_the_file_that_its_uri_names(uri, file):
@@ -182,3 +184,9 @@ def test_a_user_without_a_name_and_a_home_opens_a_store(empty_store, tmp_path):
         os.chown(path, NAMELESS, NAMELESS)
     done = finished(as_nameless(sys.executable, "-c", code), env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://["])
+def test_a_uri_that_names_no_file_is_refused_in_one_line(uri):
+    with pytest.raises(UserError, match=r"names no file; a tracking database is sqlite:///FILE$"):
+        mlflow_client.check_writable(uri)
