@@ -91,15 +91,26 @@ def main() -> int:
     if planned.note and not args.quiet:
         print(planned.note, flush=True)
     if args.dry_run:
+        _check_start(args, workspace)
         print(dry_run(planned, workspace))
         return 0
     return sweep(planned, workspace, args)
 
 
-def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
-    """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
-    from harness.storage.driver_lock import DriverLost
-    from harness.sweep import cluster, stop_signals
+def _check_start(args: Namespace, workspace: "Workspace") -> None:
+    """Raise `UserError` if no node can hold a trial, or the tracking store cannot be reached."""
+    from harness.sweep import cluster
+    from harness.tracking.mlflow_client import check_writable
+
+    try:
+        _slots(args, workspace)
+    finally:
+        cluster.disconnect()
+    check_writable(_tracking_uri(args, workspace), create=False)
+
+
+def _tracking_uri(args: Namespace, workspace: "Workspace") -> str:
+    """The chosen tracking store, else the default one. Raises `UserError` if that cannot lie in the output folder."""
     from harness.tracking.mlflow_client import default_uri
 
     uri = args.tracking_uri or default_uri(workspace)
@@ -107,6 +118,15 @@ def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Se
         raise UserError(
             f"SQLite cannot be stored at {args.out!r}; give an MLflow server: --tracking-uri http://HOST:5000"
         )
+    return uri
+
+
+def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Sequence[Callback]" = ()) -> int:
+    """Run a plan and write its report. callbacks: additional ones. Returns the command's exit status."""
+    from harness.storage.driver_lock import DriverLost
+    from harness.sweep import cluster, stop_signals
+
+    uri = _tracking_uri(args, workspace)
     with stop_signals.as_ctrl_c():
         try:
             with workspace.single_writer() as driver_files:

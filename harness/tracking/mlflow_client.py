@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import ssl
+import tempfile
 import urllib.error
 import urllib.request
 import warnings
@@ -153,8 +154,11 @@ def _all_pages(request: Callable[[str | None], "PagedList[_T]"]) -> list[_T]:
 # Whether a store is there
 
 
-def check_writable(uri: str) -> None:
-    """Create the folder and the file of a SQLite store. Raises `UserError` for a store that cannot be reached."""
+def check_writable(uri: str, create: bool = True) -> None:
+    """Create the folder and the file of a SQLite store. Raises `UserError` for a store that cannot be reached.
+
+    create: False looks only whether that could be done.
+    """
     scheme = uri.partition("://")[0]
     if scheme in ("http", "https"):
         _check_server(uri, WRITER_SECONDS)
@@ -163,6 +167,9 @@ def check_writable(uri: str) -> None:
         if file.exists() and not file.is_file():  # opening a FIFO would wait for ever
             raise UserError(f"cannot write the tracking database {str(file)!r}: it is no regular file")
         try:
+            if not create and not file.exists():
+                _check_folder(file.absolute().parent)
+                return
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "ab"):
                 pass
@@ -170,6 +177,13 @@ def check_writable(uri: str) -> None:
             raise UserError(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
     elif scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql", "databricks"):  # a driver may follow
         raise UserError(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `OSError` if nothing can be written to a folder, or it could not be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def _check_readable(uri: str) -> None:

@@ -225,6 +225,32 @@ def test_what_is_said_of_a_wrong_argument(asked, capfd, monkeypatch, words, said
     assert capfd.readouterr().err.startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tracking-uri", "http://127.0.0.1:9"], "no MLflow server answers at 'http://127.0.0.1:9': "),
+        (["--tracking-uri", "sqlite:////proc/x/mlflow.db"], "cannot write the tracking database '/proc/x/mlflow.db': "),
+        (
+            ["--tracking-uri", "nothing://x"],
+            "--tracking-uri takes sqlite:///path, http(s)://server or a database, ",
+        ),
+        (["--cpus", "100000"], "a trial asks for 100000 CPU, but the largest node has "),
+        (["--out", "memory://x"], "SQLite cannot be stored at 'memory://x'; give an MLflow server: "),
+    ],
+)
+def test_what_passes_a_dry_run_starts(asked, capfd, monkeypatch, words, said):
+    monkeypatch.setattr(sys, "argv", ["tune", "--space", "smoke", "--dry-run", *words])
+    assert exit_status(tune.main) == 2
+    assert capfd.readouterr().err.startswith(f"error: {said}")
+
+
+def test_a_dry_run_makes_no_database(asked, tmp_path, monkeypatch):
+    words = ["--out", str(tmp_path / "new"), "--tracking-uri", f"sqlite:///{tmp_path}/a/b/mlflow.db"]
+    monkeypatch.setattr(sys, "argv", ["tune", "--space", "smoke", "--dry-run", *words])
+    assert exit_status(tune.main) == 0
+    assert not list(tmp_path.rglob("new/mlflow.db")) and not (tmp_path / "a").exists()
+
+
 def test_a_message_is_cut_in_its_middle(capfd):
     def main():
         raise UserError(f"the start {'x' * 200_000} the end")

@@ -1,10 +1,14 @@
 """Spaces: every one that exists imports, fits every embedded data set, and starts from the published setting."""
 
+import random
+
 import pytest
+from optuna.distributions import IntDistribution
 
 from harness import cli
 from harness.config.search_domains import choice, contains, integer, log, resolve, times, uniform, within
 from harness.config.space import Space, grid
+from harness.config.trial import build
 from harness.errors import UserError
 
 
@@ -102,3 +106,23 @@ def test_budgets_are_no_part_of_a_study_and_domains_are():
 def test_a_goal_is_a_share_or_a_likeness():
     with pytest.raises(UserError, match="such as val/robust or val/strong-in, not 'val/cw20_l2'"):
         Space({}, {"a": {}}, {}, goal=("val/robust", "val/cw20_l2"))
+
+
+def test_what_a_space_takes_as_a_domain_gives_trials_wherever_it_is_searched():
+    """Also between its ends: of a setting that is a whole number, 5.5 is no value."""
+    rng, suites = random.Random(0), {"measure.suites": "standard,attribution"}
+    taken = 0
+    for name in ("sat", "art", "trades_sat"):
+        for path, value in build({"method": name, **suites}).flat().items():
+            for domain in (uniform(1, 9), log(1, 9), uniform(0, 1), integer(0, 9)):
+                inside = type(value)(domain.low + 1) if isinstance(value, int | float) else value
+                base = {"method": name, **suites, path: inside}
+                try:
+                    (cell,) = Space(base=base, compare={"one": {}}, search={path: domain}).cells({})
+                except UserError:
+                    continue
+                taken += 1
+                for _ in range(3):
+                    whole = isinstance(domain, IntDistribution)
+                    cell.proposed({path: rng.randint(0, 9) if whole else rng.uniform(domain.low, domain.high)})
+    assert taken > 60
