@@ -7,12 +7,13 @@ import hashlib
 import importlib
 import os
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import Arguments, place, whole
-from harness.errors import UserError, shown, unknown_name
+from harness.errors import UserError, one_line, shown, unknown_name
 from harness.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,15 +50,36 @@ def spaces() -> list[str]:
 
 def summary(space: str) -> str:
     """First line of a space's docstring, read without importing it."""
-    text = ast.get_docstring(ast.parse((SPACES / f"{space}.py").read_text())) or ""
+    text = _docstring(SPACES / f"{space}.py")
     return text.partition("\n")[0]
 
 
+def _docstring(file: Path) -> str:
+    """The docstring of a module; in brackets why it cannot be read."""
+    try:
+        return ast.get_docstring(ast.parse(file.read_bytes(), str(file))) or ""
+    except (SyntaxError, ValueError, OSError) as error:
+        return f"({_broken(file, error)})"
+
+
+def _broken(file: Path, error: BaseException) -> str:
+    """What is wrong with a module: its file, the line where that is known, and the error."""
+    if isinstance(error, SyntaxError):
+        return f"{Path(error.filename or file).name}, line {error.lineno}: {error.msg}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+    return f"{file.name}{f', line {frames[-1].lineno}' if frames else ''}: {one_line(error)}"
+
+
 def space(name: str) -> "Space":
-    """Import a space by name. Raises `UserError` with the nearest name."""
+    """Import a space by name. Raises `UserError` with the nearest name, or what is wrong with the module."""
     if name not in spaces():
         raise unknown_name("space", name, spaces())
-    return importlib.import_module(f"search_spaces.{name}").SPACE
+    try:
+        return importlib.import_module(f"search_spaces.{name}").SPACE
+    except UserError as error:
+        raise UserError(f"space {name!r} is wrong: {error}") from None
+    except Exception as error:  # of anybody's code
+        raise UserError(f"space {name!r} cannot be read: {_broken(SPACES / f'{name}.py', error)}") from error
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, str]:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from harness.plain_output import take_every_character
+
 NAMES = 24  # limit on the valid names listed in a message
 SHOWN = 80  # characters of a wrong value in a message
 LINE = 1000  # characters of a message
@@ -116,6 +118,7 @@ def exit_status(main: Callable[[], int]) -> int:
 
     141, as of a process ended by SIGPIPE, where nobody reads what it prints any longer, as in `... | head`.
     """
+    take_every_character()
     try:
         status = main()
         sys.stdout.flush()

@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from harness.errors import unknown_name
+from harness.errors import UserError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,17 +40,21 @@ def names() -> list[str]:
 
 
 def make(name: str, **fields: Setting) -> Method:
-    """Build the method of module `name`; `fields` override its published values. Raises `UserError` if unknown."""
+    """Build the method of module `name`; `fields` override its published values. Raises `UserError` if wrong."""
     if name not in names():
         raise unknown_name("method", name, names())
-    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # of anybody's code
+        raise UserError(f"method {name!r} cannot be read: {one_line(error)}") from error
     classes: list[type[Method]] = [
         c
         for c in vars(module).values()
         if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
     ]
-    (cls,) = classes
-    return cls(**fields)
+    if len(classes) != 1:
+        raise UserError(f"method {name!r} must define one dataclass, its settings, not {len(classes)}")
+    return classes[0](**fields)
 
 
 def name(method: Method) -> str:

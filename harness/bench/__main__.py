@@ -89,7 +89,7 @@ def main() -> int:
     print(metadata["machine"])
     figures = {**metadata, args.benchmark: BENCHMARKS[args.benchmark](args)}
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1, default=float))
+        args.json.write_text(json.dumps(figures, indent=1, default=float), encoding="utf-8")
     return 0
 
 

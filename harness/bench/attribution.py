@@ -155,7 +155,7 @@ def compare_attribution(
                     values = run(batch)
                     seconds = (time.perf_counter() - began) / images
                     done[number, name] = {"round": number, "side": name, "seconds": seconds, "values": values.tolist()}
-                    with stored.open("a") as file:
+                    with stored.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(done[number, name]) + "\n")
     rows = {
         name: [row for (number, n), row in sorted(done.items()) if n == name and number < rounds]
@@ -168,7 +168,7 @@ def compare_attribution(
 
 
 def _stored_rounds(file: Path) -> dict[tuple[int, str], dict]:
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     return {(row["round"], row["side"]): row for row in rows}
 
 

@@ -46,7 +46,7 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
         workspace = dataclasses.replace(cli.workspace(args), device="cpu")
         clock = _Clock()
         tune.sweep(planned, workspace, args, callbacks=[clock])
-        ran = [json.loads(p.read_text())["trial"] for p in workspace.out.glob("trials/*/result.json")]
+        ran = [json.loads(p.read_text(encoding="utf-8"))["trial"] for p in workspace.out.glob("trials/*/result.json")]
         bare = Workspace(Path(folder, "bare"), workspace.data, "cpu").writable()
         seconds = _bare(
             [t for t in ran if build(t).key in clock.keys], clock.repeated, bare, trial_slots.local_slots(1)

@@ -184,7 +184,7 @@ def _heartbeat(generation: int) -> str:
 def _machine() -> str:
     """Name of this machine since its start, and of the container: process ids count within it only."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()

@@ -30,7 +30,7 @@ def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[bool
     lock when its process ends, so a killed process leaves no stale lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as handle:
+    with open(path, "a", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -47,7 +47,9 @@ def _git(*arguments: str) -> str:
     """Output of a git command in this checkout; "" if this is no git checkout."""
     here = Path(__file__).parent
     try:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -194,7 +194,7 @@ class FolderCopy:
 
     def _record(self, stamps: dict[str, str]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / RECORD).write_text(json.dumps({"there": stamps}))
+        (self._folder / RECORD).write_text(json.dumps({"there": stamps}), encoding="utf-8")
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:

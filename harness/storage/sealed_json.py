@@ -12,13 +12,13 @@ CHECKSUM_KEY = "checksum"  # key of the checksum over all other keys
 def write_json(path: Path, value: dict) -> None:
     """Write `value` as JSON atomically, with a checksum of its content."""
     checked = {**value, CHECKSUM_KEY: _checksum(value)}
-    write(path, lambda temporary: temporary.write_text(json.dumps(checked, indent=1)))
+    write(path, lambda temporary: temporary.write_text(json.dumps(checked, indent=1), encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict | None:
     """Read a file of `write_json`. None for a missing file, or a damaged one, which is quarantined."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or value.pop(CHECKSUM_KEY, None) not in (None, _checksum(value)):
             raise ValueError
         return value

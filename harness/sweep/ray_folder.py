@@ -51,7 +51,7 @@ def private_folder() -> Iterator[Path]:
         remove_leftovers(parent)
     folder, lock = _locked_folder(parent)
     try:
-        with open(os.open(folder / TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with open(os.open(folder / TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
         yield folder
     finally:

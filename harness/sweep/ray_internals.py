@@ -71,6 +71,12 @@ def forget_ended(controller: "TuneController", but: "Trial") -> None:
 def failure_lines(trial: "Trial") -> list[str]:
     """The lines that Ray wrote about the trial's last failure; none if it wrote nothing."""
     try:
-        return Path(trial.error_file).read_text().rpartition("Failure # ")[2].strip().splitlines()[1:]
+        return (
+            Path(trial.error_file)
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition("Failure # ")[2]
+            .strip()
+            .splitlines()[1:]
+        )
     except (OSError, TypeError):
         return []

@@ -56,7 +56,7 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
 def _read(file: Path) -> str:
     """The text of a file; "" if there is none that can be read."""
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -142,7 +142,7 @@ def time_limited(seconds: float | None, file: Path) -> Iterator[None]:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as opened:
+    with open(file, "w", encoding="utf-8") as opened:
         faulthandler.dump_traceback_later(seconds, exit=True, file=opened)  # works while the GIL is held
         try:
             yield
@@ -153,7 +153,7 @@ def time_limited(seconds: float | None, file: Path) -> Iterator[None]:
 
 def overdue_location(file: Path) -> str:
     """Innermost call in the file of `time_limited`, as `at file.py, line 3, in f`; "" if there is no file."""
-    if not file.exists() or not (text := file.read_text()):
+    if not file.exists() or not (text := file.read_text(encoding="utf-8")):
         return ""
     thread = next((t for t in text.split("\n\n") if "in run_job" in t), text)
     call = re.search(r'File "(?:.*/)?(.+)", line (\d+) in (\S+)', thread)

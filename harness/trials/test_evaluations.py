@@ -32,4 +32,4 @@ def record(folder: Path, recorded: int = 0) -> int:
 
 def _add(folder: Path, name: str) -> None:
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write(folder / FOLDER / name, lambda temporary: temporary.write_text(f"{began}\n"))
+    write(folder / FOLDER / name, lambda temporary: temporary.write_text(f"{began}\n", encoding="utf-8"))

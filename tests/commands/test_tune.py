@@ -25,6 +25,7 @@ from sweeps import (
 
 from harness import cli, tune
 from harness.config.trial_key import TRAINING_VERSION
+from harness.errors import exit_status
 
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
@@ -285,3 +286,30 @@ def test_two_commands_do_not_write_to_one_folder(tmp_path, capsys, monkeypatch):
 def test_the_spaces_that_were_promised_are_there():
     single = {"smoke", "standard", "noise", "pgd", "trades", "sat", "pgd_sat", "trades_sat"}
     assert single | {"sat_alpha", "sat_family"} <= set(cli.spaces())
+
+
+BROKEN = {  # a module's text, and what is said of it
+    "def broken(:": "broken.py, line 1: invalid syntax",
+    '"""Mine?"""\nfrom nowhere import x': "broken.py, line 2: ModuleNotFoundError: No module named 'nowhere'",
+    '"""Mine?"""': "broken.py: AttributeError: module 'search_spaces.broken' has no attribute 'SPACE'",
+    "\0": "broken.py",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_space_is_named_and_the_others_are_listed(text, tmp_path, monkeypatch, capsys):
+    import search_spaces
+
+    (tmp_path / "broken.py").write_text(text)
+    (tmp_path / "fine.py").write_text('"""Is it fine? é"""\n', encoding="utf-8")
+    monkeypatch.setattr(cli, "SPACES", tmp_path)
+    monkeypatch.setattr(search_spaces, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "search_spaces.broken", raising=False)
+    monkeypatch.setattr(sys, "argv", ["tune", "--list"])
+    assert exit_status(tune.main) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[1] == "fine         Is it fine? é" and listed[0].startswith("broken       ")
+    monkeypatch.setattr(sys, "argv", ["tune", "--space", "broken"])
+    assert exit_status(tune.main) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: space 'broken' cannot be read: {BROKEN[text]}") and said.count("\n") == 1

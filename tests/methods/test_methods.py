@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 import methods
 from harness.data.batches import Batch
+from harness.errors import UserError
 from harness.models import nets
 from harness.models.freezing import frozen
 from methods.noise import uniform_noise
@@ -183,3 +185,15 @@ def test_pgd_sat_starts_at_random_as_released_and_can_go_twice_as_far(net, batch
     eps = 8 / 255
     assert eps < far.abs().max() <= 2 * eps + 1e-6
     assert torch.allclose(near, -eps * batch.s, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("def x(:", "cannot be read: SyntaxError"), ("import nowhere", "cannot be read: Module"), ("", "must define one")],
+)
+def test_a_broken_method_is_named_in_one_line(text, said, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "methods.broken", raising=False)
+    with pytest.raises(UserError, match=f"^method 'broken' {said}"):
+        methods.make("broken")
