@@ -24,6 +24,7 @@ _FIELD = re.compile(
     r"\s*(?:=|%3d)\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&;'\"]+)",
     re.IGNORECASE,
 )
+_RAISED = re.compile(r"[\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout)(?::|$)")  # ends a traceback
 
 
 class UserError(ValueError):
@@ -103,14 +104,22 @@ def shortened(text: str, length: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Exception type and first line of its message, without passwords, up to 500 characters."""
+    """Exception type and the line of its message that names the cause, without passwords, up to 500 characters."""
     return f"{type(error).__name__}: {first_line(error)}"[:500] if str(error).strip() else type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, without passwords; its type if it has no message."""
+    """First line of an exception's message, without passwords; its type if it has no message.
+
+    A traceback in it is skipped, and a line that ends with a colon is continued by those that follow.
+    """
     lines = str(error).strip().splitlines()
-    return redacted(lines[0]) if lines else type(error).__name__
+    if any(line.startswith("Traceback (most recent") for line in lines):
+        raised = [i for i, line in enumerate(lines) if _RAISED.match(line)]
+        lines = lines[raised[-1] if raised else -1 :]
+    if not lines:
+        return type(error).__name__
+    return redacted(" ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0])
 
 
 def exit_status(main: Callable[[], int]) -> int:

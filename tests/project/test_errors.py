@@ -46,3 +46,17 @@ def test_a_connection_that_breaks_is_an_error_though_its_name_is_the_same(capsys
 
     assert exit_status(main) == 2
     assert capsys.readouterr().err == "error: the server went away\n"
+
+
+def test_the_line_that_names_the_cause_of_an_error_of_many_lines():
+    """As Ray reports two versions, directly and from the server of its client."""
+    mismatch = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.5\n    Python: 3.10\nThis was with:\n    Ray: 2.6"
+    )
+    said = "Version mismatch: The cluster was started with: Ray: 2.5 Python: 3.10 This was with: Ray: 2.6"
+    assert first_line(RuntimeError(mismatch)) == said
+    trace = 'Failure of the server:\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n    raise x\n'
+    assert first_line(ConnectionAbortedError(f"{trace}RuntimeError: {mismatch}\n")) == f"RuntimeError: {said}"
+    again = "\nDuring handling of the above exception, another exception occurred:\n\n" + trace.partition("\n")[2]
+    assert first_line(ValueError(f"{trace}KeyError: 'a'\n{again}a.b.LostError: gone\nmore")) == "a.b.LostError: gone"
+    assert first_line(ValueError(f"{trace}odd")) == "odd"
