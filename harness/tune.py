@@ -12,7 +12,6 @@ chosen by --cell, and a method tried in the place of a cell's own, join the swee
 
 import contextlib
 import dataclasses
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -72,7 +71,11 @@ def arguments(argv: list[str] | None = None) -> Namespace:
     p.add_argument(
         "--register", metavar="NAME", help="register each winner's weights as a version of this MLflow model"
     )
-    p.add_argument("--address", type=filled, help="Ray cluster: auto, or ray://HOST:10001 (default: a local one)")
+    p.add_argument(
+        "--address",
+        type=filled,
+        help="Ray cluster: HOST:6379, ray://HOST:10001, auto or local (default: $RAY_ADDRESS, else local)",
+    )
     return p.parse_args(argv)
 
 
@@ -85,7 +88,7 @@ def main() -> int:
     planned = plan(args)
     ray_addresses.check_paths(args)
     if ray_addresses.is_outside(args.address):
-        return remote_command.run(args.address or os.environ["RAY_ADDRESS"], sys.argv[1:])
+        return remote_command.run(args.address, sys.argv[1:])
     workspace = cli.workspace(args)
     check_data(planned, workspace)
     if planned.note and not args.quiet:
@@ -233,7 +236,11 @@ def _run_jobs(
         unneeded.discarder(workspace, planned.studies) if args.keep == "winners" else job_queue.no_discard,
     )
     if not args.quiet:
-        on = f"; a trial takes {slots} of the cluster" if cluster.connected() else ""
+        on = (
+            f"; a trial takes {slots} of the cluster at {chosen}"
+            if (chosen := ray_addresses.chosen(args.address))
+            else ""
+        )
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}{on}", flush=True)
     if source.finished():
         return True
@@ -274,7 +281,7 @@ def _slots(args: Namespace, workspace: "Workspace") -> "Slots":
     from harness.sweep import cluster, trial_slots
 
     nodes, gpu_nodes = [trial_slots.local_resources()], []
-    if cluster.existing(args.address):
+    if ray_addresses.chosen(args.address):
         cluster.connect(args.address)
         nodes = trial_slots.cluster_resources()
         gpu_nodes = [] if args.device == "cpu" else nodes

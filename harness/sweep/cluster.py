@@ -5,80 +5,117 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 
-from harness.errors import UserError, one_line, redacted
+from harness.errors import UserError, first_line, one_line, redacted
 from harness.sweep import ray_addresses, ray_folder, ray_internals, stop_signals, trial_slots
+from harness.sweep.ray_addresses import Cluster
 
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
+GIVE_TOKEN = "give the cluster's by RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 _local = contextlib.ExitStack()  # what ends with the local cluster
 
 
-def existing(address: str | None) -> str | None:
-    """The address of the cluster to use: as given, else, or in a Ray job, the environment's; None for a local one."""
-    if address is None or ray_internals.IN_JOB in os.environ:
-        return os.environ.get("RAY_ADDRESS", address)
-    return address
-
-
 def connect(address: str | None, package: Path | None = None) -> None:
-    """ray.init: connect to the cluster at `address` (or of the surrounding Ray job), or start one on this machine.
+    """ray.init: connect to the cluster that `ray_addresses.chosen` finds, or start one on this machine.
 
     With ray://host:port it is a Ray client, which uploads the folder `package`, if any, as the working directory.
     Raises `UserError` if there is no cluster.
     """
-    with stop_signals.restored(signal.SIGTERM):  # Ray replaces its handler
-        _connect(address, package)
-
-
-def _connect(address: str | None, package: Path | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
-    address = existing(address)
-    if address and address.startswith(("http://", "https://")):
-        raise UserError(
-            f"{address!r} is a dashboard; give it the command: ray job submit --address {address} --working-dir ."
-            " -- python -m harness.tune --address auto ..."
-        )
+    cluster = ray_addresses.chosen(address)
     try:
-        if address:
-            _check_port(address)
-            ray_internals.read_authentication()
-            os.environ[ray_internals.REMOTE_CLUSTER] = "1"
-            with warnings.catch_warnings(action="ignore"):
-                _join(address, {"working_dir": str(package)} if package else None)
-        else:
-            _start()
+        with stop_signals.restored(signal.SIGTERM):  # Ray replaces its handler
+            if cluster:
+                _join(cluster, {"working_dir": str(package)} if package else None)
+            else:
+                _start()
     except SystemExit:  # of Ray's own handler of SIGTERM
         raise KeyboardInterrupt from None
-    except UserError:
-        raise
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(_no_cluster(address, error)) from None
 
 
 def _start() -> None:
-    """ray.init of a cluster on this machine, in a private folder and with a token of its own."""
+    """Start a cluster on this machine, in a private folder and with a token of its own."""
     folder = _local.enter_context(ray_folder.private_folder())
     _local.enter_context(ray_folder.environment(folder))
     ray_internals.read_authentication()
     # Ray counts the machine's cores, not those that this process may use.
     cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
-    ray.init(
-        address="local",
-        num_cpus=cores,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _temp_dir=str(folder / ray_folder.ROOT),
-    )
+    sessions = folder / ray_folder.ROOT
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=str(sessions),
+        )
+    except Exception as error:  # Ray raises that very class where a process of it does not start
+        logged = ray_internals.logged_error(sessions)
+        raise UserError(
+            f"Ray cannot start here: {one_line(error)}{f' ({redacted(logged)})' if logged else ''}"
+        ) from None
 
 
-def _join(address: str, runtime_env: dict[str, str] | None) -> None:
+def _join(cluster: Cluster, runtime_env: dict[str, str] | None) -> None:
+    """Join a cluster, whose token is checked before: Ray itself waits for long and does not say what is missing."""
+    if cluster.address.startswith(("http://", "https://")):
+        raise UserError(
+            f"{cluster} is a dashboard; give it the command: ray job submit --address {cluster.address} --working-dir ."
+            " -- python -m harness.tune --address auto ..."
+        )
+    os.environ[ray_internals.REMOTE_CLUSTER] = "1"
+    try:
+        _check_port(cluster.address)
+        ray_internals.read_authentication()
+        _check_token(cluster)
+        with warnings.catch_warnings(action="ignore"):
+            _init(cluster.address, runtime_env)
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(_no_cluster(cluster, error)) from None
+
+
+def _check_token(cluster: Cluster) -> None:
+    """Raise `UserError` if the cluster refuses the token of this process, or its lack of one."""
+    by_token = os.environ.get(ray_internals.AUTH_MODE, "").lower() == "token"
+    if by_token and not ray_internals.has_token():  # Ray would abort the process
+        raise UserError(f"RAY_AUTH_MODE is 'token', but there is no token: {GIVE_TOKEN}")
+    host_port = cluster.address.removeprefix(ray_addresses.CLIENT)
+    with _silent():
+        refused = ray_internals.is_client_refused if cluster.is_client else ray_internals.is_refused
+        if not refused(host_port):
+            return
+    if by_token:
+        raise UserError(f"the cluster at {cluster} has another token: {GIVE_TOKEN}")
+    missing = "" if ray_internals.has_token() else f", and {GIVE_TOKEN}"
+    raise UserError(f"the cluster at {cluster} asks for a token: set RAY_AUTH_MODE=token{missing}")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Within, this process writes nothing to standard error: Ray's compiled parts log there, as they please."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _init(address: str, runtime_env: dict[str, str] | None) -> None:
     """ray.init, repeated while the head node fails to start the process that serves this Ray client."""
     for remaining in reversed(range(ATTEMPTS)):
         try:
@@ -91,18 +128,21 @@ def _join(address: str, runtime_env: dict[str, str] | None) -> None:
             time.sleep(RETRY_SECONDS)
 
 
-def _no_cluster(address: str | None, error: Exception) -> str:
+def _no_cluster(cluster: Cluster, error: Exception) -> str:
     """One-line message for an exception of `ray.init`."""
     text = f"{error} {error.__cause__}"
     if ray_internals.NO_CLIENT in text:
-        return f"{address!r} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
+        return f"{cluster} needs Ray's client; install it here: pip install -c constraints.txt -e .[cluster]"
     if ray_internals.NO_NODE in text:
-        return f"this machine is not a node of the cluster at {address!r}; from outside give ray://HOST:10001"
-    if isinstance(error, ConnectionAbortedError):  # the message is the head node's traceback
-        return f"the cluster at {address!r} does not take this client: {redacted(str(error).strip().splitlines()[-1])}"
-    if type(error) is ConnectionError:  # the port is open, or `_check_port` had raised a more exact one
-        return f"{address!r} refuses the connection; is it a Ray cluster, and RAY_AUTH_TOKEN its token?"
-    return f"no Ray cluster at {address!r}: {one_line(error)}"
+        return f"this machine is not a node of the cluster at {cluster}; from outside give ray://HOST:10001"
+    if type(error) in (TimeoutError, ConnectionError):
+        return f"{cluster} does not answer as a Ray cluster does; is its head node alive, and this its port?"
+    cause = first_line(Exception(str(error).removeprefix(ray_internals.RUNTIME_ENV)))[:500]
+    if isinstance(error, ConnectionAbortedError | ray.exceptions.RuntimeEnvSetupError):
+        return f"the cluster at {cluster} does not take this client: {cause}"
+    instead = f"; --address {ray_addresses.LOCAL} starts one here" if cluster.source == ray_addresses.VARIABLE else ""
+    reason = f"{type(error).__name__}: {cause}"
+    return f"no Ray cluster at {cluster}: {reason}{instead}"
 
 
 def _check_port(address: str) -> None:

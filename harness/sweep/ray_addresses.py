@@ -1,18 +1,73 @@
 """Ray addresses: whether the command runs locally, on a cluster node, in a Ray job, or as a Ray client."""
 
 import os
+import stat
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.sweep import ray_internals
 from harness.sweep.ray_internals import IN_JOB
 
 CLIENT = "ray://"
+AUTO, LOCAL = "auto", "local"
+VARIABLE = "RAY_ADDRESS"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster to join. source: what chose it, if that was not the address itself on the command line."""
+
+    address: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address!r} ({self.source})" if self.source else repr(self.address)
+
+    @property
+    def is_client(self) -> bool:
+        """Whether it is joined as a Ray client, from outside."""
+        return self.address.startswith(CLIENT)
+
+
+def chosen(address: str | None) -> Cluster | None:
+    """The cluster to use for `--address`; None for one on this machine. Raises `UserError` if `auto` finds none.
+
+    Without --address, or with `auto`, it is that of $RAY_ADDRESS, and always so in a Ray job, where Ray sets that;
+    else, with `auto`, the one that `ray start` made this machine a node of.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if IN_JOB in os.environ and given:
+        return Cluster(given, "that of this Ray job")
+    if address in (None, "", AUTO) and given not in ("", AUTO):
+        return None if given == LOCAL else Cluster(given, VARIABLE)
+    if AUTO in (address, given) and address != LOCAL:
+        return Cluster(_started_here(), f"auto: {ray_internals.started_here()}")
+    return Cluster(address) if address and address != LOCAL else None
+
+
+def _started_here() -> str:
+    """The address that `ray start` wrote. Not just any cluster that runs here, such as another sweep's, as for Ray."""
+    file = ray_internals.started_here()
+    try:
+        status, text = file.lstat(), file.read_text().strip()
+    except OSError:
+        raise UserError(
+            f"--address {AUTO}: `ray start` has started no cluster on this machine ({str(file)!r} is not there); give"
+            " its address: HOST:6379, or from outside ray://HOST:10001"
+        ) from None
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        raise UserError(f"--address {AUTO}: {str(file)!r} belongs to another user; give the address itself: {text}")
+    return text
 
 
 def is_outside(address: str | None) -> bool:
     """Whether the address is a Ray client's, and this process is not already the command on the cluster."""
-    return (address or os.environ.get("RAY_ADDRESS", "")).startswith(CLIENT) and IN_JOB not in os.environ
+    if IN_JOB in os.environ or address == LOCAL:
+        return False
+    given = os.environ.get(VARIABLE, "") if address in (None, "", AUTO) else address
+    return bool(given and given.startswith(CLIENT))
 
 
 def check_paths(arguments: Namespace) -> None:

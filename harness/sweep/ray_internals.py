@@ -3,8 +3,10 @@
 `tests/project/test_foreign_parts.py` finds what another version of Ray changed. Ray is imported only by what uses it.
 """
 
+import contextlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -30,6 +32,7 @@ LONGEST_SOCKET = "session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_stor
 DECLARED = "RAY_OVERRIDE_RESOURCES"  # read by Ray when it starts a node
 HEAD_NODE = "node:__internal_head__"  # resource of the head node only
 NODE_DIED = "its node has died"  # in the error of an actor
+RUNTIME_ENV = "Failed to set up runtime environment.\n"  # first line of an error's message, before the cause
 NO_CLIENT, NO_NODE = "ray[client]", "No node info found"  # in messages of `ray.init`
 
 
@@ -39,6 +42,65 @@ def read_authentication() -> None:
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+def has_token() -> bool:
+    """Whether the environment or the home folder gives this process a token, whether or not it is used."""
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def is_refused(address: str) -> bool:
+    """Whether the cluster at host:port refuses this process for its token. Raises `TimeoutError` if none answers.
+
+    `ray.init` tells neither from the other, and takes 40 seconds for the first.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError, RpcError
+
+    try:
+        GcsClient(address=address)
+    except AuthenticationError:
+        return True
+    except RpcError as error:
+        raise TimeoutError(str(error)) from None
+    return False
+
+
+def is_client_refused(address: str) -> bool:
+    """Whether the server of Ray's clients at host:port refuses this process for its token; False if it is not told."""
+    try:
+        import grpc  # type: ignore[import-untyped]
+        from ray._private.grpc_utils import init_grpc_channel
+        from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+    except ImportError:  # Ray's client is not installed
+        return False
+    messages: Any = ray_client_pb2  # made when it is imported
+    ping = messages.ClusterInfoRequest(type=messages.ClusterInfoType.PING)
+    with init_grpc_channel(address, asynchronous=False) as channel:
+        try:
+            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=30)
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
+def started_here() -> Path:
+    """The file with the address of the cluster that `ray start` made this machine a node of."""
+    from ray._common.utils import get_ray_address_file
+
+    return Path(get_ray_address_file(None))
+
+
+def logged_error(sessions: Path) -> str:
+    """The last error that the processes of a cluster logged which could not start; "" if there is none."""
+    for name in ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out"):
+        with contextlib.suppress(OSError):
+            text = (sessions / "session_latest" / "logs" / name).read_text(errors="replace")
+            if found := re.findall(r"^\[\S+ \S+ [EFC] .*?\] (?:\(\w+\) )?[\w./]+:\d+: +(.+)", text, re.M):
+                return str(found[-1])
+    return ""
 
 
 def pass_on_no_credentials() -> None:

@@ -25,15 +25,19 @@ CHECKOUT = Path(__file__).parents[2]
 POLL_SECONDS = 0.5  # seconds between two checks for a stop request
 
 
-def run(address: str, arguments: list[str]) -> int:
+def run(address: str | None, arguments: list[str]) -> int:
     """Run `python -m harness.tune ARGUMENTS` on the head node of the cluster at ray://host:port; its exit status.
 
-    Its output is printed here. Raises `UserError` if there is no such cluster, or the connection is lost.
+    address: as in the arguments; None if the environment names the cluster. Its output is printed here. Raises
+    `UserError` if there is no such cluster, or the connection is lost.
     """
     import ray
 
-    from harness.sweep import cluster
+    from harness.sweep import cluster, ray_addresses
 
+    chosen = ray_addresses.chosen(address)
+    if chosen and chosen.source and "--quiet" not in arguments:
+        print(f"runs on the cluster at {chosen}", flush=True)
     package = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else None
     cluster.connect(address, package=package)
     stop = _Stop()
@@ -60,7 +64,7 @@ def run(address: str, arguments: list[str]) -> int:
                 stream.flush()
             pending = command.output.remote()
     except (ray.exceptions.RayError, ConnectionError) as error:
-        raise UserError(f"lost the command on {address!r}; run it again to continue ({one_line(error)})") from None
+        raise UserError(f"lost the command on {chosen}; run it again to continue ({one_line(error)})") from None
     finally:
         cluster.disconnect()
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import shutil
+from concurrent import futures
 from importlib.metadata import distribution, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,44 @@ def test_ray_tune_sends_no_credentials_to_workers(monkeypatch):
 def test_ray_says_why_it_does_not_connect(ray_sources, text):
     with using("ray", f"the message {text!r} of ray.init"):
         assert text in ray_sources
+
+
+def test_ray_says_that_an_environment_cannot_be_made():
+    with using("ray", "the message of a cluster that does not take a package"):
+        from ray.exceptions import RuntimeEnvSetupError
+
+        assert str(RuntimeEnvSetupError("the cause")) == f"{ray_internals.RUNTIME_ENV}the cause"
+
+
+def test_ray_writes_down_the_cluster_of_this_machine(tmp_path, monkeypatch):
+    with using("ray", "the file of the cluster that `ray start` joined"):
+        from ray._private.utils import write_ray_address
+
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        (tmp_path / "ray").mkdir()
+        write_ray_address("10.0.0.1:6379")
+        assert ray_internals.started_here().read_text() == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize("answer, refused", [("UNAUTHENTICATED", True), ("UNAVAILABLE", False), ("OK", False)])
+def test_the_server_of_rays_clients_says_that_it_wants_a_token(answer, refused):
+    grpc = pytest.importorskip("grpc")
+    with using("ray", "the first question that its client asks"):
+        from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+
+        class Server(ray_client_pb2_grpc.RayletDriverServicer):
+            def ClusterInfo(self, request, context):
+                assert request.type == ray_client_pb2.ClusterInfoType.PING
+                if answer != "OK":
+                    context.abort(getattr(grpc.StatusCode, answer), "told")
+                return ray_client_pb2.ClusterInfoResponse(json="{}")
+
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        ray_client_pb2_grpc.add_RayletDriverServicer_to_server(Server(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        assert ray_internals.is_client_refused(f"127.0.0.1:{port}") == refused
+        server.stop(None)
 
 
 def test_ray_says_that_a_node_has_died():

@@ -19,8 +19,10 @@ import fault_injection
 import jsonschema
 import optuna
 import pytest
+import ray
 import yaml
 from mlflow import MlflowClient
+from other_user import STRANGER
 from sweeps import LIMIT, finished, suffered, suffering, until
 
 from harness import cli, tune
@@ -138,7 +140,7 @@ def short():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A cluster of one node with its dashboard and its server for clients: (dashboard, client) addresses."""
+    """A cluster of one node with its dashboard and its server for clients: addresses of these, and its own."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     gcs, client, dashboard, *agents = free_ports(6)
     ports = ["--port", str(gcs), "--ray-client-server-port", str(client), "--dashboard-port", str(dashboard)]
@@ -150,7 +152,7 @@ def cluster(tmp_path_factory):
             return listens(client) and listens(dashboard) and "Ray runtime started" in text(folder)
 
         until(up, process, lambda: text(folder))
-        yield f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}"
+        yield f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", f"127.0.0.1:{gcs}"
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -237,6 +239,30 @@ def test_what_the_command_says_inside_is_said_outside(cluster, tmp_path):
     done = finished([sys.executable, "-m", "harness.tune", *words], env=environment())
     assert done.returncode == 2
     assert done.stderr == "error: a trial asks for 9 CPU, but the largest node has 1\n"
+
+
+WITHOUT = {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": None}
+TOKENS = [
+    (WITHOUT, "asks for a token: set RAY_AUTH_MODE=token, and give the cluster's by RAY_AUTH_TOKEN, "),
+    ({"RAY_AUTH_MODE": None}, "asks for a token: set RAY_AUTH_MODE=token\n"),
+    ({"RAY_AUTH_TOKEN": "f" * 64}, "has another token: give the cluster's by RAY_AUTH_TOKEN, "),
+    (
+        {"RAY_AUTH_TOKEN": None},
+        "RAY_AUTH_MODE is 'token', but there is no token: give the cluster's by RAY_AUTH_TOKEN, ",
+    ),
+]
+
+
+@pytest.mark.cluster
+@needs_dashboard
+@pytest.mark.parametrize("change, said", TOKENS)
+def test_what_is_missing_of_the_token_is_named_at_once(cluster, tmp_path, change, said):
+    """By the cluster's own address and by its server of clients, each in the place of 40 seconds of silence."""
+    env = {k: v for k, v in (environment() | change | {"HOME": str(tmp_path)}).items() if v is not None}
+    for address in cluster[1:]:
+        words = [*QUICK, "--address", address, "--out", str(tmp_path / "o")]
+        done = finished([sys.executable, "-m", "harness.tune", *words], env=env)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
 
 
 @contextlib.contextmanager
@@ -417,9 +443,116 @@ def test_what_is_outside(monkeypatch):
     assert ray_addresses.is_outside("ray://head:10001")
     assert not ray_addresses.is_outside("auto") and not ray_addresses.is_outside(None)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    assert ray_addresses.is_outside(None) and not ray_addresses.is_outside("auto")
+    assert ray_addresses.is_outside(None) and ray_addresses.is_outside("auto")
+    assert not ray_addresses.is_outside("local") and not ray_addresses.is_outside("head:6379")
     monkeypatch.setenv(ray_internals.IN_JOB, "{}")  # the command that was sent, with the words with which it was sent
     assert not ray_addresses.is_outside("ray://head:10001")
+
+
+@pytest.fixture
+def started_here(monkeypatch, tmp_path):
+    """A function that writes the address of a cluster as `ray start` does."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    file = tmp_path / "ray" / "ray_current_cluster"
+
+    def write(address):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(address)
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "given, variable, address, said",
+    [
+        (None, None, None, None),
+        (None, "", None, None),
+        ("local", "h:1", None, None),
+        (None, "local", None, None),
+        ("g:2", "h:1", "g:2", "'g:2'"),
+        (None, "h:1", "h:1", "'h:1' (RAY_ADDRESS)"),
+        ("auto", "h:1", "h:1", "'h:1' (RAY_ADDRESS)"),
+        ("auto", None, "10.0.0.1:6379", "'10.0.0.1:6379' (auto: {})"),
+        (None, "auto", "10.0.0.1:6379", "'10.0.0.1:6379' (auto: {})"),
+    ],
+)
+def test_which_cluster_is_chosen_and_why(given, variable, address, said, monkeypatch, started_here):
+    file = started_here("10.0.0.1:6379\n")
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    chosen = ray_addresses.chosen(given)
+    assert (chosen and chosen.address) == address and (chosen and str(chosen)) == (said and said.format(file))
+    monkeypatch.setenv(ray_internals.IN_JOB, "{}")
+    monkeypatch.setenv("RAY_ADDRESS", "j:3")
+    assert str(ray_addresses.chosen(given)) == "'j:3' (that of this Ray job)"
+
+
+def test_auto_joins_what_ray_start_named_here_and_nobody_elses(started_here, tmp_path):
+    with pytest.raises(UserError, match=r"^--address auto: `ray start` has started no cluster on this machine .*HOST"):
+        sweep_cluster.connect("auto")
+    (port,) = free_ports(1)
+    file = started_here(f"127.0.0.1:{port}")  # of a head that has died
+    with pytest.raises(UserError, match=rf"^no Ray cluster at '127.0.0.1:{port}' \(auto: .*Connection refused$"):
+        sweep_cluster.connect("auto")
+    (tmp_path / "own").write_text("h:1")
+    file.unlink()
+    file.symlink_to(tmp_path / "own")
+    with pytest.raises(UserError, match=r"belongs to another user; give the address itself: h:1$"):
+        sweep_cluster.connect("auto")
+    if os.geteuid() == 0:
+        file.unlink()
+        os.chown(started_here("h:1"), STRANGER, STRANGER)
+        with pytest.raises(UserError, match=r"belongs to another user; give the address itself: h:1$"):
+            sweep_cluster.connect("auto")
+
+
+def test_a_cluster_named_by_a_variable_can_be_declined(monkeypatch):
+    (port,) = free_ports(1)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    said = rf"^no Ray cluster at '127.0.0.1:{port}' \(RAY_ADDRESS\): .*refused; --address local starts one here$"
+    with pytest.raises(UserError, match=said):
+        sweep_cluster.connect(None)
+
+
+def test_a_port_that_is_not_rays_is_told(monkeypatch):
+    def of_no_cluster(address):
+        raise ray.exceptions.RpcError("Timed out while waiting for GCS to become available.")  # after 40 seconds
+
+    monkeypatch.setattr(sweep_cluster, "_check_port", lambda address: None)
+    monkeypatch.setattr(ray._raylet, "GcsClient", of_no_cluster)
+    with pytest.raises(UserError, match=r"^'h:1' does not answer as a Ray cluster does; is its head node alive"):
+        sweep_cluster.connect("h:1")
+
+
+def test_standard_error_is_ours_again_after_a_check_of_rays(capfd):
+    with sweep_cluster._silent():
+        os.write(2, b"of Ray\n")
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
+
+
+LOG = """[2026-11-29 03:58:58,766 I 31505 31505] (raylet) main.cc:1: Starting
+[2026-11-29 03:58:59,766 E 31505 31505] (raylet) store.cc:12: No space on /dev/shm
+[2026-11-29 03:58:59,866 I 31505 31505] (raylet) main.cc:9: Shutting down
+"""
+
+
+def test_a_local_cluster_that_cannot_start_says_why(monkeypatch):
+    def init(_temp_dir, **options):
+        logs = Path(_temp_dir) / "session_latest" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "raylet.out").write_text(LOG)
+        raise Exception("The current node timed out during startup. This could happen.\nMore")
+
+    monkeypatch.setattr(sweep_cluster.ray, "init", init)
+    said = (
+        "Ray cannot start here: Exception: The current node timed out during startup. This could happen. (No space on"
+    )
+    with pytest.raises(UserError) as mistake:
+        sweep_cluster.connect(None)
+    sweep_cluster.disconnect()
+    assert str(mistake.value) == f"{said} /dev/shm)"
 
 
 def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
@@ -435,16 +568,31 @@ def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
         return init
 
     monkeypatch.setattr(sweep_cluster, "_check_port", lambda address: None)
+    monkeypatch.setattr(sweep_cluster, "_check_token", lambda cluster: None)
     monkeypatch.setattr(sweep_cluster.ray, "init", raises(ValueError("Ray Client requires pip package `ray[client]`.")))
     with pytest.raises(UserError, match=r"needs Ray's client; .*\[cluster\]$"):
         sweep_cluster.connect("ray://h:1")
     elsewhere = ConnectionError("Failed to connect to Ray cluster at h:6379")
     monkeypatch.setattr(sweep_cluster.ray, "init", raises(elsewhere))
-    with pytest.raises(UserError, match=r"^'h:6379' refuses the connection; .*RAY_AUTH_TOKEN"):
+    with pytest.raises(UserError, match=r"^'h:6379' does not answer as a Ray cluster does; is its head node alive"):
         sweep_cluster.connect("h:6379")
     elsewhere.__cause__ = RuntimeError("No node info found matching attributes: ''")
     with pytest.raises(UserError, match=r"^this machine is not a node of the cluster at 'h:6379'; .*ray://HOST:10001$"):
         sweep_cluster.connect("h:6379")
+    large = ray.exceptions.RuntimeEnvSetupError(
+        "Failed to upload it: Package size (700.00MiB) exceeds 512.00MiB.\nMore"
+    )
+    monkeypatch.setattr(sweep_cluster.ray, "init", raises(large))
+    with pytest.raises(
+        UserError, match=r"^the cluster at 'ray://h:1' does not take this client: .*exceeds 512.00MiB.$"
+    ):
+        sweep_cluster.connect("ray://h:1")
+    versions = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.1\nThis process was started with:\n    Ray: 2.2"
+    )
+    monkeypatch.setattr(sweep_cluster.ray, "init", raises(RuntimeError(versions)))
+    with pytest.raises(UserError, match=r"^no Ray cluster at 'h:1': .*started with: Ray: 2.1 This .*with: Ray: 2.2$"):
+        sweep_cluster.connect("h:1")
 
 
 @pytest.mark.parametrize("failures", [0, 2, 3])
@@ -457,6 +605,7 @@ def test_a_head_node_that_fails_to_start_the_clients_server_is_asked_again(failu
             raise answer
 
     monkeypatch.setattr(sweep_cluster, "_check_port", lambda address: None)
+    monkeypatch.setattr(sweep_cluster, "_check_token", lambda cluster: None)
     monkeypatch.setattr(sweep_cluster, "RETRY_SECONDS", 0)
     monkeypatch.setattr(sweep_cluster.ray, "init", init)
     if failures < sweep_cluster.ATTEMPTS:
