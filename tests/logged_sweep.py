@@ -54,6 +54,7 @@ class Memory:
                 params={},
                 metrics={},
                 files=set(),
+                inputs=set(),
                 status="RUNNING",
                 end=None,
             )
@@ -75,7 +76,7 @@ class Memory:
 
     def log_inputs(self, run, datasets):
         found = {(d.dataset.name, d.dataset.digest, d.tags[0].value) for d in datasets}
-        self._act("inputs", lambda: self.runs[run].files.update(found))  # the same input twice is one
+        self._act("inputs", lambda: self.runs[run].inputs.update(found))  # the same input twice is one
 
     def update_run(self, run, status):
         self._act("open", lambda: setattr(self.runs[run], "status", status))
