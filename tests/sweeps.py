@@ -100,9 +100,15 @@ def studies(out):
     return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
 
 
+def report(out, kind):
+    """The file of a sweep's report; its name has the sweep's id unless it is that of the plain command."""
+    (file,) = out.glob(f"reports/smoke-digits*.{kind}")
+    return file
+
+
 def leaderboard(out):
     """The leaderboard without what a clock wrote."""
-    with open(out / "reports" / "smoke-digits.csv", newline="") as file:
+    with open(report(out, "csv"), newline="") as file:
         return [{k: v for k, v in row.items() if not CLOCKED.search(k)} for row in csv.DictReader(file)]
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 import pytest
-from sweeps import ROOT, finished
+from sweeps import ROOT, finished, report
 
 
 @pytest.fixture
@@ -38,4 +38,4 @@ def test_a_net_of_the_folder_is_found(own):
 def test_a_sweep_takes_our_methods_in_its_workers_and_writes_our_report(own):
     done = command(own, "harness.tune", "--trials", "1", "--seeds", "1", "--set", "epochs=1")
     assert done.returncode == 0, done.stderr
-    assert "reports/smoke-digits.html" in done.stdout
+    assert f"report: {report(own / 'runs', 'html')}\n" in done.stdout

@@ -23,7 +23,7 @@ import ray
 import yaml
 from mlflow import MlflowClient
 from other_user import STRANGER
-from sweeps import LIMIT, finished, suffered, suffering, until
+from sweeps import LIMIT, finished, report, suffered, suffering, until
 
 from harness import cli, tune
 from harness.config.trial import build
@@ -183,7 +183,7 @@ def as_job(cluster, store, tmp_path_factory):
 def test_a_job_runs_the_sweep_and_leaves_all_in_the_shared_folder(as_job):
     out, done = as_job
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout and f"report: {out}/reports/smoke-digits.md" in done.stdout
+    assert "succeeded" in done.stdout and f"report: {report(out, 'md')}\n" in done.stdout
     results = [json.loads(file.read_text()) for file in out.glob("trials/*/result.json")]
     assert len(results) == 4
     assert {(r["machine"]["git"], r["machine"]["sources"]) for r in results} == {("c0ffee", provenance.digest())}
@@ -199,7 +199,7 @@ def test_from_outside_the_same_command_gives_what_the_job_left(as_job, cluster):
     done = finished([sys.executable, "-m", "harness.tune", *words], env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert done.stdout.startswith("smoke-digits: 2 cells") and f"report: {out}/reports/smoke-digits.md" in done.stdout
+    assert done.stdout.startswith("smoke-digits: 2 cells") and f"report: {report(out, 'md')}\n" in done.stdout
     assert "(pid=" not in done.stdout
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
@@ -287,7 +287,7 @@ def assert_each_of_four_trials_once(out, epochs):
     """In files, MLflow with its whole history, Optuna and the board, of a sweep of one trial and seed a cell."""
     records = [json.loads(p.read_text()) for p in out.glob("trials/*/result.json")]
     assert len(records) == 4
-    with open(out / "reports" / "smoke-digits.csv", newline="") as file:
+    with open(report(out, "csv"), newline="") as file:
         assert sorted(row["cell"] for row in csv.DictReader(file)) == ["sat", "standard"]
 
     client = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
