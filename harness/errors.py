@@ -82,7 +82,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def shown(value: object) -> str:
+def shown(value: str | float | tuple[str | float, ...] | None) -> str:
     """The repr of a wrong value, shortened to `SHOWN` characters."""
     return shortened(repr(value[: 2 * SHOWN] if isinstance(value, str) else value), SHOWN)
 

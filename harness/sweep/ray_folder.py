@@ -61,8 +61,11 @@ def private_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def environment(folder: Path) -> Iterator[None]:
-    """Within, a cluster that starts answers only to who has the token in the folder, whatever the user has set."""
-    names = (ray_internals.AUTH_MODE, ray_internals.AUTH_TOKEN, ray_internals.AUTH_TOKEN_PATH)
+    """Within, a cluster that starts answers only to who has the token in the folder, whatever the user has set.
+
+    Its processes turn no warning into an error: Ray's own deprecations would end them.
+    """
+    names = (ray_internals.AUTH_MODE, ray_internals.AUTH_TOKEN, ray_internals.AUTH_TOKEN_PATH, "PYTHONWARNINGS")
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ |= {ray_internals.AUTH_MODE: "token", ray_internals.AUTH_TOKEN_PATH: str(folder / TOKEN)}
     try:

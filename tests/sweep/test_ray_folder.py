@@ -247,3 +247,11 @@ def test_commands_that_start_at_once_do_not_disturb_each_other(short):
         assert folder.is_dir()
         process.communicate("\n")
         assert not folder.exists()
+
+
+def test_processes_of_a_cluster_turn_no_warning_into_an_error(tmp_path, monkeypatch):
+    """As the command itself is told to: Ray's own deprecations would end them."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with ray_folder.environment(tmp_path):
+        assert "PYTHONWARNINGS" not in os.environ
+    assert os.environ["PYTHONWARNINGS"] == "error"
