@@ -51,7 +51,7 @@ def _started_here() -> str:
     """The address that `ray start` wrote. Not just any cluster that runs here, such as another sweep's, as for Ray."""
     file = ray_internals.started_here()
     try:
-        status, text = file.lstat(), file.read_text().strip()
+        status, text = file.lstat(), file.read_text(encoding="utf-8").strip()
     except OSError:
         raise UserError(
             f"--address {AUTO}: `ray start` has started no cluster on this machine ({str(file)!r} is not there); give"

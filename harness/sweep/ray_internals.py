@@ -97,7 +97,7 @@ def logged_error(sessions: Path) -> str:
     """The last error that the processes of a cluster logged which could not start; "" if there is none."""
     for name in ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out"):
         with contextlib.suppress(OSError):
-            text = (sessions / "session_latest" / "logs" / name).read_text(errors="replace")
+            text = (sessions / "session_latest" / "logs" / name).read_text(encoding="utf-8", errors="replace")
             if found := re.findall(r"^\[\S+ \S+ [EFC] .*?\] (?:\(\w+\) )?[\w./]+:\d+: +(.+)", text, re.M):
                 return str(found[-1])
     return ""

@@ -46,7 +46,7 @@ WRONG = (
 SECONDS = 60  # of one command with wrong arguments: not a time to keep, but one that says that it hangs
 
 # Options that take any text, of which some of the values above are fair: files, folders, URIs and addresses.
-ANY_TEXT = {"--out", "--data-root", "--tracking-uri", "--address", "--weights", "--json", "--features"}
+ANY_TEXT = {"--out", "--data-root", "--tracking-uri", "--address", "--weights", "--json", "--features", "--register"}
 ANY_TEXT |= {"reports verify --keep"}
 
 BENCHMARKS = ((bench.sweep, "_Clock"), (bench.epochs, "step_seconds"), (bench.report, "report"), (bench.fleet, "fleet"))
