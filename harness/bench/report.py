@@ -44,7 +44,7 @@ from harness.trials.result import Result
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import DatasetInput, Metric, Param, RunTag
     from mlflow.store.entities import PagedList
 
 SPACE, DATA = "sat", "cifar10"
@@ -139,7 +139,8 @@ class BulkClient:
         self._metrics: list[tuple] = []
 
     def get_experiment_by_name(self, name: str) -> SimpleNamespace:
-        return SimpleNamespace(experiment_id=self._experiment, lifecycle_stage="active")
+        kind = {mlflow_writer.KIND: mlflow_writer.TRAINING}
+        return SimpleNamespace(experiment_id=self._experiment, lifecycle_stage="active", tags=kind)
 
     def search_runs(self, experiment_ids: list[str], filter_string: str, **paging: int | str | None) -> "PagedList":
         from mlflow.store.entities import PagedList
@@ -165,6 +166,9 @@ class BulkClient:
 
     def set_terminated(self, run: str, status: str, end_time: int) -> None:
         self._ends[run] = status
+
+    def log_inputs(self, run: str, datasets: "Sequence[DatasetInput]") -> None:
+        """No-op: no report reads them."""
 
     def log_artifact(self, run: str, file: str, folder: str | None) -> None:
         artifact = self._folder(run) / Path(file).name
