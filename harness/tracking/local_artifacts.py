@@ -37,6 +37,9 @@ def put_right(uri: str, experiment: str, log: str, out: Path) -> None:
                 right = folder_uri(folder / run / FOLDER)
                 if place != right and _RUN.fullmatch(run) and _is_here(folder / run, out / FOLDER / run, of == log):
                     database.execute("update runs set artifact_uri = ? where run_uuid = ?", (right, run))
+                    for column in ("source", "storage_location"):  # of what was registered of the run
+                        registered = f"update model_versions set {column} = ? where run_id = ? and {column} = ?"
+                        database.execute(registered, (right, run, place))
             here = "update experiments set artifact_location = ? where experiment_id = ? and artifact_location != ?"
             database.execute(here, (folder_uri(folder), experiment, folder_uri(folder)))
     except (sqlite3.Error, OSError) as error:

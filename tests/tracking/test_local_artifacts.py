@@ -17,7 +17,7 @@ from sweeps import LIMIT, ROOT
 
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
-from harness.tracking import delivery
+from harness.tracking import delivery, model_registry
 from harness.tracking.artifact_places import check_written, local_path
 from harness.tracking.mlflow_client import folder_uri
 from harness.tracking.tracker import Tracker
@@ -57,6 +57,10 @@ def test_an_output_folder_goes_on_elsewhere(delivered, tmp_path, way):
     new.out.parent.mkdir()
     shutil.copytree(delivered.out, new.out)
     before = kept(store(delivered))
+    run = next(iter((delivered.out / "artifacts").iterdir())).name
+    registered = [model_registry.Winner("cell", run, {})]
+    model_registry.register(store(delivered), "winner", registered)
+    shutil.copy(delivered.out / "mlflow.db", new.out)
     if way == "moved":
         shutil.rmtree(delivered.out)
     sent = more(new)
@@ -66,6 +70,8 @@ def test_an_output_folder_goes_on_elsewhere(delivered, tmp_path, way):
         f"study search #{n}" for n in range(3)
     }
     assert folders == {new.out / "artifacts"}
+    (version,) = MlflowClient(tracking_uri=store(new)).search_model_versions("name = 'winner'")
+    assert version.source == str(new.out / "artifacts" / run / "artifacts")
     assert sent < 20  # not everything again: the mark came along
     if way == "moved":
         assert not delivered.out.exists()
