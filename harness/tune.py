@@ -12,6 +12,7 @@ chosen by --cell, and a method tried in the place of a cell's own, join the swee
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -151,13 +152,14 @@ def _locked_sweep(
     args: Namespace,
     callbacks: "Sequence[Callback]",
 ) -> int:
-    from harness.sweep import unneeded
+    from harness.sweep import ray_folder, unneeded
     from harness.tracking import sweep_logs
     from harness.tracking.delivery import Delivery
     from harness.tracking.sweep_tags import sweep_tags
     from harness.tracking.tracker import SWEEP, Tracker
     from harness.trials.discarded_weights import by_kind
 
+    shutil.rmtree(workspace.out / ray_folder.RUN, ignore_errors=True)  # of a killed command
     slots = _slots(args, workspace)
     planned = sweep_logs.continued(planned, workspace)
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))

@@ -32,10 +32,11 @@ def connect(address: str | None, package: Path | None = None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     cluster = ray_addresses.chosen(address)
     try:
-        with stop_signals.restored(signal.SIGTERM):  # Ray replaces its handler
-            if cluster:
+        if cluster:
+            with stop_signals.restored(signal.SIGTERM):  # Ray replaces its handler
                 _join(cluster, {"working_dir": str(package)} if package else None)
-            else:
+        else:
+            with stop_signals.held_back(), stop_signals.restored(signal.SIGTERM):
                 _start()
     except SystemExit:  # of Ray's own handler of SIGTERM
         raise KeyboardInterrupt from None
@@ -58,6 +59,7 @@ def _start() -> None:
             log_to_driver=False,
             _temp_dir=str(sessions),
         )
+        ray_internals.end_without_grace()
     except Exception as error:  # Ray raises that very class where a process of it does not start
         logged = ray_internals.logged_error(sessions)
         raise UserError(

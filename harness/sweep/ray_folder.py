@@ -24,6 +24,7 @@ from harness.sweep import ray_internals
 PREFIX = "hray-"
 ROOT = "r"  # folder of the sessions, within the private one: Ray lets everybody write to the folder that it is given
 TOKEN = "token"  # file
+RUN = "ray"  # folder of a run of Ray Tune, temporary, under the output folder
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # limit on a socket's path
 REMOVAL_SECONDS = 5.0  # in which the processes of a cluster that has ended stop writing
 FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")  # where the system's temporary folder does not serve

@@ -4,7 +4,9 @@
 """
 
 import contextlib
+import os
 import re
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +103,36 @@ def logged_error(sessions: Path) -> str:
             if found := re.findall(r"^\[\S+ \S+ [EFC] .*?\] (?:\(\w+\) )?[\w./]+:\d+: +(.+)", text, re.M):
                 return str(found[-1])
     return ""
+
+
+def end_without_grace() -> None:
+    """Let the processes of the local cluster, and those that they started, be killed when it ends.
+
+    They do not receive SIGTERM, which Ray tries first, a second for each; and without it some would linger.
+    """
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    kill = node.kill_all_processes
+
+    def kill_all(**how: Any) -> None:
+        started = _children({info.process.pid for infos in node.all_processes.values() for info in infos})
+        kill(**{**how, "allow_graceful": False})
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    node.kill_all_processes = kill_all
+
+
+def _children(parents: set[int]) -> list[int]:
+    """Ids of the processes that these have started; none where the system does not tell (there is no /proc)."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(file.read_text().rpartition(")")[2].split()[1]) in parents:
+                found.append(int(file.parent.name))
+    return [process for process in found if process not in parents]
 
 
 def pass_on_no_credentials() -> None:

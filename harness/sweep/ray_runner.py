@@ -26,10 +26,11 @@ from harness.storage.workspace import Workspace
 from harness.sweep import ray_internals, stop_signals
 from harness.sweep.job_router import JobRouter
 from harness.sweep.job_types import Callback, JobSource, Outcome
+from harness.sweep.ray_folder import RUN
 from harness.sweep.ray_internals import forget_ended
 from harness.sweep.retries import WorkerLoss, failure_config, give_up, renew
 from harness.sweep.trial_slots import Slots
-from harness.sweep.worker import RAY_FOLDER, run_job
+from harness.sweep.worker import run_job
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -81,7 +82,7 @@ def run_jobs(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(workspace.out / RAY_FOLDER),
+            storage_path=str(workspace.out / RUN),
             verbose=0,
             callbacks=[WorkerLoss(router), _Wait(router), _NoProgress()],
             stop=_StopOnError(router),
@@ -93,7 +94,7 @@ def run_jobs(
         with _muted("ray.tune"), stop_signals.restored():
             tuner.fit()
     finally:
-        shutil.rmtree(workspace.out / RAY_FOLDER, ignore_errors=True)
+        shutil.rmtree(workspace.out / RUN, ignore_errors=True)
     if router.error:
         raise router.error
     return source.finished() and not router.jobs

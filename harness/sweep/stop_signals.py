@@ -29,6 +29,20 @@ def as_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Within, the signals that end a sweep wait, and processes that start never receive them.
+
+    A closed terminal, a stopped job or a preempted machine sends them to all processes. Those of Ray would end before
+    the command, which then waits for them until Ray kills it. They end with the command.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def restored(*numbers: int) -> Iterator[None]:
     """Afterwards, these signals (default: those whose handlers Ray Tune replaces) are handled as before."""
     before = {number: signal.getsignal(number) for number in numbers or CHANGED_BY_RAY}

@@ -20,9 +20,9 @@ from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import device_loss
 from harness.sweep.job_types import Outcome
+from harness.sweep.ray_folder import RUN
 
 PROGRESS_SECONDS = 2.0  # between two reports of progress
-RAY_FOLDER = "ray"  # temporary, under the output folder
 
 
 def run_job(config: dict) -> None:
@@ -43,7 +43,7 @@ def run_job(config: dict) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     reports = _Reports()
     try:
-        overdue = workspace.out / RAY_FOLDER / f"{tune.get_context().get_trial_id()}.overdue"
+        overdue = workspace.out / RUN / f"{tune.get_context().get_trial_id()}.overdue"
         left = config["limit"] - config["used"] if config["limit"] else None
         hung = overdue_location(overdue)
         if hung or (left is not None and left <= 0):  # with no location, it hung on another node

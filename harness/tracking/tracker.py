@@ -43,6 +43,7 @@ class Tracker:
         self.log = named.with_name(f"{name}.jsonl") if name else named
         self._log = event_log.EventLog(self.log, experiment)
         self._begun: set[str] = set()  # names of runs: job ids and studies
+        self._status: dict[str, str] = {}  # of each of these, as MLflow shows it
         self._studies: set[str] = set()
         self._cells: dict[str, str] = {}  # study -> its cell, of all commands
         self._superseded: set[str] = set()  # studies
@@ -67,6 +68,7 @@ class Tracker:
         """Take in what an event of an earlier command says."""
         run = event["run"]
         self._begun.add(run)
+        self._status[run] = event.get("status", self._status.get(run, "RUNNING"))
         begun = event["begin"]["tags"] if "begin" in event else {}
         tags = {**begun, **event.get("tags", {})}
         if tags.get("harness.role") in ("sweep", "study") or run in self._logged_tags:
@@ -93,7 +95,11 @@ class Tracker:
             self._ended[run] |= {name: value for name, value, _ in metrics}
 
     def start_sweep(self, title: str, note: str) -> None:
-        """Start the sweep's run, the parent of its studies and holder of its report."""
+        """Start the sweep's run, the parent of its studies and holder of its report.
+
+        Whatever a killed command left running is logged as KILLED before; what continues is running again then.
+        """
+        self._kill_running()
         tags = {"harness.role": "sweep", "harness.job": SWEEP, "mlflow.note.content": note}
         self._begin(SWEEP, title, None, tags, {})
 
@@ -151,12 +157,13 @@ class Tracker:
     ) -> None:
         self._studies.add(name)
         if name in self._begun:
-            self._log.append(name, status="RUNNING")
+            self._set_status(name, "RUNNING")
             self._update_tags(name, tags)
         else:
             begin: event_log.Begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
             self._log.append(name, begin=begin, params=texts(params))
             self._begun.add(name)
+            self._status[name] = "RUNNING"
             self._logged_tags[name] = begin["tags"]
 
     def on_winners(self, study: str, winners: list[str], duplicates: int) -> None:
@@ -190,6 +197,9 @@ class Tracker:
             if job.id in self._failed:
                 self._failed.discard(job.id)
                 self._log.append(job.id, tags={"harness.state": "running", "harness.reason": ""}, status="RUNNING")
+                self._status[job.id] = "RUNNING"
+            elif self._status[job.id] == "KILLED":  # with its command
+                self._set_status(job.id, "RUNNING")
             return
         tags = {
             "harness.role": job.role,
@@ -208,6 +218,7 @@ class Tracker:
         maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
         self._log.append(job.id, begin=begin, params=texts({**job.trial.flat(), **maps}))
         self._begun.add(job.id)
+        self._status[job.id] = "RUNNING"
 
     def on_progress(self, job: Job, done: int, total: int) -> None:
         """No-op: only epochs are logged."""
@@ -251,7 +262,7 @@ class Tracker:
             self._ended[job.id] = {name: value for name, value, _ in metrics}
         elif outcome.state == "failed":
             self._failed.add(job.id)
-        status = _STATUS[outcome.state]
+        status = self._status[job.id] = _STATUS[outcome.state]
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, inputs=inputs, status=status)
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
@@ -309,10 +320,19 @@ class Tracker:
         self._log.append(SWEEP, files=self._files(report, "report"))
 
     def close(self, status: str = "FINISHED") -> None:
-        """Flush, and log the status of the sweep and its studies."""
+        """Flush, and log the status of the sweep and its studies. Trials that have not ended are KILLED."""
         self.flush()
         for name in sorted(self._studies):
-            self._log.append(name, status=status)
+            self._set_status(name, status)
+        self._kill_running()
+
+    def _kill_running(self) -> None:
+        for name in sorted(name for name, status in self._status.items() if status == "RUNNING"):
+            self._set_status(name, "KILLED")
+
+    def _set_status(self, run: str, status: str) -> None:
+        self._log.append(run, status=status)
+        self._status[run] = status
 
     def flush(self) -> None:
         """Log pending metrics."""

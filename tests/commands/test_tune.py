@@ -25,7 +25,8 @@ from sweeps import (
 
 from harness import cli, tune
 from harness.config.trial_key import TRAINING_VERSION
-from harness.errors import exit_status
+from harness.errors import UserError, exit_status
+from harness.sweep import plan
 
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
@@ -36,6 +37,19 @@ def test_a_sweep_ends_in_a_leaderboard(undisturbed):
     for kind in ("md", "csv", "html"):
         assert (out / "reports" / f"smoke-digits.{kind}").stat().st_size > 200
         assert f"smoke-digits.{kind}" in printed
+
+
+def test_what_a_killed_command_left_of_rays_run_goes_at_the_next_start(tmp_path, monkeypatch):
+    (tmp_path / "ray" / "ray-0123abcd").mkdir(parents=True)
+    args = tune.arguments(["--space", "smoke", "--out", str(tmp_path)])
+
+    def refuse(*_):
+        raise UserError("no more of it")
+
+    monkeypatch.setattr(tune, "_slots", refuse)
+    with pytest.raises(UserError, match="no more of it"):
+        tune.sweep(plan.plan(args), cli.workspace(args), args)
+    assert not (tmp_path / "ray").exists()
 
 
 def test_the_weights_of_winners_seeds_and_teachers_stay(undisturbed):

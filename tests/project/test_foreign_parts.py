@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
+import sys
 from concurrent import futures
 from importlib.metadata import distribution, version
 from pathlib import Path
@@ -100,6 +102,34 @@ def test_ray_names_a_session_and_its_sockets(ray_sources):
         assert '"%Y-%m-%d_%H-%M-%S_%f"' in ray_sources
         assert re.fullmatch(r"session_\d{4}(-\d\d){2}_\d\d(-\d\d){2}_\d{6}_\d{7}", folder)
         assert f'(self._session_dir, "{sockets}")' in ray_sources and f'default_prefix="{socket}"' in ray_sources
+
+
+def test_the_processes_of_a_local_cluster_are_killed_with_those_that_they_started(monkeypatch):
+    with using("ray", "how a node kills its processes"):
+        from ray._private import worker
+        from ray._private.node import Node
+
+        assert "allow_graceful" in inspect.signature(Node.kill_all_processes).parameters
+        assert "self.all_processes" in inspect.getsource(Node) and hasattr(worker, "_global_node")
+        code = "import subprocess as s, sys; p = s.Popen(['sleep', '900']); print(p.pid, flush=True); p.wait()"
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        grandchild = int(process.stdout.readline())
+        killed = []
+
+        def kill_all_processes(check_alive, allow_graceful):
+            killed.append(allow_graceful)
+            process.kill()
+
+        node = SimpleNamespace(
+            all_processes={"raylet": [SimpleNamespace(process=process)]}, kill_all_processes=kill_all_processes
+        )
+        monkeypatch.setattr(worker, "_global_node", node)
+        ray_internals.end_without_grace()
+        node.kill_all_processes(check_alive=False, allow_graceful=True)
+        process.communicate()
+        assert killed == [False]
+        with contextlib.suppress(OSError):  # gone, or nobody has asked yet how it ended
+            assert Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_ray_tune_sends_no_credentials_to_workers(monkeypatch):

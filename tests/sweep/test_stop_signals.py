@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -81,3 +82,18 @@ def test_in_another_thread_no_handler_is_set():
     thread.start()
     thread.join()
     assert raised == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", stop_signals.ENDING)
+def test_processes_that_start_meanwhile_never_receive_the_signals(number):
+    signal.signal(number, signal.SIG_DFL)
+    with pytest.raises(KeyboardInterrupt), stop_signals.as_ctrl_c():
+        with stop_signals.held_back():
+            process = subprocess.Popen(["sleep", "900"])
+            send(number)  # is received afterwards
+        pytest.fail("the signal was lost")
+    process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL

@@ -342,3 +342,41 @@ def test_a_job_that_failed_and_runs_again_says_no_more_why_it_failed(workspace):
         assert logged(tracker) == ("running", "", "RUNNING")
         tracker.on_end(job, complete)
         assert logged(tracker) == ("complete", "", "FINISHED")
+
+
+def test_what_a_killed_command_left_running_is_marked_and_runs_again_when_it_continues(workspace, brisk):
+    """As the store shows it after a kill, a start, an interruption, and the end of a command that continues."""
+    going, never = (Job("study", "search", number, build({"optim.lr": 0.1 * (number + 1)})) for number in (0, 1))
+
+    def started():
+        tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+        tracker.start_sweep("title", "about")
+        tracker.start_study("study", "cell", {"harness.order": "0"}, {"optim.lr": "0.01 to 0.1"})
+        return tracker
+
+    def shown(tracker):
+        memory = Memory()
+        writer = mlflow_writer.MlflowWriter(memory, "http://store", tracker.log, workspace)
+        for event, _ in event_log.read_events(tracker.log):
+            writer.write(event)
+        statuses = {run.tags["harness.event"]: run.status for run in memory.runs.values()}
+        return [statuses[name] for name in ("sweep", "study", going.id, never.id)]
+
+    killed = started()
+    for job in (going, never):
+        killed.on_start(job)
+    assert shown(killed) == ["RUNNING"] * 4
+    tracker = started()  # the next command
+    assert shown(tracker) == ["RUNNING", "RUNNING", "KILLED", "KILLED"]
+    tracker.on_start(going)
+    assert shown(tracker) == ["RUNNING", "RUNNING", "RUNNING", "KILLED"]
+    tracker.close("KILLED")  # interrupted
+    assert shown(tracker) == ["KILLED"] * 4
+    tracker = started()
+    tracker.on_start(going)
+    tracker.on_end(going, Outcome("pruned", 1))
+    tracker.close()
+    assert shown(tracker) == ["FINISHED", "FINISHED", "FINISHED", "KILLED"]
+    size = tracker.log.stat().st_size
+    tracker.on_start(going)  # what has ended is not opened again
+    assert tracker.log.stat().st_size == size
