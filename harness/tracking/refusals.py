@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from harness.errors import one_line, redacted
 
@@ -88,8 +89,8 @@ class Refusals:
         return {run: asdict(refused) for run, refused in self.runs.items()}
 
     @classmethod
-    def from_json(cls, value: object) -> "Refusals":
-        """The refusals of `as_json`. Raises `TypeError` for anything else."""
-        if not isinstance(value, dict):
+    def from_json(cls, stored: Mapping[str, Any]) -> "Refusals":
+        """The refusals of `as_json`, as JSON stores them. Raises `TypeError` for anything else."""
+        if not isinstance(stored, dict):
             raise TypeError("refused writes are stored by run")
-        return cls({str(run): RefusedRun(**of) for run, of in value.items()})
+        return cls({str(run): RefusedRun(**of) for run, of in stored.items()})
