@@ -100,9 +100,9 @@ def studies(out):
     return {name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)}
 
 
-def report(out, kind):
+def report(out, kind, experiment="smoke-digits"):
     """The file of a sweep's report; its name has the sweep's id unless it is that of the plain command."""
-    (file,) = out.glob(f"reports/smoke-digits*.{kind}")
+    (file,) = out.glob(f"reports/{experiment}*.{kind}")
     return file
 
 

@@ -16,6 +16,7 @@ from sweeps import (
     leaderboard,
     mlflow_state,
     proposed,
+    report,
     run,
     started,
     stored_runs,
@@ -112,8 +113,8 @@ def test_what_mlflow_holds(undisturbed):
             assert "weights.pt" in {a.path for a in client.list_artifacts(r.info.run_id)}
     for parent in parents.values():  # the list of studies is a leaderboard
         assert {"test/robust", "test/clean", "val/robust", "seeds"} <= set(parent.data.metrics)
-    report = {a.path for a in client.list_artifacts(sweep.info.run_id, "report")}
-    assert "report/smoke-digits.html" in report
+    attached = {a.path for a in client.list_artifacts(sweep.info.run_id, "report")}
+    assert "report/smoke-digits.html" in attached
 
 
 def test_what_optuna_holds(undisturbed):
@@ -162,10 +163,10 @@ def test_equal_proposals_are_counted_and_charged_once(tmp_path, fresh):
     assert len(study.trials) == 6 and duplicates == 6 - len({t.user_attrs["key"] for t in study.trials}) > 0
     _, runs = stored_runs(tmp_path)
     assert [r.data.tags["harness.role"] for r in runs].count("search") == 6 - duplicates
-    with open(tmp_path / "reports" / "noise-digits.csv", newline="") as file:
+    with open(report(tmp_path, "csv", "noise-digits"), newline="") as file:
         (board,) = csv.DictReader(file)
     assert sum(int(board[f"trials:{state}"]) for state in ("complete", "pruned", "failed")) == 6 - duplicates
-    assert f"{duplicates} more proposals" in (tmp_path / "reports" / "noise-digits.md").read_text()
+    assert f"{duplicates} more proposals" in report(tmp_path, "md", "noise-digits").read_text()
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from optuna.storages.journal import JournalFileBackend
 from other_user import NAMELESS, as_nameless, attacked, can_be_nameless, needs_root
 from PIL import Image
 from rows import PGD, STANDARD, child
-from sweeps import LIMIT, suspended
+from sweeps import LIMIT, report, suspended
 
 from harness import cli, evaluate
 from harness.config.trial import build
@@ -302,7 +302,9 @@ def test_no_secret_of_the_environment_reaches_what_is_kept_or_printed(watched):
     assert {"logs/raylet.out", "logs/gcs_server.out", "logs/runtime_env_agent.log"} <= watched.logs.keys()
     assert not [name for name, content in watched.logs.items() if SECRET.encode() in content]
     files = [file for file in watched.out.rglob("*") if file.is_file()]
-    assert {"mlflow.db", "optuna.journal", "result.json", "weights.pt", "smoke-digits.html"} <= {f.name for f in files}
+    assert {"mlflow.db", "optuna.journal", "result.json", "weights.pt", report(watched.out, "html").name} <= {
+        f.name for f in files
+    }
     for file in files:
         assert SECRET.encode() not in file.read_bytes(), file
         if zipfile.is_zipfile(file):
