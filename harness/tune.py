@@ -254,6 +254,10 @@ def _run_jobs(
         time_left = TimeLeft(shapes(planned, workspace), slots.at_once)
         displays = [SweepProgress(source.remaining, source.to_come, time_left, planned.space.goals[0], names)]
 
+    def check() -> None:
+        driver_files.check()
+        cluster.check()
+
     def on_wait() -> None:
         for display in displays:
             display.note(f"no trial runs: waiting for a node with {slots} free")
@@ -266,7 +270,7 @@ def _run_jobs(
             slots=slots,
             callbacks=callbacks,
             limit=args.time_limit,
-            check=driver_files.check,
+            check=check,
             on_wait=on_wait,
         )
     finally:

@@ -60,6 +60,7 @@ def _start() -> None:
             _temp_dir=str(sessions),
         )
         ray_internals.end_without_grace()
+        ray_internals.shorten_reports()
     except Exception as error:  # Ray raises that very class where a process of it does not start
         logged = ray_internals.logged_error(sessions)
         raise UserError(
@@ -81,6 +82,7 @@ def _join(cluster: Cluster, runtime_env: dict[str, str] | None) -> None:
         _check_token(cluster)
         with warnings.catch_warnings(action="ignore"):
             _init(cluster.address, runtime_env)
+        ray_internals.shorten_reports()
     except UserError:
         raise
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -157,6 +159,12 @@ def _check_port(address: str) -> None:
 def connected() -> bool:
     """Whether this process is connected to a cluster, or has started one."""
     return bool(ray.is_initialized())
+
+
+def check() -> None:
+    """Raise `UserError` if a process of the local cluster has ended: no trial would start, and no other node comes."""
+    if dead := ray_internals.dead_processes():
+        raise UserError(f"Ray's {' and '.join(dead)} on this machine ended unexpectedly; run the same command again")
 
 
 def disconnect() -> None:

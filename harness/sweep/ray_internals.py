@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -123,6 +124,29 @@ def end_without_grace() -> None:
                 os.kill(process, signal.SIGKILL)
 
     node.kill_all_processes = kill_all
+
+
+def dead_processes() -> list[str]:
+    """Which of the two processes that a local cluster cannot do without have ended."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    dead = [kind for kind, _ in node.dead_processes()] if node and node.is_head() else []
+    return [kind for kind in dead if kind in ("gcs_server", "raylet")]
+
+
+def shorten_reports() -> None:
+    """Print the first line only of what Ray reports of its processes: a dump of the state of a dead one follows."""
+    from ray._private import worker
+
+    whole: Any = worker.print_to_stdstream
+
+    @functools.wraps(whole)
+    def first_lines(data: dict, *given: Any, **how: Any) -> None:
+        lines = [line.splitlines()[0] for line in data["lines"] if line.strip()]
+        whole({**data, "lines": [line.partition(" Possible reasons")[0] for line in lines]}, *given, **how)
+
+    worker.print_to_stdstream = first_lines
 
 
 def _children(parents: set[int]) -> list[int]:

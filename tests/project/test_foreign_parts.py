@@ -132,6 +132,38 @@ def test_the_processes_of_a_local_cluster_are_killed_with_those_that_they_starte
             assert Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def test_a_local_cluster_tells_which_of_its_processes_have_ended(monkeypatch):
+    with using("ray", "the processes of a node"):
+        from ray._private import ray_constants, worker
+        from ray._private.node import Node
+
+        node = object.__new__(Node)
+        node.head, node.all_processes = True, {}
+        monkeypatch.setattr(worker, "_global_node", node)
+        kinds = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET, "monitor")
+        for kind, status in zip(kinds, (None, -9, 1), strict=True):
+            node.all_processes[kind] = [SimpleNamespace(process=SimpleNamespace(poll=lambda status=status: status))]
+        assert ray_internals.dead_processes() == ["raylet"]
+        node.head = False  # of another machine
+        assert ray_internals.dead_processes() == []
+        monkeypatch.setattr(worker, "_global_node", None)
+        assert ray_internals.dead_processes() == []
+
+
+def test_what_ray_reports_of_a_dead_process_is_a_line(monkeypatch):
+    with using("ray", "how the driver prints what processes report"):
+        from ray._private import worker
+
+        assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
+        assert list(inspect.signature(worker.print_to_stdstream).parameters) == ["data", "ignore_prefix"]
+        printed = []
+        monkeypatch.setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: printed.append(data))
+        ray_internals.shorten_reports()
+        dump = "Raylet is terminated. Possible reasons include: (1) a lot\n    [state-dump] x\n    [state-dump] y"
+        worker.print_to_stdstream({"lines": [dump, "a line"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+        assert printed == [{"lines": ["Raylet is terminated.", "a line"], "pid": "raylet", "is_err": False}]
+
+
 def test_ray_tune_sends_no_credentials_to_workers(monkeypatch):
     with using("ray", "the variables that Ray Tune sends to workers"):
         from ray.tune.execution import class_cache

@@ -525,6 +525,13 @@ def test_a_port_that_is_not_rays_is_told(monkeypatch):
         sweep_cluster.connect("h:1")
 
 
+def test_a_local_cluster_that_lost_its_raylet_ends_the_sweep(monkeypatch):
+    sweep_cluster.check()
+    monkeypatch.setattr(sweep_cluster.ray_internals, "dead_processes", lambda: ["raylet"])
+    with pytest.raises(UserError, match=r"^Ray's raylet on this machine ended unexpectedly; run the same"):
+        sweep_cluster.check()
+
+
 def test_standard_error_is_ours_again_after_a_check_of_rays(capfd):
     with sweep_cluster._silent():
         os.write(2, b"of Ray\n")
