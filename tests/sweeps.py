@@ -218,9 +218,16 @@ def answers(address):
 
 @contextlib.contextmanager
 def serving(database, port, log):
-    """MLflow's server on that database, until the block ends: then it is killed."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
-    command += ["--artifacts-destination", str(database.parent / "served"), "--host", "127.0.0.1"]
+    """MLflow's server on that SQLite file, until the block ends: then it is killed."""
+    with serving_store(f"sqlite:///{database}", database.parent / "served", port, log):
+        yield
+
+
+@contextlib.contextmanager
+def serving_store(uri, artifacts, port, log):
+    """MLflow's server on the store at a URI, until the block ends: then it is killed."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(log, "a") as said:  # what it makes beside its database, it makes where it stands

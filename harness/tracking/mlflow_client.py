@@ -40,6 +40,7 @@ READER_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # pauses of 2, 4 and 8 s; MLflow's own 7 retries take minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+DATABASES = ("postgresql", "mysql", "mssql")  # servers of SQL that a URI may name itself; a driver may follow
 _T = TypeVar("_T")
 
 
@@ -175,7 +176,7 @@ def check_writable(uri: str, create: bool = True) -> None:
                 pass
         except OSError as error:
             raise UserError(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
-    elif scheme.partition("+")[0] not in ("postgresql", "mysql", "mssql", "databricks"):  # a driver may follow
+    elif scheme.partition("+")[0] not in (*DATABASES, "databricks"):
         raise UserError(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
 
 

@@ -9,9 +9,9 @@ from harness.errors import UserError, shell_command
 from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.artifact_places import check_written, own_folder
+from harness.tracking.artifact_places import FOLDER, check_written, own_folder
 from harness.tracking.local_artifacts import put_right
-from harness.tracking.mlflow_client import deleted_runs, folder_uri, search_runs
+from harness.tracking.mlflow_client import DATABASES, deleted_runs, folder_uri, search_runs
 from harness.tracking.refusals import Refused, is_final, reason
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ class MlflowWriter:
         return f"MLFLOW_TRACKING_URI={shell_command(self._uri)} {shell_command('mlflow', kind, 'restore', *which)}"
 
     def _artifact_folder(self) -> str | None:
-        """Where artifacts lie: beside the file of a SQLite store; a server decides itself."""
+        """Where artifacts lie: beside the file of a SQLite store; in `out` for another database; a server decides."""
         folder = own_folder(self._uri)
+        if folder is None and self._uri.startswith(DATABASES) and not self._workspace.remote:
+            folder = self._workspace.out / FOLDER  # MLflow would take a folder of the current one
         return folder_uri(folder) if folder else None
 
     def find_runs(self) -> None:
