@@ -154,7 +154,7 @@ def _children(parents: set[int]) -> list[int]:
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
-            if int(file.read_text().rpartition(")")[2].split()[1]) in parents:
+            if int(file.read_bytes().rpartition(b")")[2].split()[1]) in parents:  # a name may be any bytes
                 found.append(int(file.parent.name))
     return [process for process in found if process not in parents]
 

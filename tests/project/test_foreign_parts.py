@@ -111,7 +111,10 @@ def test_the_processes_of_a_local_cluster_are_killed_with_those_that_they_starte
 
         assert "allow_graceful" in inspect.signature(Node.kill_all_processes).parameters
         assert "self.all_processes" in inspect.getsource(Node) and hasattr(worker, "_global_node")
-        code = "import subprocess as s, sys; p = s.Popen(['sleep', '900']); print(p.pid, flush=True); p.wait()"
+        code = (
+            "import subprocess as s, sys; open('/proc/self/comm', 'wb').write(b'no UTF-8 \\xc3');"
+            "p = s.Popen(['sleep', '900']); print(p.pid, flush=True); p.wait()"
+        )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         grandchild = int(process.stdout.readline())
         killed = []
@@ -129,7 +132,7 @@ def test_the_processes_of_a_local_cluster_are_killed_with_those_that_they_starte
         process.communicate()
         assert killed == [False]
         with contextlib.suppress(OSError):  # gone, or nobody has asked yet how it ended
-            assert Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            assert Path(f"/proc/{grandchild}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_local_cluster_tells_which_of_its_processes_have_ended(monkeypatch):

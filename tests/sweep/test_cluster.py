@@ -82,7 +82,7 @@ def processes():
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
             title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             found[int(folder.name)] = (int(parent), title.strip())
     return found
