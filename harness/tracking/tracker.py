@@ -121,7 +121,7 @@ class Tracker:
     def _take_over(self, study: str) -> None:
         """Copy the runs of a study that are in other logs of this output and not in this one."""
         missing = [events for run, events in self._elsewhere.get(study, {}).items() if run not in self._begun]
-        events = sorted((event for of in missing for event in of), key=lambda event: event["time"])
+        events = [event for of in missing for event in of]
         for event in events:
             if "begin" in event:
                 event["begin"]["tags"]["harness.sweep"] = self._tags["harness.sweep"]

@@ -14,6 +14,7 @@ from harness.sweep.job_types import Job, Outcome
 from harness.sweep.plan import plan
 from harness.tracking import sweep_logs
 from harness.tracking.delivery import deliver_all
+from harness.tracking.logged_runs import logged_runs
 from harness.tracking.sweep_tags import study_tags, sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
@@ -93,6 +94,7 @@ def counted(table):
 
 
 BOTH = ["search", "seed"]
+OTHER = ("--set", "method.steps=3")  # a setting of the cell `pgd` alone
 
 
 def test_a_cell_more_or_less_loses_nothing(planned, workspace, empty_store):
@@ -133,6 +135,40 @@ def test_a_study_of_two_sweeps_is_told_to_both(planned, workspace, empty_store):
     assert runs.report_name(told(other, workspace), "smoke-digits") == f"smoke-digits-{other.planned.sweep}"
     times = [event["time"] for event, _ in sweep_logs.event_log.read_events(other.tracker.log)]
     assert min(times) < other_began(other)  # of what was taken over: those of then
+
+
+class Stopped:
+    """A command that starts a trial of the cell `standard`, and ends it in this state, or is interrupted before."""
+
+    def __init__(self, planned, workspace, state=""):
+        self.tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
+        self.tracker.start_sweep("title", "note")
+        for study, cell in planned.studies.items():
+            self.tracker.start_study(study, cell.name, study_tags(planned, cell), {})
+        study, cell = next(iter(planned.studies.items()))
+        self.job = Job(study, "search", 0, cell.trial)
+        if not self.tracker.is_complete(self.job):
+            self.tracker.on_start(self.job)
+            if state:
+                scores = [Score("val/robust", 0.5, 0.1, 9)]
+                result = Result(self.job.trial, scores, [], {"train": 1.0}, {}) if state == "complete" else None
+                reason = "" if result else "of the machine"
+                self.tracker.on_end(self.job, Outcome(state, 3, result, reason=reason))
+        self.tracker.close("FINISHED" if state else "KILLED")
+
+    def run(self, workspace):
+        """State, reason, score and status of the trial's run, as the sweep's own log has them."""
+        (run,) = (r for r in logged_runs(self.tracker.log, workspace.out) if r.info.run_id == self.job.id)
+        tags = run.data.tags
+        score = run.data.metrics.get("val/robust")
+        return tags["harness.state"], tags.get("harness.reason", ""), score, run.info.status, tags["harness.sweep"]
+
+
+def test_a_clock_that_was_set_back_mixes_up_no_run_that_is_taken_over(planned, workspace, monkeypatch):
+    monkeypatch.setattr(sweep_logs.event_log.time, "time", iter(range(10**6, 0, -1)).__next__)
+    Stopped(planned("standard pgd"), workspace, "complete")
+    other = Stopped(planned("standard pgd", *OTHER), workspace)
+    assert other.run(workspace)[:4] == ("complete", "", 0.5, "FINISHED")
 
 
 def test_the_sweeps_are_listed_and_the_one_written_last_is_named(planned, workspace, empty_store, capsys, monkeypatch):
