@@ -6,7 +6,7 @@ an earlier version made another sweep of a space with a cell more.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import UserError
@@ -32,20 +32,32 @@ def continued(planned: Plan, workspace: Workspace) -> Plan:
 def runs_elsewhere(log: Path) -> dict[str, dict[str, list[Event]]]:
     """What the other logs of its experiment hold: study -> name of a trial or seed run -> events, all of one log.
 
-    Of several logs that have a run, the oldest.
+    Of several logs that have a run, the one in which it came furthest, and of those the oldest.
     """
     experiment = event_log.read_header(log)["experiment"]
     found: dict[str, dict[str, list[Event]]] = {}
     for other in sorted((file for file in log.parent.glob("*.jsonl") if file != log), key=_began):
-        runs: dict[str, list[Event]] = {}  # of this log
+        runs: dict[str, tuple[str, list[Event]]] = {}  # name -> study and events, of this log
         for event in _events(other, experiment):
             if "begin" in event and (study := event["begin"]["parent"]):
-                runs[event["run"]] = found.setdefault(study, {}).setdefault(event["run"], [])
-                if runs[event["run"]]:  # of an older log
-                    del runs[event["run"]]
+                runs.setdefault(event["run"], (study, []))
             if event["run"] in runs:
-                runs[event["run"]].append(event)
+                runs[event["run"]][1].append(event)
+        for run, (study, events) in runs.items():
+            known = found.setdefault(study, {})
+            if run not in known or progress(last_status(events)) > progress(last_status(known[run])):
+                known[run] = events
     return found
+
+
+def last_status(events: Sequence[Event]) -> str:
+    """The status of a run after these events; "" if they say none."""
+    return next((event["status"] for event in reversed(events) if "status" in event), "")
+
+
+def progress(status: str) -> int:
+    """How far a run with this status came: 2 if it finished, 1 if it failed, else 0."""
+    return {"FINISHED": 2, "FAILED": 1}.get(status, 0)
 
 
 def _events(log: Path, experiment: str) -> Iterator[Event]:

@@ -106,7 +106,7 @@ class Tracker:
     def start_study(self, name: str, cell: str, tags: Mapping[str, str], searched: Mapping[str, str]) -> None:
         """Start the run of a study, nested in the sweep's. searched: path -> domain as text.
 
-        The sweep takes over what only other sweeps of this output have of its trials and seed runs.
+        The sweep takes over what only other sweeps of this output have of its trials and seed runs, or have ended.
         """
         self._searched[name] = cell, tuple(searched)
         tags = {"harness.role": "study", "harness.study": name, "harness.cell": cell, **tags}
@@ -119,14 +119,20 @@ class Tracker:
         return sweep_logs.runs_elsewhere(self.log)
 
     def _take_over(self, study: str) -> None:
-        """Copy the runs of a study that are in other logs of this output and not in this one."""
-        missing = [events for run, events in self._elsewhere.get(study, {}).items() if run not in self._begun]
-        events = [event for of in missing for event in of]
-        for event in events:
+        """Copy the runs of a study that are in other logs of this output and not in this one, or came further there."""
+        copied: list[event_log.Event] = []
+        for run, events in self._elsewhere.get(study, {}).items():
+            if run not in self._begun:
+                copied += events
+            elif sweep_logs.progress(sweep_logs.last_status(events)) > sweep_logs.progress(self._status[run]):
+                if run in self._failed:
+                    self._log.append(run, tags={"harness.reason": ""})
+                copied += [event for event in events if "begin" not in event]
+        for event in copied:
             if "begin" in event:
                 event["begin"]["tags"]["harness.sweep"] = self._tags["harness.sweep"]
-        self._log.extend(events)
-        for event in events:
+        self._log.extend(copied)
+        for event in copied:
             self._note(event)
 
     def log_removed(self, space_cells: Collection[str]) -> None:

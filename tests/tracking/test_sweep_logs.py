@@ -94,7 +94,7 @@ def counted(table):
 
 
 BOTH = ["search", "seed"]
-OTHER = ("--set", "method.steps=3")  # a setting of the cell `pgd` alone
+OTHER, THIRD = ("--set", "method.steps=3"), ("--set", "method.steps=4")  # settings of the cell `pgd` alone
 
 
 def test_a_cell_more_or_less_loses_nothing(planned, workspace, empty_store):
@@ -162,6 +162,21 @@ class Stopped:
         tags = run.data.tags
         score = run.data.metrics.get("val/robust")
         return tags["harness.state"], tags.get("harness.reason", ""), score, run.info.status, tags["harness.sweep"]
+
+
+@pytest.mark.parametrize("before", ["", "failed"])
+def test_a_trial_that_another_sweep_went_on_with_is_told_to_all(planned, workspace, before):
+    """Its study is told of its end once, by the command that saw it: no later one runs it."""
+    plain, other, third = (planned("standard pgd", *words) for words in ((), OTHER, THIRD))
+    began = Stopped(plain, workspace, before)
+    assert began.run(workspace)[0] == (before or "running")
+    ended = Stopped(other, workspace, "complete")
+    for sweep, words in ((plain, ()), (other, OTHER), (third, THIRD), (plain, ())):
+        again = Stopped(planned("standard pgd", *words), workspace)
+        assert again.run(workspace) == ("complete", "", 0.5, "FINISHED", sweep.sweep)
+    assert ended.run(workspace)[0] == "complete"
+    size = again.tracker.log.read_bytes().count(b'["val/robust"')
+    assert Stopped(plain, workspace).tracker.log.read_bytes().count(b'["val/robust"') == size == 1  # and once
 
 
 def test_a_clock_that_was_set_back_mixes_up_no_run_that_is_taken_over(planned, workspace, monkeypatch):
