@@ -52,7 +52,7 @@ class Delivery:
         # A new store gets everything.
         delivered, self._refused = _position(self._mark) if self.writer.runs else (0, Refusals())
         self._at = self._marked = delivered or event_log.first_event(log)
-        self._progress = 0  # events that were sent, also again
+        self._progress = 0  # events that were sent, also again, and uploads that failed
         self._last_error = ""
         self._ending = False
         self._retried = not self._refused.count()  # whether what an earlier delivery set aside was sent again
@@ -162,6 +162,7 @@ class Delivery:
                 self._progress += 1
                 return True
             except UploadFailed as error:
+                self._progress += 1  # the store answers, and no file is tried for ever, however long each try takes
                 uploads[error.file] += 1
                 if uploads[error.file] >= UPLOAD_TRIES:
                     aside[error.file] = str(error)

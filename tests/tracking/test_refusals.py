@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import time
 
 import pytest
 import requests
@@ -163,6 +164,25 @@ def test_a_file_that_is_cut_off_without_an_answer_is_set_aside_at_last(workspace
     assert store.held()["study search #0"][2]["after"] == "it"
     assert files_of(store, "study search #0") == ["result.json"]
     assert len(tries) >= tracking_delivery.UPLOAD_TRIES
+
+
+def test_a_file_whose_tries_take_longer_than_the_patience_is_set_aside_too(workspace, monkeypatch, brisk):
+    """As by a gateway that answers 504 after a minute: else every delivery would end before the last try."""
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    happen(tracker, workspace, 1)
+    weights(tracker, workspace)
+    monkeypatch.setattr(tracking_delivery, "PATIENCE_SECONDS", 2.0)
+    store = Memory()
+
+    def log_artifact(run, file, folder):
+        if file.endswith("weights.pt"):
+            time.sleep(2.5 / tracking_delivery.UPLOAD_TRIES)
+            raise TimeoutError("504")
+
+    store.log_artifact = log_artifact
+    failure = delivered(store, tracker.log, workspace, monkeypatch).failure()
+    assert "refused 1 writes" in failure and "TimeoutError: 504" in failure and "wait in" not in failure
+    assert store.held()["study search #0"][2]["after"] == "it"
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "fifo", "above", "absolute"])
