@@ -7,19 +7,21 @@ experiment.
 """
 
 import json
+import math
 import os
 import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
-from harness.errors import UserError
+from harness.errors import SHOWN, UserError, shortened
 from harness.storage.files import drop_partial_line
 
 FOLDER = "track"  # under the output folder
 _LOG = re.compile(r"\w{1,64}")  # an id of a log, which stands in filters of MLflow
+STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
 Metric = tuple[str, float, int]  # name, value, step
 
 
@@ -88,7 +90,7 @@ class EventLog:
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with open(self.path, "ab") as file:
-                file.writelines(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+                file.writelines(map(_encoded, lines))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -125,6 +127,54 @@ def titles(path: Path) -> dict[str, str]:
         if isinstance(begin, dict):
             begun[str(event.get("run"))] = str(begin.get("title"))
     return begun
+
+
+def checked(event: Any) -> Event:
+    """An event as it was read. Raises `UserError` for one of the wrong form, which a store would never take."""
+    try:
+        if _is_event(event):
+            json.dumps(event, ensure_ascii=False).encode()
+            return cast(Event, event)
+    except (ValueError, OverflowError):  # halves of letters; a number that is too large
+        pass
+    raise UserError(f"it is no event: {shortened(repr(event), SHOWN)}")
+
+
+def _is_event(event: Any) -> bool:
+    if not (isinstance(event, dict) and isinstance(event.get("run"), str) and _is_whole(event.get("time"))):
+        return False
+    begin = event.get("begin", {"title": "", "parent": None, "tags": {}})
+    return (
+        isinstance(begin, dict)
+        and isinstance(begin.get("title"), str)
+        and isinstance(begin.get("parent", 0), str | None)
+        and all(_are_texts(of) for of in (begin.get("tags"), event.get("params", {}), event.get("tags", {})))
+        and _are_rows(event.get("metrics", []), str, int | float, int)
+        and all(_is_whole(step) and math.isfinite(value) for _, value, step in event.get("metrics", []))
+        and _are_rows(event.get("files", []), str, str)
+        and _are_rows(event.get("inputs", []), str, str, str)
+        and event.get("status", STATUSES[0]) in STATUSES
+    )
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and abs(number) < 2**63  # as databases store it
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+def _are_rows(rows: Any, *types: Any) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == len(types) and all(map(isinstance, row, types)) for row in rows
+    )
+
+
+def _encoded(line: Mapping[str, object]) -> bytes:
+    """A line of a log. What a text has of no letter, such as bytes of a file's name that are not UTF-8, becomes `?`."""
+    text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"
 
 
 def _lines(path: Path, start: int) -> Iterator[tuple[Any, int]]:

@@ -96,11 +96,15 @@ class MlflowWriter:
     def write(self, event: event_log.Event, without: Collection[str] = ()) -> dict[str, str]:
         """Write one event; idempotent. Returns the files that the store refuses, with the reasons.
 
-        without: files that are left out. Raises `Refused` for a run that does not exist, `UploadFailed` for a file that
-        may be taken later.
+        without: files that are left out. Raises `Refused` for a run that does not exist or an event of the wrong form,
+        of which nothing is sent, `UploadFailed` for a file that may be taken later.
         """
         from mlflow.entities import Metric, Param, RunTag
 
+        try:
+            event = event_log.checked(event)
+        except UserError as error:
+            raise Refused(str(error)) from None
         name, at = event["run"], event["time"]
         if "begin" in event and name not in self.runs:
             self.runs[name] = self._create_run(name, at, event["begin"])

@@ -65,10 +65,10 @@ def _events(log: Path, experiment: str) -> Iterator[Event]:
     with contextlib.suppress(UserError):
         if event_log.read_header(log)["experiment"] == experiment:
             for event, _ in event_log.read_events(log):
-                yield event
+                yield event_log.checked(event)
 
 
 def _began(log: Path) -> int:
     with contextlib.suppress(UserError):
-        return next((event["time"] for event, _ in event_log.read_events(log)), 0)
+        return next((event_log.checked(event)["time"] for event, _ in event_log.read_events(log)), 0)
     return 0

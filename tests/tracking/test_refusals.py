@@ -215,14 +215,32 @@ def test_a_file_from_outside_the_folder_is_refused_counted_and_named(workspace, 
 def test_events_of_the_wrong_form_are_refused_and_the_rest_goes_on(workspace, monkeypatch, brisk):
     log = tell(workspace, 1)
     wrong = ["[]", '"x"', "7", "{}", '{"run":"study","time":1,"metrics":7}', '{"run":[],"time":1}']
-    wrong += ['{"run":"study","time":1,"files":[7]}', '{"run":"new","time":1,"begin":7}', '{"run":"sweep"}']
+    wrong += ['{"run":"new","time":1,"begin":7}', '{"run":"sweep"}', '{"run":"study","time":"1","status":"FINISHED"}']
+    wrong += [f'{{"run":"study","time":{10**30},"tags":{{"a":"b"}}}}']
+    parts = ['"status":"ENDED"', '"status":[]', '"tags":{"a":7}', '"tags":{"a":"\\ud800"}', '"params":[]']
+    parts += ['"files":[7]', '"files":[["a"]]', '"files":[["a","",""]]', '"files":[["\\ud800",""]]', '"inputs":[["a"]]']
+    parts += [f'"metrics":[{row}]' for row in ('["a",1]', '["a","x",1]', '["a",NaN,1]', '["a",1,1.5]', "[[],1,1]")]
+    parts += [f'"metrics":[["a",{value},{step}]]' for value, step in ((10**400, 1), (1, 10**30))]
+    parts += ['"begin":{"title":"a","tags":{}}', '"begin":{"title":7,"parent":null,"tags":{}}']
+    wrong += [f'{{"run":"study","time":1,{part}}}' for part in parts]
     with open(log, "a") as file:
         file.writelines(f"{line}\n" for line in wrong)
         file.write('{"run":"study","time":1,"tags":{"after":"it"}}\n')
     store = Memory()
     delivery = delivered(store, log, workspace, monkeypatch)
     assert delivery._refused.count() == len(wrong) and f"refused {len(wrong)} writes" in delivery.failure()
-    assert store.held()["study"][2]["after"] == "it"
+    assert store.held()["study"][2]["after"] == "it" and "a" not in store.held()["study"][2] | store.held()["study"][3]
+
+
+def test_a_text_that_is_not_utf_8_is_delivered_without_what_it_has_of_no_letter(workspace, monkeypatch, brisk):
+    """As an error that names a file of another encoding: no database takes that."""
+    tracker = Tracker(workspace, "experiment", {"harness.sweep": "5eed"})
+    tracker.start_sweep("title", "about")
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9.png")
+    tracker._log.append("sweep", tags={"harness.reason": f"cannot read {name}"})
+    store = Memory()
+    assert delivered(store, tracker.log, workspace, monkeypatch).failure() == ""
+    assert store.held()["sweep"][2]["harness.reason"] == "cannot read caf? é.png"
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,9 @@ def test_an_output_of_the_earlier_identity_goes_on(planned, workspace, empty_sto
     with open(old.tracker.log, "ab") as file:
         file.write(b"damaged\n")
     (workspace.out / "track" / "other.jsonl").write_text("no log\n")
+    for at, line in enumerate(("[]", '{"run":7,"time":1}', '{"run":"a","time":1,"begin":{}}')):
+        header = '{"log":"a","experiment":"smoke-digits"}'
+        (workspace.out / "track" / f"other{at}.jsonl").write_text(f"{header}\n{line}\n")
     assert Sweep(planned("standard pgd sat"), workspace).ran == []  # what is damaged elsewhere stops nothing
 
 
