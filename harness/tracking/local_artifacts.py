@@ -49,5 +49,8 @@ def put_right(uri: str, experiment: str, log: str, out: Path) -> None:
 def _is_here(folder: Path, earlier: Path, own: bool) -> bool:
     """Whether a run's artifacts belong into `folder`: they are there, or the run is one of the delivered log."""
     if own and not folder.exists() and earlier.is_dir():
-        shutil.copytree(earlier, folder, symlinks=True)
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)  # of a command that was killed
+        shutil.copytree(earlier, part, symlinks=True)
+        part.rename(folder)
     return own or folder.is_dir()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from sweeps import LIMIT, ROOT
 
 from harness.errors import UserError
 from harness.storage.workspace import Workspace
-from harness.tracking import delivery, model_registry
+from harness.tracking import delivery, local_artifacts, model_registry
 from harness.tracking.artifact_places import check_written, local_path
 from harness.tracking.mlflow_client import folder_uri
 from harness.tracking.tracker import Tracker
@@ -112,6 +113,20 @@ def test_artifacts_in_an_output_folder_beside_which_the_store_is_not_are_copied_
     (delivered.out / "trials").rename(tmp_path / "trials")  # nothing to deliver the files from
     assert delivery.deliver_all(uri, log, delivered).failure() == ""
     assert kept(uri) == (expected, {tmp_path / "elsewhere" / "artifacts"})
+
+
+def test_a_copy_that_was_interrupted_is_made_again(tmp_path, monkeypatch):
+    earlier, folder = tmp_path / "out" / "run", tmp_path / "store" / "run"
+    (earlier / "artifacts").mkdir(parents=True)
+    for name in ("a", "b"):
+        (earlier / "artifacts" / name).write_text(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copystat", lambda *of, **how: os.kill(os.getpid(), signal.SIGINT))  # after the first
+        with pytest.raises(KeyboardInterrupt):
+            local_artifacts._is_here(folder, earlier, own=True)
+    for _ in range(2):
+        assert local_artifacts._is_here(folder, earlier, own=True)
+        assert sorted(file.name for file in folder.parent.rglob("*")) == ["a", "artifacts", "b", "run"]
 
 
 def test_no_place_that_a_received_store_names_is_written_to(delivered, tmp_path):
