@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.sweep.job_types import Callback
     from harness.sweep.study import Study
     from harness.sweep.trial_slots import Slots
+    from harness.tracking.mlflow_writer import MlflowWriter
     from harness.tracking.model_registry import Winner
     from harness.tracking.tracker import Tracker
     from reports.analyse.rows import Leaderboard
@@ -183,7 +184,7 @@ def _locked_sweep(
         status, winners = _report(planned, workspace, uri, tracker, studies)  # from the disk: no store is waited for
         driver_files.push()
         if delivery.caught_up() and args.register and not delivery.failure():
-            _register(uri, args.register, winners, delivery.writer.runs)
+            _register(uri, args.register, winners, delivery.writer)
     if failure := delivery.failure():
         print(f"error: {failure}", file=sys.stderr)
         return 1
@@ -352,11 +353,17 @@ def _winners(table: "DataFrame", leaderboard: "Leaderboard") -> "list[Winner]":
     return found
 
 
-def _register(uri: str, name: str, winners: "list[Winner]", runs: dict[str, str]) -> None:
-    """Register the winners as versions of a model. runs: name in the log -> run id in MLflow."""
+def _register(uri: str, name: str, winners: "list[Winner]", writer: "MlflowWriter") -> None:
+    """Register the winners, which have the names of the log as runs, as versions of a model.
+
+    Raises `UserError`, before anything is registered, if a run of them was deleted in MLflow.
+    """
     from harness.tracking import model_registry
 
-    known = [dataclasses.replace(winner, run=runs[winner.run]) for winner in winners]
+    writer.check_not_deleted({winner.run for winner in winners})
+    if gone := next((winner.cell for winner in winners if winner.run not in writer.runs), None):
+        raise UserError(f"the run with the weights of {gone!r} was removed from MLflow; no version of {name!r} is made")
+    known = [dataclasses.replace(winner, run=writer.runs[winner.run]) for winner in winners]
     for cell, version in model_registry.register(uri, name, known).items():
         print(f"registered: models:/{name}/{version} ({cell})")
 
