@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError, shell_command
+from harness.errors import UserError, one_line, redacted, shell_command
 from harness.storage.contained_path import inside
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
@@ -85,8 +85,15 @@ class MlflowWriter:
             self._places[run.info.run_id] = run.info.artifact_uri
 
     def check_not_deleted(self, names: Collection[str]) -> None:
-        """Raise `UserError` if one of these runs of the log was deleted in MLflow, which then takes nothing of it."""
-        for run in deleted_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'"):
+        """Raise `UserError` if one of these runs of the log was deleted in MLflow, which then takes nothing of it.
+
+        Also if the store does not say.
+        """
+        try:
+            deleted = deleted_runs(self._client, [self.experiment], f"tags.`harness.log` = '{self.log}'")
+        except Exception as error:  # database drivers raise their own types
+            raise UserError(f"the tracking store {redacted(self._uri)!r} failed: {one_line(error)}") from None
+        for run in deleted:
             if run.data.tags["harness.event"] in names:
                 raise UserError(
                     f"the run {run.info.run_name!r} was deleted in MLflow and takes no results; give another"

@@ -278,6 +278,18 @@ def test_a_deleted_experiment_and_deleted_runs_are_named_with_the_way_back(works
         tracking_delivery.deliver_all(uri, log, workspace)
 
 
+def test_a_store_that_does_not_say_what_was_deleted_is_one_line(workspace, monkeypatch, brisk):
+    store = Memory()
+    writer = delivered(store, tell(workspace, 1), workspace, monkeypatch).writer
+
+    def search_runs(*of, **how):
+        raise next(errors(502))
+
+    store.search_runs = search_runs
+    with pytest.raises(UserError, match=r"^the tracking store '.*' failed: "):
+        writer.check_not_deleted(["study"])
+
+
 def test_a_mark_of_the_wrong_form_delivers_again(workspace, monkeypatch, brisk):
     log = tell(workspace, 1)
     store = Memory()
