@@ -23,7 +23,7 @@ from harness.storage import files
 from harness.storage.sealed_json import write_json
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
-from harness.tracking.mlflow_client import check_writable, default_uri, open_writer, sqlite_file
+from harness.tracking.mlflow_client import check_writable, default_uri, open_writer, sqlite_file, sqlite_uri
 from harness.tracking.mlflow_writer import MlflowWriter, UploadFailed
 from harness.tracking.refusals import Refusals, is_final, reason
 
@@ -94,7 +94,8 @@ class Delivery:
         words = ["python", "-m", "harness.deliver", "--out", self._workspace.remote or str(self._workspace.out)]
         by_default = os.environ.get("MLFLOW_TRACKING_URI") if self._workspace.remote else default_uri(self._workspace)
         if self._uri != by_default:
-            words += ["--tracking-uri", self._uri]
+            relative = self._uri.startswith("sqlite:") and not sqlite_file(self._uri).is_absolute()
+            words += ["--tracking-uri", sqlite_uri(sqlite_file(self._uri).absolute()) if relative else self._uri]
         return shell_command(*words)
 
     def _work(self) -> None:
@@ -194,8 +195,10 @@ def _run(event: event_log.Event) -> str:
 def _mark(uri: str, log: Path, workspace: Workspace) -> Path:
     """The file that says how far a log was delivered to a store. It goes with an output folder that has both."""
     named = redacted(uri)
-    if uri.startswith("sqlite:") and (file := sqlite_file(uri).absolute()).is_relative_to(workspace.out):
-        named = f"sqlite:{file.relative_to(workspace.out).as_posix()}"
+    if uri.startswith("sqlite:"):
+        file = sqlite_file(uri).absolute()
+        inside = file.is_relative_to(workspace.out)
+        named = f"sqlite:{file.relative_to(workspace.out).as_posix()}" if inside else f"sqlite:///{file}"
     mark, before = (log.with_suffix(f".{_digest(text)}.delivered") for text in (named, redacted(uri)))
     return before if before.exists() and not mark.exists() else mark
 

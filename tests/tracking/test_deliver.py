@@ -114,6 +114,21 @@ def test_a_new_store_is_told_everything_and_an_old_one_only_what_is_new(workspac
     assert len(tracking_delivery.deliver_all(first, log, workspace).writer.runs) == 4
 
 
+def test_a_relative_path_of_a_store_means_the_file_in_that_folder(tmp_path, workspace, empty_store, brisk, monkeypatch):
+    """Two such stores have a mark each, and the printed command finds the right one from anywhere."""
+    log, marks = tell(workspace, 1), set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        marks.add(tracking_delivery._mark("sqlite:///own.db", log, workspace))
+        assert tracking_delivery._mark(f"sqlite:///{Path('own.db').absolute()}", log, workspace) in marks
+    assert len(marks) == 2
+    shutil.copy(empty_store, "own.db")
+    done = tracking_delivery.deliver_all("sqlite:///own.db", log, workspace)
+    assert done.failure() == "" and done._mark in marks and done._mark.exists()
+    assert done._command().endswith(f" --tracking-uri sqlite:///{tmp_path / 'b' / 'own.db'}")
+
+
 @pytest.mark.parametrize("uri", ["", "file:///elsewhere"])
 def test_files_that_a_database_was_told_lie_where_no_lost_machine_takes_them_away(
     workspace, empty_store, tmp_path, uri
