@@ -8,8 +8,8 @@ from harness.errors import UserError
 def inside(folder: Path, name: str) -> Path:
     """The path of the file `name` in `folder`.
 
-    Raises `UserError` for a name that is empty, absolute or has `..`, a backslash or a NUL, and for one that links lead
-    out of the folder.
+    Raises `UserError` for a name that is empty, absolute, no text of a file system or has `..`, a backslash or a NUL,
+    and for one that links lead out of the folder.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
@@ -17,7 +17,7 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     try:
         resolved, root = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a link to itself
+    except (OSError, RuntimeError, ValueError):  # a link to itself; half of a letter
         raise UserError(f"{name!r} is no name of a file in {str(folder)!r}") from None
     if not resolved.is_relative_to(root) or resolved == root:
         raise UserError(f"{name!r} is a link that leads out of {str(folder)!r}")

@@ -13,7 +13,7 @@ from harness.storage.driver_files import DriverFiles
 from harness.storage.driver_lock import DriverLock
 from harness.storage.workspace import Workspace
 
-OUTSIDE = ["../x", "a/../../x", "..", "a/..", "/etc/x", "//x", "..\\x", "a\\b", "a\0b", "", ".", "./."]
+OUTSIDE = ["../x", "a/../../x", "..", "a/..", "/etc/x", "//x", "..\\x", "a\\b", "a\0b", "", ".", "./.", "a\ud800"]
 HOSTILE = "../../outside"
 
 
