@@ -3,12 +3,13 @@
 import re
 import unicodedata
 
-# Invisible letters that Unicode does not call format characters: fillers, a joiner, variation selectors.
-_FILLERS = "\u034f\u115f\u1160\u3164\uffa0\u2028\u2029"
-_SELECTORS = range(0xFE00, 0xFE10)
+# Invisible letters that Unicode does not call format characters: fillers, a joiner, vowels, a blank of Braille, and
+# variation selectors.
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\u2028\u2029"
+_SELECTORS = (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 _KEPT = "\t\n"
 _ISOLATE, _END = "\u2068", "\u2069"  # FIRST STRONG ISOLATE and its end: the text around has its own direction
-_UNUSUAL = re.compile(r"[^\t\n\x20-\x7e\u00a0-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e\u2190-\u2bff]")
+_UNUSUAL = re.compile(r"[^\t\n\x20-\x7e\u00a0-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e\u2190-\u27ff\u2801-\u2bff]")
 
 
 def visible(text: str) -> str:
