@@ -40,11 +40,13 @@ def chosen(address: str | None) -> Cluster | None:
     given = os.environ.get(VARIABLE, "")
     if IN_JOB in os.environ and given:
         return Cluster(given, "that of this Ray job")
-    if address in (None, "", AUTO) and given not in ("", AUTO):
+    if address and address != AUTO:
+        return None if address == LOCAL else Cluster(address)
+    if given not in ("", AUTO):
         return None if given == LOCAL else Cluster(given, VARIABLE)
-    if AUTO in (address, given) and address != LOCAL:
+    if AUTO in (address, given):
         return Cluster(_started_here(), f"auto: {ray_internals.started_here()}")
-    return Cluster(address) if address and address != LOCAL else None
+    return None
 
 
 def _started_here() -> str:
