@@ -39,7 +39,10 @@ def _parse_one(path: str, value: Setting, kind: Declared) -> bool | int | float 
     if kind in (int, float) and isinstance(value, str):
         value = _parse_number(path, value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{path} takes a finite number, not {shown(value)}") from None
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):

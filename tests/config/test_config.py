@@ -43,6 +43,8 @@ def test_numbers_are_read_from_text():
         ({"method": "pgd_sta"}, ["pgd_sta", "pgd_sat"]),
         ({"method": "sat", "method.alhpa10": 0.1}, ["SAT", "alhpa10", "alpha10"]),
         ({"optim.learning": 0.1}, ["Optim", "learning"]),
+        ({"optim.lr": f"{10**400}/1"}, ["optim.lr", "finite"]),
+        ({"method": "trades", "method.beta": 10**400}, ["method.beta", "finite"]),
         ({"epoch": 3}, ["epoch", "epochs"]),
         ({"epochs": "many"}, ["epochs", "many"]),
         ({"epochs": 2.5}, ["epochs", "2.5"]),
