@@ -14,7 +14,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 def _shadows(entry: str) -> bool:
     """Whether this entry of the path has modules of the names of ours."""
     names = (f"{name}{end}" for name in ("methods", "reports", "search_spaces") for end in ("", ".py"))
-    return Path(entry).resolve() != _ROOT and any((Path(entry) / name).exists() for name in names)
+    return Path(entry).resolve() != _ROOT and any(os.path.exists(os.path.join(entry, name)) for name in names)
 
 
 # `python -m` puts the current folder first on the path, and so does Ray in its workers. A user's own methods.py there

@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from other_user import STRANGER
 from sweeps import ROOT, finished, report
 
 
@@ -32,6 +33,26 @@ def test_a_net_of_the_folder_is_found(own):
     words = [sys.executable, "-m", "harness.evaluate", "--model", "nets:small", "--data", "digits"]
     done = finished(words, cwd=own, env=path)
     assert "a net of this folder" in done.stderr
+
+
+UNREADABLE = """
+import os, pathlib, sys
+module, folder, stranger = sys.argv[1], sys.argv[2], int(sys.argv[3])
+code = compile(open(module).read(), module, "exec")  # the stranger may not be allowed to read it
+if os.geteuid() == 0:
+    os.setresuid(stranger, stranger, stranger)
+sys.argv[:], sys.path[:] = ["-m"], [folder, *sys.path]
+exec(code, {"__name__": "harness", "__file__": module})
+print(sys.path[0])
+"""
+
+
+def test_a_folder_of_the_path_may_be_closed_to_the_user(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    words = [sys.executable, "-c", UNREADABLE, str(ROOT / "harness" / "__init__.py"), str(closed), str(STRANGER)]
+    done = finished(words)
+    assert (done.returncode, done.stdout) == (0, f"{closed}\n"), done.stderr
 
 
 @pytest.mark.slow
