@@ -10,7 +10,7 @@ import pytest
 from sweeps import ROOT
 
 from harness import plain_output
-from harness.errors import exit_status
+from harness.errors import UserError, exit_status
 
 OURS = ("harness", "methods", "reports", "search_spaces")
 TEXT = {"read_text", "write_text", "open", "fdopen"}
@@ -77,6 +77,21 @@ def test_a_handler_that_somebody_chose_stays(monkeypatch):
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=errors)
         monkeypatch.setattr(sys, "stdout", stream)
         assert exit_status(lambda: 0) == 0 and stream.errors == kept
+
+
+def test_a_command_without_standard_output_and_error_ends_as_with_them(monkeypatch):
+    """As `command >&- 2>&-` starts it."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+
+    def wrong():
+        print("said to nobody")
+        raise UserError("wrong")
+
+    assert exit_status(lambda: 0) == 0 and exit_status(wrong) == 2
+    for stream in (sys.stdout, sys.stderr):
+        assert not stream.isatty()  # as the display of progress asks
+        stream.close()
 
 
 def test_plain_characters_are_ascii():
