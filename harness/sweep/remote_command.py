@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from harness.errors import UserError, one_line
 from harness.storage import provenance
-from harness.sweep import ray_internals
+from harness.sweep import ray_internals, stop_signals
 
 CHECKOUT = Path(__file__).parents[2]
 POLL_SECONDS = 0.5  # seconds between two checks for a stop request
@@ -70,15 +70,16 @@ def run(address: str | None, arguments: list[str]) -> int:
 
 
 class _Stop:
-    """Signal handler that records Ctrl-C or SIGTERM; only a second signal raises `KeyboardInterrupt`.
+    """Handler of Ctrl-C and the signals that end a sweep. It records one; only a second raises `KeyboardInterrupt`.
 
     An exception inside Ray's client would leave it in an undefined state.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        if stop_signals.is_main_thread():
+            for number in (signal.SIGINT, *stop_signals.heeded()):
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

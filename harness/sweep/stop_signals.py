@@ -20,12 +20,16 @@ def as_ctrl_c() -> Iterator[None]:
 
     One that is ignored stays ignored: `nohup` keeps a sweep alive. No-op in another thread than the main one.
     """
-    ending = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    with restored(*ending):
-        if _is_main_thread():
-            for number in ending:
+    with restored(*ENDING):
+        if is_main_thread():
+            for number in heeded():
                 signal.signal(number, _interrupt)
         yield
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that end a sweep, without those that this process was started to ignore."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextlib.contextmanager
@@ -49,7 +53,7 @@ def restored(*numbers: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if _is_main_thread():
+        if is_main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
@@ -63,5 +67,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def _is_main_thread() -> bool:
+def is_main_thread() -> bool:
+    """Whether this is the main thread, the only one that can handle signals."""
     return threading.current_thread() is threading.main_thread()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.sweep import stop_signals
+from harness.sweep import remote_command, stop_signals
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,24 @@ def test_what_is_ignored_stays_ignored():
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+@pytest.mark.parametrize("number", [*stop_signals.ENDING, signal.SIGINT])
+def test_a_command_on_a_remote_cluster_is_told_first_and_the_second_signal_interrupts(number):
+    for each in stop_signals.ENDING:
+        signal.signal(each, signal.SIG_DFL)
+    stop = remote_command._Stop()
+    send(number)
+    assert stop.requested
+    with pytest.raises(KeyboardInterrupt):
+        send(number)
+
+
+def test_a_command_on_a_remote_cluster_ignores_what_is_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = remote_command._Stop()
+    send(signal.SIGHUP)
+    assert not stop.requested
+
+
 def test_handlers_that_ray_leaves_behind_are_gone_afterwards():
     before = [signal.getsignal(number) for number in stop_signals.CHANGED_BY_RAY]
     with stop_signals.restored():
@@ -73,7 +91,7 @@ def test_in_another_thread_no_handler_is_set():
     def work():
         try:
             with stop_signals.as_ctrl_c(), stop_signals.restored():
-                pass
+                remote_command._Stop()
         except BaseException as error:
             raised.append(error)
 
