@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from harness.storage.workspace import Workspace
 
 KEEP = ("winners", "all")  # whose weights stay
+LONGEST = 1e9  # seconds of a time limit: a timer does not take just any number
+LEAST_SHARE = 1e-4  # of a core or a GPU: the unit in which Ray counts them
 
 # Torch, Ray, Optuna and MLflow are imported later, so that bad arguments fail fast.
 
@@ -54,8 +56,8 @@ class Plan:
 
 def plan(args: Namespace) -> Plan:
     """Build the plan from parsed arguments. Raises `UserError` for an unknown name or invalid value."""
-    if args.time_limit is not None and not 0 < args.time_limit < float("inf"):
-        raise UserError(f"--time-limit must be a number of seconds, not {args.time_limit:g}")
+    if args.time_limit is not None and not 0 < args.time_limit <= LONGEST:
+        raise UserError(f"--time-limit must be a number of seconds up to {LONGEST:g}, not {args.time_limit:g}")
     if args.keep not in KEEP:
         raise UserError(f"--keep takes {' or '.join(KEEP)}, not {shown(args.keep)}")
     if args.register is not None and (not args.register.strip() or set(args.register) & set("/:.%\"'")):
@@ -65,6 +67,10 @@ def plan(args: Namespace) -> Plan:
     for name in ("cpus", "gpus"):
         if (value := getattr(args, name)) is not None and not 0 <= value < float("inf"):
             raise UserError(f"--{name} must not be negative, not {value:g}")
+        if value and value < LEAST_SHARE:
+            raise UserError(f"--{name} must be at least {LEAST_SHARE:g}, not {value:g}")
+    if args.gpus is not None and args.gpus > 1 and args.gpus % 1:
+        raise UserError(f"--gpus above 1 must be a whole number: Ray divides only one GPU; not {args.gpus:g}")
     if args.device not in (None, "cpu", "cuda"):
         raise UserError(f"--device takes cpu or cuda here, not {shown(args.device)}; Ray chooses among several GPUs")
     if args.device == "cpu" and args.gpus:

@@ -209,6 +209,9 @@ def test_every_setting(asked, monkeypatch):
         (["--trials", "many"], "--trials takes a whole number, not 'many'"),
         (["--trials", "0"], "--trials must be at least 1, not 0"),
         (["--seeds", "9999999"], "--seeds must be at most 1000000, not 9999999"),
+        (["--cpus", "1e-9"], "--cpus must be at least 0.0001, not 1e-09"),  # Ray's unit
+        (["--gpus", "1.5"], "--gpus above 1 must be a whole number: Ray divides only one GPU; not 1.5"),
+        (["--time-limit", "1e13"], "--time-limit must be a number of seconds up to 1e+09, not 1e+13"),
         (["--cpus", "few"], "--cpus takes a number, not 'few'"),
         (["--trials"], "--trials expected one argument"),
         (["--out", ""], "--out takes a folder or a URI, not an empty name"),
