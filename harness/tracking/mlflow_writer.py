@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-# The tag by which MLflow's pages open an experiment in the view "Model training".
+# The tag that names what an experiment is for. MLflow's pages go by it where their own switch of views is off.
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 CONTEXT = "mlflow.data.context"  # tag of an input: what the data are used for
 BATCH_SIZE = 1000  # MLflow's limit on metrics per call

@@ -48,6 +48,7 @@ class Tracker:
         self._cells: dict[str, str] = {}  # study -> its cell, of all commands
         self._superseded: set[str] = set()  # studies
         self._logged_tags: dict[str, dict[str, str]] = {}  # of the sweep and of its studies
+        self._inputs: dict[str, set[tuple[str, str, str]]] = {}  # run -> its data sets
         self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
         self._failed: set[str] = set()  # runs that failed when they ran last
         self._unmeasured: set[str] = set()  # complete runs of which measuring what was new failed
@@ -77,6 +78,7 @@ class Tracker:
             self._cells[run] = tags.get("harness.cell", "")
         if "harness.superseded" in tags:
             (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
+        self._inputs.setdefault(run, set()).update((name, digest, use) for name, digest, use in event.get("inputs", ()))
         metrics = [(name, value, step) for name, value, step in event.get("metrics", ())]
         for name, value, _ in metrics:
             if name == "epoch":
@@ -270,6 +272,15 @@ class Tracker:
             self._failed.add(job.id)
         status = self._status[job.id] = _STATUS[outcome.state]
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, inputs=inputs, status=status)
+        for run in (SWEEP, job.study):
+            self._add_inputs(run, inputs)
+
+    def _add_inputs(self, run: str, inputs: Iterable[tuple[str, str, str]]) -> None:
+        """Log the data of a trial at the sweep or the study too, whose rows MLflow shows first."""
+        known = self._inputs.setdefault(run, set())
+        if run in self._begun and (new := [data for data in inputs if data not in known]):
+            self._log.append(run, inputs=new)
+            known.update(new)
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
         """Log what was measured of a complete job since, or why that failed; nothing, if its study only lagged."""

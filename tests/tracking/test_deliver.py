@@ -289,7 +289,7 @@ def test_a_server_killed_and_started_again_holds_each_thing_once_and_in_order(wo
                     assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["result.json"]
 
 
-def test_mlflow_shows_a_training_experiment_and_the_data_of_its_runs(workspace, empty_store):
+def test_mlflow_holds_the_kind_of_an_experiment_and_the_data_of_its_runs(workspace, empty_store):
     """Of a new experiment, and of one that an earlier version made; each data set once, however often it is told."""
     shutil.copy(empty_store, workspace.out / "mlflow.db")
     uri = f"sqlite:///{workspace.out}/mlflow.db"
@@ -302,10 +302,11 @@ def test_mlflow_shows_a_training_experiment_and_the_data_of_its_runs(workspace, 
         tracking_delivery.deliver_all(uri, tell(workspace, jobs=1), workspace)
         experiment = client.get_experiment_by_name("experiment")
         assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    (run,) = client.search_runs([experiment.experiment_id], "tags.`harness.role` = 'search'")
-    (found,) = run.inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest) == ("digits", "ab")
-    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "validation")]
+    for role in ("search", "study", "sweep"):
+        (run,) = client.search_runs([experiment.experiment_id], f"tags.`harness.role` = '{role}'")
+        (found,) = run.inputs.dataset_inputs
+        assert (found.dataset.name, found.dataset.digest) == ("digits", "ab")
+        assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "validation")]
 
 
 def test_a_study_supersedes_the_earlier_ones_of_its_cell_until_they_are_back(workspace):
