@@ -11,33 +11,26 @@ chosen by --cell, and a method tried in the place of a cell's own, join the swee
 """
 
 import contextlib
-import dataclasses
 import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.arguments import filled, number, whole
-from harness.errors import UserError, exit_status, redacted, shell_command
+from harness.errors import UserError, exit_status, shell_command
 from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from harness.storage.driver_files import DriverFiles
     from harness.storage.workspace import Workspace
     from harness.sweep.job_types import Callback
     from harness.sweep.study import Study
     from harness.sweep.trial_slots import Slots
-    from harness.tracking.mlflow_writer import MlflowWriter
-    from harness.tracking.model_registry import Winner
     from harness.tracking.tracker import Tracker
-    from reports.analyse.rows import Leaderboard
 
 
 def arguments(argv: list[str] | None = None) -> Namespace:
@@ -153,6 +146,7 @@ def _locked_sweep(
     args: Namespace,
     callbacks: "Sequence[Callback]",
 ) -> int:
+    from harness import sweep_report
     from harness.sweep import ray_folder, unneeded
     from harness.tracking import sweep_logs
     from harness.tracking.delivery import Delivery
@@ -181,10 +175,10 @@ def _locked_sweep(
         tracker.log_disk(by_kind({path: size for path, size in sizes.items() if path not in gone}))
         tracker.close()
         driver_files.push()
-        status, winners = _report(planned, workspace, uri, tracker, studies)  # from the disk: no store is waited for
+        status, winners = sweep_report.report(planned, workspace, uri, tracker, studies)
         driver_files.push()
         if delivery.caught_up() and args.register and not delivery.failure():
-            _register(uri, args.register, winners, delivery.writer)
+            sweep_report.register(uri, args.register, winners, delivery.writer)
     if failure := delivery.failure():
         print(f"error: {failure}", file=sys.stderr)
         return 1
@@ -295,77 +289,6 @@ def _slots(args: Namespace, workspace: "Workspace") -> "Slots":
     gpus = trial_slots.gpus_per_trial(args.gpus, workspace.device, gpu_nodes)
     fitting = trial_slots.slots(args.cpus, gpus, nodes)
     return trial_slots.Slots(args.cpus, gpus, min(fitting, args.workers or fitting))
-
-
-def _report(
-    planned: Plan, workspace: "Workspace", uri: str, tracker: "Tracker", studies: "list[Study]"
-) -> "tuple[int, list[Winner]]":
-    """Write and print the report, and print the paths.
-
-    Returns the exit status, 1 if a cell has no winner, and the winners.
-    """
-    from reports.analyse import counted_runs
-    from reports.analyse.leaderboard import build_leaderboard, cell_figures
-    from reports.read import runs
-    from reports.write import terminal
-    from reports.write.report import write
-
-    def artifact(folder: str, name: str) -> Path:
-        path = Path(folder, name)
-        if not path.exists():
-            workspace.fetched(path.parent)  # another node wrote it
-        return path
-
-    table = runs.read_log(tracker.log, workspace.out)
-    files = counted_runs.local_files(table, artifact)
-    leaderboard = build_leaderboard(table, files)
-    name = runs.report_name(table, planned.experiment)
-    written = write(table, workspace.out / "reports", name, files, leaderboard)
-    for study, cell in planned.studies.items():
-        tracker.log_winner(study, cell_figures(leaderboard, cell.name))
-    tracker.attach(written)
-    print(terminal.text(leaderboard))
-    print()
-    for made in written:
-        print(f"report: {made}")
-    print(f"studies: {shell_command('optuna-dashboard', str(workspace.out / 'optuna.journal'))}")
-    server = uri.startswith(("http://", "https://"))
-    print(f"runs: {redacted(uri) if server else shell_command('mlflow', 'ui', '--backend-store-uri', uri)}")
-    winners = _winners(table, leaderboard)
-    empty = [study.cell.name for study in studies if not study.winners()]
-    if empty:
-        print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
-        return 1, winners
-    return 0, winners
-
-
-def _winners(table: "DataFrame", leaderboard: "Leaderboard") -> "list[Winner]":
-    """The first seed run of every finished row of the leaderboard, best first."""
-    from harness.tracking.model_registry import Winner
-    from reports.analyse import counted_runs
-
-    tested = counted_runs.tested(table).sort_values("number", kind="stable")
-    found = []
-    for row in leaderboard.finished:
-        run = tested[tested["row"] == row.name].iloc[0]
-        tags = {"harness.key": run["key"], leaderboard.ranked_by: f"{run[leaderboard.ranked_by]:.4f}"}
-        found.append(Winner(row.name, run["run_id"], tags))
-    return found
-
-
-def _register(uri: str, name: str, winners: "list[Winner]", writer: "MlflowWriter") -> None:
-    """Register the winners, which have the names of the log as runs, as versions of a model.
-
-    Raises `UserError`, before anything is registered, if a run of them was deleted in MLflow.
-    """
-    from harness.tracking import model_registry
-
-    writer.check_not_deleted({winner.run for winner in winners})
-    if gone := next((winner.cell for winner in winners if winner.run not in writer.runs), None):
-        raise UserError(f"the run with the weights of {gone!r} was removed from MLflow; no version of {name!r} is made")
-    known = [dataclasses.replace(winner, run=writer.runs[winner.run]) for winner in winners]
-    for cell, version in model_registry.register(uri, name, known).items():
-        print(f"registered: models:/{name}/{version} ({cell})")
 
 
 def _resume_command() -> str:

@@ -9,7 +9,7 @@ import pytest
 from logged_sweep import tell
 from mlflow import MlflowClient
 
-from harness import tune
+from harness import sweep_report, tune
 from harness.errors import UserError
 from harness.sweep.plan import plan
 from harness.tracking import model_registry
@@ -44,17 +44,17 @@ def test_a_winner_whose_run_was_deleted_is_named_and_nothing_is_registered(works
     names = [f"study search #{n}" for n in range(2)]
     winners = [Winner(f"cell {n}", name, {}) for n, name in enumerate(names)]
     client, writer = MlflowClient(tracking_uri=uri, registry_uri=uri), deliver_all(uri, log, workspace).writer
-    tune._register(uri, "m", winners[1:], writer)
+    sweep_report.register(uri, "m", winners[1:], writer)
     assert capsys.readouterr().out == "registered: models:/m/1 (cell 1)\n"
     run = writer.runs[names[0]]
     client.delete_run(run)
     writer = deliver_all(uri, log, workspace).writer
     with pytest.raises(UserError, match=rf"'trial 0: cell' was deleted in MLflow .* restore --run-id {run}$"):
-        tune._register(uri, "m", winners, writer)
+        sweep_report.register(uri, "m", winners, writer)
     with contextlib.closing(sqlite3.connect(workspace.out / "mlflow.db")) as opened, opened:
         opened.execute("delete from tags where run_uuid = ?", (run,))  # as `mlflow gc` does with all of the run
     with pytest.raises(UserError, match=r"^the run with the weights of 'cell 0' was removed from MLflow"):
-        tune._register(uri, "m", winners, writer)
+        sweep_report.register(uri, "m", winners, writer)
     assert len(client.search_model_versions("name = 'm'")) == 1
 
 
