@@ -175,7 +175,8 @@ class Workspace:
         try:
             if self.scratch:
                 self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if self.scratch.stat().st_uid != os.getuid():
+                made_link = self.scratch.lstat().st_uid  # of a link, who made it: others could in a shared folder
+                if self.scratch.stat().st_uid != os.getuid() or made_link not in (0, os.getuid()):
                     raise UserError(
                         f"{str(self.scratch)!r} belongs to another user; set HARNESS_SCRATCH to a folder of yours"
                     )

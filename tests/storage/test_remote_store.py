@@ -1,6 +1,7 @@
 """Output at a URI: what one node began another one finishes, and each thing is made once, whoever dies meanwhile."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from other_user import STRANGER, needs_root
 from PIL import Image
 from sweeps import (
     LIMIT,
@@ -483,3 +485,19 @@ def contents(store):
     return {
         file: file.read_bytes() for folder in (last, store / "reports") for file in folder.rglob("*") if file.is_file()
     }
+
+
+@needs_root
+def test_a_scratch_folder_that_somebody_else_made_or_links_to_is_refused(tmp_path):
+    """In a shared temporary folder its name can be guessed."""
+    own, linked, foreign = tmp_path / "own", tmp_path / "linked", tmp_path / "foreign"
+    own.mkdir(mode=0o700)
+    linked.symlink_to(own)
+    workspace = Workspace(tmp_path / "out", tmp_path / "data", scratch=linked)
+    assert workspace.writable() is workspace  # a link of one's own
+    os.chown(linked, STRANGER, STRANGER, follow_symlinks=False)
+    foreign.mkdir()
+    os.chown(foreign, STRANGER, STRANGER)
+    for scratch in (linked, foreign):
+        with pytest.raises(UserError, match="belongs to another user; set HARNESS_SCRATCH to a folder of yours$"):
+            dataclasses.replace(workspace, scratch=scratch).writable()
