@@ -499,5 +499,5 @@ def test_a_scratch_folder_that_somebody_else_made_or_links_to_is_refused(tmp_pat
     foreign.mkdir()
     os.chown(foreign, STRANGER, STRANGER)
     for scratch in (linked, foreign):
-        with pytest.raises(UserError, match="belongs to another user; set HARNESS_SCRATCH to a folder of yours$"):
+        with pytest.raises(UserError, match=r"belongs to another user; set HARNESS_SCRATCH to a folder of yours$"):
             dataclasses.replace(workspace, scratch=scratch).writable()
