@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -120,8 +119,12 @@ def test_a_copy_that_was_interrupted_is_made_again(tmp_path, monkeypatch):
     (earlier / "artifacts").mkdir(parents=True)
     for name in ("a", "b"):
         (earlier / "artifacts" / name).write_text(name)
+
+    def interrupted(*of, **how):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copystat", lambda *of, **how: os.kill(os.getpid(), signal.SIGINT))  # after the first
+        patch.setattr(shutil, "copystat", interrupted)  # after the first
         with pytest.raises(KeyboardInterrupt):
             local_artifacts._is_here(folder, earlier, own=True)
     for _ in range(2):
