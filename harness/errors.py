@@ -135,11 +135,17 @@ def exit_status(main: Callable[[], int]) -> int:
     except (UserError, OSError) as error:  # OSError: full disk, missing permission
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return 128 + signal.SIGPIPE
-        print(f"error: {shortened(printable(redacted(str(error))), LINE)}", file=sys.stderr)
+        complain(f"error: {shortened(printable(redacted(str(error))), LINE)}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
+
+
+def complain(line: str) -> None:
+    """Print a line on standard error, unless that is gone, as in a terminal that was closed."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _stdout_is_closed() -> bool:

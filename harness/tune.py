@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.arguments import filled, number, whole
-from harness.errors import UserError, exit_status, shell_command
+from harness.errors import UserError, complain, exit_status, shell_command
 from harness.sweep import ray_addresses, remote_command
 from harness.sweep.estimate import dry_run, shapes
 from harness.sweep.plan import Plan, check_data, plan
@@ -167,7 +167,7 @@ def _locked_sweep(
         if not finished:
             tracker.close("KILLED")
             driver_files.push()
-            print(f"interrupted; finished trials are stored. Continue with: {_resume_command()}", file=sys.stderr)
+            complain(f"interrupted; finished trials are stored. Continue with: {_resume_command()}")
             return 130
         driver_files.push()  # raises if another command took over, whose weights these now are
         sizes = workspace.sizes()

@@ -1,5 +1,7 @@
 """What a mistake says: the nearest name, or what there is."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -60,3 +62,16 @@ def test_the_line_that_names_the_cause_of_an_error_of_many_lines():
     again = "\nDuring handling of the above exception, another exception occurred:\n\n" + trace.partition("\n")[2]
     assert first_line(ValueError(f"{trace}KeyError: 'a'\n{again}a.b.LostError: gone\nmore")) == "a.b.LostError: gone"
     assert first_line(ValueError(f"{trace}odd")) == "odd"
+
+
+@pytest.mark.parametrize("raised, status", [("KeyboardInterrupt", 130), ("UserError('x')", 2)])
+def test_a_terminal_that_is_closed_changes_no_status(raised, status):
+    code = "import sys; from harness.errors import UserError, exit_status\n"
+    code += f"def main():\n    sys.stdin.read(1)\n    raise {raised}\nsys.exit(exit_status(main))"
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", code]
+    process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)  # what is written there from now on is an error
+    process.communicate(b"go on")
+    assert process.returncode == status
