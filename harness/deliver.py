@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import cli
 from harness.arguments import Arguments, filled, place
-from harness.errors import UserError, exit_status, printable, redacted
+from harness.errors import UserError, complain, exit_status, printable, redacted
 from harness.storage.workspace import Workspace
 from harness.tracking import event_log
 from harness.tracking.delivery import deliver_all
@@ -61,7 +61,7 @@ def _deliver(uri: str, log: Path, workspace: Workspace) -> int:
     except UserError as error:
         failure = redacted(f"{log.stem}: {error}")
     if failure:
-        print(f"error: {printable(failure)}", file=sys.stderr)
+        complain(f"error: {failure}")
     return int(bool(failure))
 
 

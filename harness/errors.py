@@ -135,7 +135,7 @@ def exit_status(main: Callable[[], int]) -> int:
     except (UserError, OSError) as error:  # OSError: full disk, missing permission
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return 128 + signal.SIGPIPE
-        complain(f"error: {shortened(printable(redacted(str(error))), LINE)}")
+        complain(f"error: {shortened(redacted(str(error)), LINE)}")
         return 2
     except KeyboardInterrupt:
         complain("interrupted")
@@ -143,9 +143,9 @@ def exit_status(main: Callable[[], int]) -> int:
 
 
 def complain(line: str) -> None:
-    """Print a line on standard error, unless that is gone, as in a terminal that was closed."""
+    """Print a line on standard error, without control characters; nothing if it is gone, with a closed terminal."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _stdout_is_closed() -> bool:

@@ -21,7 +21,7 @@ from harness import cli
 from harness.arguments import filled, path, whole
 from harness.config.chosen_cells import choose
 from harness.config.trial import Trial, build, check_settings_used
-from harness.errors import UserError, exit_status, printable
+from harness.errors import UserError, complain, exit_status
 from harness.evaluation import suites
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import format_score, no_progress
@@ -172,7 +172,7 @@ def main() -> int:
     for page in pages:
         print(f"samples: {page}")
     if args.tracking_uri is not None and (failure := log_to_mlflow(evaluation, pages, args.tracking_uri, workspace)):
-        print(f"error: {printable(failure)}", file=sys.stderr)
+        complain(f"error: {failure}")
         return 1
     return 0
 

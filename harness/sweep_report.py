@@ -1,12 +1,11 @@
 """The end of a sweep: its report, and the registration of its winners in MLflow."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from pandas import DataFrame
 
-from harness.errors import UserError, printable, redacted, shell_command
+from harness.errors import UserError, complain, redacted, shell_command
 from harness.storage.workspace import Workspace
 from harness.sweep.plan import Plan
 from harness.sweep.study import Study
@@ -47,7 +46,7 @@ def report(
     print(terminal.text(leaderboard))
     print()
     for problem in files.problems:
-        print(f"note: {printable(problem)}", file=sys.stderr)
+        complain(f"note: {problem}")
     for made in written:
         print(f"report: {made}")
     print(f"studies: {shell_command('optuna-dashboard', str(workspace.out / 'optuna.journal'))}")
@@ -56,7 +55,7 @@ def report(
     winners = _winners(table, leaderboard)
     empty = [study.cell.name for study in studies if not study.winners()]
     if empty:
-        print(f"no finished trial in: {', '.join(empty)}", file=sys.stderr)
+        complain(f"no finished trial in: {', '.join(empty)}")
         return 1, winners
     return 0, winners
 

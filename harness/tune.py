@@ -132,7 +132,7 @@ def sweep(planned: Plan, workspace: "Workspace", args: Namespace, callbacks: "Se
                     raise UserError(f"another command is writing to {args.out!r}; wait for it, or choose another --out")
                 return _locked_sweep(planned, workspace, uri, driver_files, args, callbacks)
         except DriverLost as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(f"error: {error}")
             return 1
         finally:
             cluster.disconnect()
@@ -180,7 +180,7 @@ def _locked_sweep(
         if delivery.caught_up() and args.register and not delivery.failure():
             sweep_report.register(uri, args.register, winners, delivery.writer)
     if failure := delivery.failure():
-        print(f"error: {failure}", file=sys.stderr)
+        complain(f"error: {failure}")
         return 1
     return status
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.arguments import Arguments, filled, path
-from harness.errors import UserError, exit_status, printable, redacted, short_name, unknown_name
+from harness.errors import UserError, complain, exit_status, printable, redacted, short_name, unknown_name
 from reports.analyse import counted_runs
 from reports.analyse.counted_runs import tested
 from reports.analyse.leaderboard import build_leaderboard
@@ -134,7 +134,7 @@ def _report(args: argparse.Namespace, runs: pd.DataFrame, name: str) -> Leaderbo
     chosen = f": sweep {runs.attrs['sweep']}, of {runs.attrs['of']} (--list)" if several else ""
     print(f"{printable(short_name(name, NAME))}{chosen}\n\n{text(leaderboard)}\n")
     for problem in files.problems:
-        print(f"note: {printable(problem)}", file=sys.stderr)
+        complain(f"note: {problem}")
     for file in write(runs, args.out, name, files, leaderboard):
         print(f"report: {file}")
     print()

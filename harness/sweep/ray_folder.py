@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import UserError, complain
 from harness.sweep import ray_internals
 
 PREFIX = "hray-"
@@ -42,11 +42,9 @@ def private_folder() -> Iterator[Path]:
     """
     parent = _parent()
     if _others_may_rename(parent):
-        print(
+        complain(
             f"warning: other users can write to {str(parent)!r}, and could replace Ray's sockets there;"
-            " set RAY_TMPDIR to a folder of yours",
-            file=sys.stderr,
-            flush=True,
+            " set RAY_TMPDIR to a folder of yours"
         )
     else:
         remove_leftovers(parent)
