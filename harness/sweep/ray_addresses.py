@@ -40,13 +40,22 @@ def chosen(address: str | None) -> Cluster | None:
     given = os.environ.get(VARIABLE, "")
     if IN_JOB in os.environ and given:
         return Cluster(given, "that of this Ray job")
-    if address and address != AUTO:
-        return None if address == LOCAL else Cluster(address)
-    if given not in ("", AUTO):
-        return None if given == LOCAL else Cluster(given, VARIABLE)
-    if AUTO in (address, given):
+    named = _named(address)
+    if named and named.address == AUTO:
         return Cluster(_started_here(), f"auto: {ray_internals.started_here()}")
-    return None
+    return named
+
+
+def _named(address: str | None) -> Cluster | None:
+    """The cluster that `--address` or $RAY_ADDRESS names, whose address may still be `auto`; None for a local one."""
+    given = os.environ.get(VARIABLE, "")
+    if address and address != AUTO:
+        cluster = Cluster(address)
+    elif given not in ("", AUTO):
+        cluster = Cluster(given, VARIABLE)
+    else:
+        cluster = Cluster(AUTO if AUTO in (address, given) else LOCAL)
+    return None if cluster.address == LOCAL else cluster
 
 
 def _started_here() -> str:
@@ -66,10 +75,8 @@ def _started_here() -> str:
 
 def is_outside(address: str | None) -> bool:
     """Whether the address is a Ray client's, and this process is not already the command on the cluster."""
-    if IN_JOB in os.environ or address == LOCAL:
-        return False
-    given = os.environ.get(VARIABLE, "") if address in (None, "", AUTO) else address
-    return bool(given and given.startswith(CLIENT))
+    named = _named(address)
+    return IN_JOB not in os.environ and named is not None and named.is_client
 
 
 def check_paths(arguments: Namespace) -> None:

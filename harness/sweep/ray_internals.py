@@ -5,6 +5,7 @@
 
 import contextlib
 import functools
+import inspect
 import os
 import re
 import signal
@@ -139,7 +140,7 @@ def shorten_reports() -> None:
     """Print the first line only of what Ray reports of its processes: a dump of the state of a dead one follows."""
     from ray._private import worker
 
-    whole: Any = worker.print_to_stdstream
+    whole: Any = inspect.unwrap(worker.print_to_stdstream)  # of an earlier cluster of this process
 
     @functools.wraps(whole)
     def first_lines(data: dict, *given: Any, **how: Any) -> None:
