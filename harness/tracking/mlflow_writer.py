@@ -1,7 +1,8 @@
 """Idempotent writes of logged events to MLflow runs."""
 
+import contextlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,10 +109,8 @@ class MlflowWriter:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        try:
+        with _refusing():
             event = event_log.checked(event)
-        except UserError as error:
-            raise Refused(str(error)) from None
         name, at = event["run"], event["time"]
         if "begin" in event and name not in self.runs:
             self.runs[name] = self._create_run(name, at, event["begin"])
@@ -143,7 +142,8 @@ class MlflowWriter:
             try:
                 path = self._file(file)
                 if path.exists():
-                    self._check_place(run)
+                    with _refusing():
+                        check_written(self._uri, self._places[run])
                     self._client.log_artifact(run, str(path), folder or None)
             except Exception as error:  # backends of artifacts raise their own types
                 if not is_final(error):
@@ -151,19 +151,10 @@ class MlflowWriter:
                 refused[file] = reason(error)
         return refused
 
-    def _check_place(self, run: str) -> None:
-        """Raise `Refused` if the store lets this run's artifacts go to where none are sent."""
-        try:
-            check_written(self._uri, self._places[run])
-        except UserError as error:
-            raise Refused(str(error)) from None
-
     def _file(self, name: str) -> Path:
         """A file of `out`. Raises `Refused` for a path that leads out of it, or is no file."""
-        try:
+        with _refusing():
             path = inside(self._workspace.out, name)
-        except UserError as error:
-            raise Refused(str(error)) from None
         if not path.exists() and path.is_relative_to(self._workspace.out / "trials"):
             self._workspace.fetched(path.parent)  # another node wrote it
         if path.exists() and not path.is_file():
@@ -177,6 +168,15 @@ class MlflowWriter:
         info = self._client.create_run(self.experiment, start_time=at, run_name=begin["title"], tags=tags).info
         self._places[info.run_id] = info.artifact_uri
         return info.run_id
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Within, what a check finds wrong is `Refused`: no repetition would help."""
+    try:
+        yield
+    except UserError as error:
+        raise Refused(str(error)) from None
 
 
 def _dataset(name: str, digest: str, context: str) -> "DatasetInput":
