@@ -28,6 +28,7 @@ from harness.sweep.ray_internals import DECLARED
 from harness.sweep.study import Study
 from harness.tracking import event_log
 from harness.tracking.delivery import Delivery
+from harness.tracking.mlflow_client import sqlite_uri
 from harness.tracking.sweep_tags import sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.training.epoch_metrics import EpochMetrics
@@ -96,7 +97,7 @@ def fleet(
         )
         source = job_queue.SweepJobs([study], SEEDS, lambda *_: None, lambda _: False)
         return _timed(source, workspace, trials, [], declared=declared, cpus=cpus, sleep=sleep)
-    uri = f"sqlite:///{workspace.out / 'mlflow.db'}"
+    uri = sqlite_uri(workspace.out / "mlflow.db")
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace) as delivery:
         source = job_queue.SweepJobs(

@@ -38,6 +38,7 @@ from harness.sweep.job_queue import SweepJobs
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.study import Study
 from harness.tracking import delivery, event_log, mlflow_writer
+from harness.tracking.mlflow_client import sqlite_uri
 from harness.tracking.sweep_tags import study_tags, sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
@@ -94,7 +95,7 @@ def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] 
     trials = max(1, runs // cells - seeds)
     planned = plan.plan(tune.arguments([*argv, "--trials", str(trials), "--seeds", str(seeds)]))
     workspace = Workspace(folder, folder).writable()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = sqlite_uri(folder / "mlflow.db")
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     experiment = delivery.deliver_all(uri, tracker.log, workspace).writer.experiment  # creates an empty store
     tracker.start_sweep(planned.experiment, "Scores generated from seeds.")

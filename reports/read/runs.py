@@ -70,9 +70,7 @@ def read_log(log: Path, out: Path) -> pd.DataFrame:
     """The table of `read` from the event log of a sweep, on disk; its artifacts are those of the trials in `out`.
 
     The runs have the names of the log instead of MLflow's ids. Raises `UserError` for a damaged line."""
-    runs = logged_runs(log, out)
-    studies = [run for run in runs if run.data.tags.get("harness.role") == "study"]
-    return _table(studies, [run for run in runs if run.data.tags.get("harness.role") != "study"])
+    return _table(*_studies_and_others(logged_runs(log, out)))
 
 
 def _table(studies: list["Run"], children: list["Run"], sweep: str | None = None) -> pd.DataFrame:
@@ -110,8 +108,15 @@ def sweeps_of(uri: str, experiment: str) -> list[Sweep]:
     with opened_reader(uri) as client:
         entry = client.get_experiment_by_name(experiment)
         found = [] if entry is None else search_runs(client, [entry.experiment_id], "", PAGE)
-    studies = [run for run in found if run.data.tags.get("harness.role") == "study"]
-    return sweeps.sweeps(studies, [run for run in found if run.data.tags.get("harness.role") != "study"])
+    return sweeps.sweeps(*_studies_and_others(found))
+
+
+def _studies_and_others(runs: Iterable["Run"]) -> tuple[list["Run"], list["Run"]]:
+    studies: list[Run] = []
+    others: list[Run] = []
+    for run in runs:
+        (studies if run.data.tags.get("harness.role") == "study" else others).append(run)
+    return studies, others
 
 
 def report_name(runs: pd.DataFrame, experiment: str) -> str:
