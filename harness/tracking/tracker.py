@@ -24,6 +24,7 @@ from harness.tracking.run_content import (
     summary,
     texts,
 )
+from harness.tracking.run_log import RunLog
 from harness.training.epoch_metrics import EpochMetrics
 
 FLUSH = 5.0  # seconds, at least, between two writes of the metrics of running trials
@@ -41,60 +42,13 @@ class Tracker:
         self._workspace, self._tags = workspace, dict(tags)
         named = sweep_logs.log_file(workspace, experiment, tags["harness.sweep"])
         self.log = named.with_name(f"{name}.jsonl") if name else named
-        self._log = event_log.EventLog(self.log, experiment)
-        self._begun: set[str] = set()  # names of runs: job ids and studies
-        self._status: dict[str, str] = {}  # of each of these, as MLflow shows it
-        self._studies: set[str] = set()
-        self._cells: dict[str, str] = {}  # study -> its cell, of all commands
-        self._superseded: set[str] = set()  # studies
-        self._logged_tags: dict[str, dict[str, str]] = {}  # of the sweep and of its studies
-        self._inputs: dict[str, set[tuple[str, str, str]]] = {}  # run -> its data sets
-        self._ended: dict[str, dict[str, float]] = {}  # run -> the metrics of its end
-        self._failed: set[str] = set()  # runs that failed when they ran last
-        self._unmeasured: set[str] = set()  # complete runs of which measuring what was new failed
-        self._last: dict[str, int] = {}  # job id -> last logged epoch
+        self._log = RunLog(self.log, experiment)
+        self._runs = self._log.runs  # by name: job ids, studies and `SWEEP`
+        self._studies: set[str] = set()  # of this command
         self._searched: dict[str, tuple[str, tuple[str, ...]]] = {}  # study -> its cell and the searched paths
-        self._figures: dict[str, list[event_log.Metric]] = {}  # study -> last logged figures of its winner
-        self._disk: tuple[int, dict[str, float]] = (0, {})  # step and last logged sizes of the output
         self._curves: dict[str, dict[int, EpochMetrics]] = {}  # job id -> epoch -> metrics
         self._pending: dict[str, list[event_log.Metric]] = {}
         self._flushed = time.monotonic()
-        self._read_log()
-
-    def _read_log(self) -> None:
-        for event, _ in event_log.read_events(self.log):
-            self._note(event)
-
-    def _note(self, event: event_log.Event) -> None:
-        """Take in what an event of an earlier command says."""
-        run = event["run"]
-        self._begun.add(run)
-        self._status[run] = event.get("status", self._status.get(run, "RUNNING"))
-        begun = event["begin"]["tags"] if "begin" in event else {}
-        tags = {**begun, **event.get("tags", {})}
-        if tags.get("harness.role") in ("sweep", "study") or run in self._logged_tags:
-            self._logged_tags.setdefault(run, {}).update(tags)
-        if tags.get("harness.role") == "study":
-            self._cells[run] = tags.get("harness.cell", "")
-        if "harness.superseded" in tags:
-            (self._superseded.add if tags["harness.superseded"] else self._superseded.discard)(run)
-        self._inputs.setdefault(run, set()).update((name, digest, use) for name, digest, use in event.get("inputs", ()))
-        metrics = [(name, value, step) for name, value, step in event.get("metrics", ())]
-        for name, value, _ in metrics:
-            if name == "epoch":
-                self._last[run] = max(self._last.get(run, 0), int(value))
-        if run == SWEEP and metrics:
-            self._disk = metrics[0][2], {name: value for name, value, _ in metrics}
-        if metrics and metrics[0][2] == 0:  # figures of the report, not of an epoch
-            self._figures[run] = metrics
-        if "harness.state" in tags:
-            (self._failed.add if tags["harness.state"] == "failed" else self._failed.discard)(run)
-        if "harness.later" in tags:
-            (self._unmeasured.add if tags["harness.later"] else self._unmeasured.discard)(run)
-        if tags.get("harness.state") == "complete":  # failed jobs are run again
-            self._ended[run] = {}
-        if run in self._ended:  # also what was measured later
-            self._ended[run] |= {name: value for name, value, _ in metrics}
 
     def start_sweep(self, title: str, note: str) -> None:
         """Start the sweep's run, the parent of its studies and holder of its report.
@@ -124,55 +78,46 @@ class Tracker:
         """Copy the runs of a study that are in other logs of this output and not in this one, or came further there."""
         copied: list[event_log.Event] = []
         for run, events in self._elsewhere.get(study, {}).items():
-            if run not in self._begun:
+            known = self._runs.get(run)
+            if known is None:
                 copied += events
-            elif sweep_logs.progress(sweep_logs.last_status(events)) > sweep_logs.progress(self._status[run]):
-                if run in self._failed:
+            elif sweep_logs.progress(sweep_logs.last_status(events)) > sweep_logs.progress(known.status):
+                if known.status == "FAILED":
                     self._log.append(run, tags={"harness.reason": ""})
                 copied += [event for event in events if "begin" not in event]
         for event in copied:
             if "begin" in event:
                 event["begin"]["tags"]["harness.sweep"] = self._tags["harness.sweep"]
         self._log.extend(copied)
-        for event in copied:
-            self._note(event)
+
+    def _all_studies(self) -> dict[str, Mapping[str, str]]:
+        """The tags of the sweep's studies, of all commands."""
+        return {name: run.tags for name, run in self._runs.items() if run.tags.get("harness.role") == "study"}
 
     def log_removed(self, space_cells: Collection[str]) -> None:
         """Log which cells of the sweep's space it has no more, and which it has again. space_cells: those of now."""
-        for study, cell in self._cells.items():
-            tags = self._logged_tags.get(study, {})
-            if tags.get("harness.made") == "false":
-                removed = "" if cell in space_cells else "true"
-                self._update_tags(study, {"harness.removed": removed} if removed or "harness.removed" in tags else {})
-
-    def _update_tags(self, run: str, tags: Mapping[str, str]) -> None:
-        """Log those of the tags of the sweep or of a study that have changed."""
-        logged = self._logged_tags.setdefault(run, {})
-        if changed := {name: text for name, text in tags.items() if logged.get(name) != text}:
-            self._log.append(run, tags=changed)
-            logged |= changed
+        for study, tags in self._all_studies().items():
+            removed = "" if tags.get("harness.cell", "") in space_cells else "true"
+            if tags.get("harness.made") == "false" and (removed or "harness.removed" in tags):
+                self._log.update_tags(study, {"harness.removed": removed})
 
     def _supersede(self, study: str, cell: str) -> None:
         """Log which study is the cell's: a method whose defaults have changed since has an earlier one, too."""
-        self._cells[study] = cell
-        for other, its_cell in self._cells.items():
-            if its_cell == cell and (other == study) == (other in self._superseded):
+        for other, tags in self._all_studies().items():
+            superseded = bool(tags.get("harness.superseded"))
+            if tags.get("harness.cell", "") == cell and (other == study) == superseded:
                 self._log.append(other, tags={"harness.superseded": "" if other == study else study})
-                self._superseded ^= {other}
 
     def _begin(
         self, name: str, title: str, parent: str | None, tags: Mapping[str, str], params: Mapping[str, str]
     ) -> None:
         self._studies.add(name)
-        if name in self._begun:
-            self._set_status(name, "RUNNING")
-            self._update_tags(name, tags)
+        if name in self._runs:
+            self._log.append(name, status="RUNNING")
+            self._log.update_tags(name, tags)
         else:
             begin: event_log.Begin = {"title": title, "parent": parent, "tags": {**self._tags, **tags}}
             self._log.append(name, begin=begin, params=texts(params))
-            self._begun.add(name)
-            self._status[name] = "RUNNING"
-            self._logged_tags[name] = begin["tags"]
 
     def on_winners(self, study: str, winners: list[str], duplicates: int) -> None:
         """Log the keys of a study's winners. Seed runs of earlier winners stay, but no longer count.
@@ -186,28 +131,25 @@ class Tracker:
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
         metrics = metrics_at(figures, 0)
-        if metrics != self._figures.get(study):
-            self._figures[study] = metrics
+        if {name: (value, step) for name, value, step in metrics} != self._runs[study].metrics:
             self._log.append(study, metrics=metrics)
 
     def is_complete(self, job: Job) -> bool:
         """Whether the job's run is logged as complete."""
-        return job.id in self._ended
+        return job.id in self._runs and self._runs[job.id].is_complete
 
     def measured(self, job: Job, split: str) -> dict[str, int]:
         """Names of a complete job's logged scores of a split, without it, and the versions they were measured by."""
-        logged = self._ended[job.id]
+        logged = self._runs[job.id].metrics
         names = {name.partition("/")[2] for name in logged if name.startswith((f"{split}/", f"{split}_n/"))}
-        return {name: int(logged.get(f"{split}_version/{name}", 1)) for name in names}
+        return {name: int(logged.get(f"{split}_version/{name}", (1, 0))[0]) for name in names}
 
     def on_start(self, job: Job) -> None:
-        if job.id in self._begun:
-            if job.id in self._failed:
-                self._failed.discard(job.id)
+        if job.id in self._runs:
+            if self._runs[job.id].status == "FAILED":
                 self._log.append(job.id, tags={"harness.state": "running", "harness.reason": ""}, status="RUNNING")
-                self._status[job.id] = "RUNNING"
-            elif self._status[job.id] == "KILLED":  # with its command
-                self._set_status(job.id, "RUNNING")
+            elif self._runs[job.id].status == "KILLED":  # with its command
+                self._log.append(job.id, status="RUNNING")
             return
         tags = {
             "harness.role": job.role,
@@ -225,17 +167,16 @@ class Tracker:
         }
         maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
         self._log.append(job.id, begin=begin, params=texts({**job.trial.flat(), **maps}))
-        self._begun.add(job.id)
-        self._status[job.id] = "RUNNING"
 
     def on_progress(self, job: Job, done: int, total: int) -> None:
         """No-op: only epochs are logged."""
 
     def on_epoch(self, job: Job, row: EpochMetrics) -> None:
         self._curves.setdefault(job.id, {})[int(row["epoch"])] = row
-        if row["epoch"] <= self._last.get(job.id, 0):
+        run = self._runs[job.id]
+        if row["epoch"] <= run.epoch:
             return
-        self._last[job.id] = int(row["epoch"])
+        run.epoch = int(row["epoch"])  # before it is logged
         self._pending.setdefault(job.id, []).extend(metrics_at(row, int(row["epoch"])))
         if time.monotonic() - self._flushed > max(FLUSH, len(self._pending) / RATE):
             self.flush()
@@ -248,7 +189,7 @@ class Tracker:
             return
         self.on_start(job)  # a job with a stored result may end before Ray reports its start
         curves, metrics = self._curves.pop(job.id, {}), self._pending.pop(job.id, [])
-        if job.id in self._ended:
+        if self.is_complete(job):
             self._measured_later(job, outcome)
             return
         tags, files, inputs = {"harness.state": outcome.state, **curve_tags(curves)}, [], []
@@ -266,37 +207,32 @@ class Tracker:
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)
         if not job.is_shared:
             tags["mlflow.note.content"] = run_note(job, outcome, *self._searched[job.study])
-        if outcome.state == "complete":
-            self._ended[job.id] = {name: value for name, value, _ in metrics}
-        elif outcome.state == "failed":
-            self._failed.add(job.id)
-        status = self._status[job.id] = _STATUS[outcome.state]
+        status = _STATUS[outcome.state]
         self._log.append(job.id, metrics=metrics, tags=tags, files=files, inputs=inputs, status=status)
         for run in (SWEEP, job.study):
             self._add_inputs(run, inputs)
 
     def _add_inputs(self, run: str, inputs: Iterable[tuple[str, str, str]]) -> None:
         """Log the data of a trial at the sweep or the study too, whose rows MLflow shows first."""
-        known = self._inputs.setdefault(run, set())
-        if run in self._begun and (new := [data for data in inputs if data not in known]):
+        if run in self._runs and (new := [data for data in inputs if data not in self._runs[run].inputs]):
             self._log.append(run, inputs=new)
-            known.update(new)
 
     def _measured_later(self, job: Job, outcome: Outcome) -> None:
         """Log what was measured of a complete job since, or why that failed; nothing, if its study only lagged."""
         if not outcome.result:
             if outcome.state == "failed":  # the job stays complete: its scores of before count
                 self._log.append(job.id, tags={"harness.later": f"failed: {outcome.reason}"})
-                self._unmeasured.add(job.id)
             return
-        if job.id in self._unmeasured:
+        if self._runs[job.id].tags.get("harness.later"):
             self._log.append(job.id, tags={"harness.later": ""})
-            self._unmeasured.discard(job.id)
-        ended, measured = self._ended[job.id], metrics_at(summary(outcome.result), job.trial.epochs)
-        if later := [metric for metric in measured if ended.get(metric[0]) != metric[1]]:
+        if later := self._not_logged(job.id, metrics_at(summary(outcome.result), job.trial.epochs)):
             files = self._files(self._workspace.trial(job.trial.key) / name for name in RESULT_FILES)
             self._log.append(job.id, metrics=later, tags=check_tags(outcome.result.checks), files=files)
-            ended |= {name: value for name, value, _ in later}
+
+    def _not_logged(self, run: str, metrics: Iterable[event_log.Metric]) -> list[event_log.Metric]:
+        """Those of the metrics that a complete run has not, or with another value."""
+        logged = self._runs[run].metrics
+        return [(name, value, step) for name, value, step in metrics if name not in logged or logged[name][0] != value]
 
     def log_evaluation(
         self,
@@ -308,8 +244,8 @@ class Tracker:
     ) -> None:
         """Log a standalone run for a net measured outside a sweep, unless it is logged already."""
         measured = metrics_at(metrics, 0)
-        if name in self._ended:
-            if later := [metric for metric in measured if self._ended[name].get(metric[0]) != metric[1]]:
+        if name in self._runs and self._runs[name].is_complete:
+            if later := self._not_logged(name, measured):
                 self._log.append(name, metrics=later, tags=check_tags(checks), files=self._files(files))
             return
         tags = {**self._tags, "harness.role": "evaluation", "harness.job": name, "harness.state": "running"}
@@ -322,14 +258,13 @@ class Tracker:
             files=self._files(files),
             status="FINISHED",
         )
-        self._ended[name] = {name: value for name, value, _ in measured}
 
     def log_disk(self, sizes: Mapping[str, int]) -> None:
         """Log the bytes of the output folder by kind on the sweep's run, one step for every time that they changed."""
         values = {f"disk/{kind}": float(size) for kind, size in sizes.items()}
-        step, last = self._disk
-        if values != last:
-            self._disk = step + 1, values
+        logged = self._runs[SWEEP].metrics
+        if values != {name: value for name, (value, _) in logged.items()}:
+            step = max((step for _, step in logged.values()), default=0)
             self._log.append(SWEEP, metrics=metrics_at(values, step + 1))
 
     def attach(self, report: Iterable[Path]) -> None:
@@ -340,16 +275,12 @@ class Tracker:
         """Flush, and log the status of the sweep and its studies. Trials that have not ended are KILLED."""
         self.flush()
         for name in sorted(self._studies):
-            self._set_status(name, status)
+            self._log.append(name, status=status)
         self._kill_running()
 
     def _kill_running(self) -> None:
-        for name in sorted(name for name, status in self._status.items() if status == "RUNNING"):
-            self._set_status(name, "KILLED")
-
-    def _set_status(self, run: str, status: str) -> None:
-        self._log.append(run, status=status)
-        self._status[run] = status
+        for name in sorted(name for name, run in self._runs.items() if run.status == "RUNNING"):
+            self._log.append(name, status="KILLED")
 
     def flush(self) -> None:
         """Log pending metrics."""
