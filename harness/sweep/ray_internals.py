@@ -50,7 +50,7 @@ def read_authentication() -> None:
 
 def has_token() -> bool:
     """Whether the environment or the home folder gives this process a token, whether or not it is used."""
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # as above
 
     return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
 
@@ -60,7 +60,7 @@ def is_refused(address: str) -> bool:
 
     `ray.init` tells neither from the other, and takes 40 seconds for the first.
     """
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # as above
     from ray.exceptions import AuthenticationError, RpcError
 
     try:
@@ -75,7 +75,7 @@ def is_refused(address: str) -> bool:
 def is_client_refused(address: str) -> bool:
     """Whether the server of Ray's clients at host:port refuses this process for its token; False if it is not told."""
     try:
-        import grpc  # type: ignore[import-untyped]
+        import grpc  # type: ignore[import-untyped]  # it has none
         from ray._private.grpc_utils import init_grpc_channel
         from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
     except ImportError:  # Ray's client is not installed

@@ -97,7 +97,9 @@ def test_of_several_gpus_only_the_named_one_is_seeded_and_restored(monkeypatch):
         def __exit__(self, *error):
             current.pop()
 
-    index = lambda device: torch.device(device).index  # noqa: E731
+    def index(device):
+        return torch.device(device).index
+
     monkeypatch.setattr(torch.cuda, "device", Device)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[index(device)])
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({index(device): state}))

@@ -157,9 +157,12 @@ def test_a_failure_of_the_machine_changes_no_later_proposal(tmp_path):
     proposed = []
     for name, lost in (("a", None), ("b", 4)):
         (tmp_path / name).mkdir()
-        ended = lambda job, lost=lost: (  # noqa: E731 - a function of the loop's variable
-            Outcome("failed", 0, **LOST) if job.number == lost else finished(job, val_robust=job.trial.method.alpha10)
-        )
+
+        def ended(job, lost=lost):
+            if job.number == lost:
+                return Outcome("failed", 0, **LOST)
+            return finished(job, val_robust=job.trial.method.alpha10)
+
         jobs = drain(study(tmp_path / name, budget=9), ended)
         proposed.append([job.trial.key for job in jobs if job.number != lost])
     assert proposed[0] == proposed[1] and len(proposed[0]) == 9
