@@ -14,15 +14,12 @@ import pkgutil
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from harness.errors import UserError, one_line, unknown_name
+from harness.setting_types import Setting
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from harness.data.batches import Batch
-
-Setting = (
-    bool | int | float | str | tuple[int | float | str, ...] | None
-)  # the value of a hyperparameter, or other setting
 
 
 @runtime_checkable

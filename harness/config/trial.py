@@ -7,9 +7,9 @@ overrides the data set's defaults with these settings. Spaces, the search and `-
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import methods
 from harness.config.dataset_defaults import dataset_defaults
@@ -20,7 +20,7 @@ from harness.data.settings import Augment, DataSource
 from harness.errors import UserError, nearest
 from harness.evaluation import suites
 from harness.evaluation.settings import Attribution, Measure
-from harness.setting_types import BatchSize, Count, Declared, Seed
+from harness.setting_types import BatchSize, Count, Declared, Seed, is_new
 from harness.training.settings import Maps, Optim
 from methods import Setting
 
@@ -50,7 +50,7 @@ class Trial:
     @functools.cached_property
     def key(self) -> str:
         """Trial key: twelve hex digits of the hash of every setting that can change the numbers."""
-        return trial_key(self.flat())
+        return trial_key(self.identity())
 
     @property
     def measures_attribution(self) -> bool:
@@ -59,19 +59,28 @@ class Trial:
 
     def flat(self) -> dict[str, Setting]:
         """All settings by dotted path; `maps.*` and `attribution.*` only where the trial uses them."""
-        flat: dict[str, Setting] = {"method": methods.name(self.method), "data": self.data.name}
+        named: dict[str, Setting] = {"method": methods.name(self.method), "data": self.data.name}
+        return named | {path: value for path, _, value in self._fields()}
+
+    def identity(self) -> dict[str, Setting]:
+        """`flat` without the settings that an earlier version did not have, where they have their default."""
+        new = {path for path, field, value in self._fields() if is_new(field, value)}
+        return {path: value for path, value in self.flat().items() if path not in new}
+
+    def _fields(self) -> "Iterator[tuple[str, dataclasses.Field[Any], Setting]]":
+        """Path, field and value of every setting that the trial uses, but for its method and data set."""
         for part in dataclasses.fields(self):
             value = getattr(self, part.name)
             if part.name == "maps" and not methods.reads_maps(self.method):
                 continue
             if part.name == "attribution" and not self.measures_attribution:
                 continue
-            if dataclasses.is_dataclass(value):
-                flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
-            else:
-                flat[part.name] = value
-        del flat["data.name"]
-        return flat
+            if not dataclasses.is_dataclass(value):
+                yield part.name, part, value
+                continue
+            for inner in dataclasses.fields(value):
+                if (path := f"{part.name}.{inner.name}") != "data.name":
+                    yield path, inner, getattr(value, inner.name)
 
 
 def build(settings: Mapping[str, Setting]) -> Trial:

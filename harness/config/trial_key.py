@@ -1,4 +1,4 @@
-"""Trial key: the hash of every setting that can change a trial's numbers, of those that `Trial.flat` gives."""
+"""Trial key: the hash of every setting that can change a trial's numbers, as `Trial.identity` gives them."""
 
 import hashlib
 import json

@@ -84,7 +84,7 @@ def external_target(
     metadata = {"model": model, "weights": weights.name if weights else "its own"}
     metadata |= {"features": features} if features else {}
     metadata |= {
-        path: str(value) for path, value in requested.flat().items() if path == "data" or path.startswith("data.")
+        path: str(value) for path, value in requested.identity().items() if path == "data" or path.startswith("data.")
     }
     metadata["fingerprint"] = external.fingerprint(net, data, workspace.device)
     folder = workspace.out / "evaluations" / _digest({**metadata, **data.checksums})
@@ -122,7 +122,7 @@ def evaluate(
     is measured. A test evaluation is recorded before measuring starts.
     """
     settings: dict[str, object] = {
-        path: value for path, value in requested.flat().items() if path.startswith(("measure.", "attribution."))
+        path: value for path, value in requested.identity().items() if path.startswith(("measure.", "attribution."))
     }
     part = part_of(target.data, split, requested, workspace, images)
     settings["protocol"] = TRAINING_VERSION

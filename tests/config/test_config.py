@@ -8,6 +8,8 @@ import methods
 from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.config.trial import Trial, build, check_settings_used
 from harness.errors import UserError
+from harness.setting_types import later
+from harness.training.settings import Optim
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -121,3 +123,35 @@ def test_attribution_belongs_to_a_trial_that_measures_it():
     for path, value in (("k", 0), ("points", 0), ("steps", 0), ("restarts", 0), ("eps", -0.1), ("images", -1)):
         with pytest.raises(UserError, match=rf"^attribution\.{path} must be at least"):
             build({"measure.suites": "attribution", f"attribution.{path}": value})
+
+
+KEYS = [  # of version 0.1.0: the stored results of these settings are found by them
+    ({}, "9848d56b5489"),
+    ({"method": "sat"}, "b560b4c97600"),
+    ({"method": "trades", "data": "cifar10"}, "7524db57d1c2"),
+    ({"method": "sat", "data": "shapes", "maps.saliency": "mask", "seed": 3}, "998801b9d0af"),
+    ({"method": "art", "measure.suites": "standard,attribution"}, "fda6c358edf5"),
+    ({"method": "pgd", "data": "cub", "optim.lr": 0.02}, "b9a8780ff7a6"),
+]
+
+
+@pytest.mark.parametrize("settings, key", KEYS)
+def test_keys_of_earlier_versions_stay(settings, key):
+    assert build(settings).key == key
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimOfLater(Optim):
+    """Optimiser settings of a later version, which has one more."""
+
+    warmup: int = later(0)
+
+
+def test_a_setting_of_a_later_version_is_not_in_the_key_at_its_default():
+    settings, key = KEYS[1]
+    trial = build(settings)
+    with_more = dataclasses.replace(trial, optim=OptimOfLater(**vars(trial.optim)))
+    assert with_more.flat() == {**trial.flat(), "optim.warmup": 0}
+    assert with_more.identity() == trial.flat() and with_more.key == key
+    changed = dataclasses.replace(with_more, optim=dataclasses.replace(with_more.optim, warmup=1))
+    assert changed.identity() == {**trial.flat(), "optim.warmup": 1} and changed.key != key
