@@ -17,7 +17,7 @@ from harness.errors import UserError, one_line, shown, unknown_name
 from harness.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from harness.config.space import Cell, Space
+    from harness.config.space import Cell, NamedSpace, Space
 
 SEED = 2**63 - 1  # largest seed, of either sign
 SPACES = Path(__file__).parent.parent / "search_spaces"
@@ -82,6 +82,13 @@ def space(name: str) -> "Space":
         raise UserError(f"space {name!r} cannot be read: {_broken(SPACES / f'{name}.py', error)}") from error
 
 
+def named_space(name: str) -> "NamedSpace":
+    """A space by name, with its question. Raises `UserError` as `space` does."""
+    from harness.config.space import NamedSpace
+
+    return NamedSpace(name, space(name), summary(name))
+
+
 def overrides(arguments: argparse.Namespace) -> dict[str, str]:
     """Settings of `--data` and every `--set path=value`: dotted path -> value. Raises `UserError` for bad syntax."""
     settings: dict[str, str] = {}
@@ -96,16 +103,25 @@ def overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def workspace(arguments: argparse.Namespace) -> Workspace:
-    """The workspace of parsed arguments: absolute paths, created and writable."""
-    chosen = local_workspace(arguments.out, device(arguments.device))
-    root = arguments.data_root or os.environ.get("HARNESS_DATA", "data")
+    """The workspace of parsed arguments; see `open_workspace`."""
+    address = getattr(arguments, "address", None)
+    return open_workspace(arguments.out, arguments.data_root, arguments.device, shared=bool(address))
+
+
+def open_workspace(out: str, data_root: str | None, device_name: str | None, *, shared: bool = False) -> Workspace:
+    """The workspace of an output folder and a data root: absolute paths, created and writable.
+
+    data_root: by default $HARNESS_DATA, else ./data. shared: whether workers on other nodes use it too.
+    """
+    chosen = local_workspace(out, device(device_name))
+    root = data_root or os.environ.get("HARNESS_DATA", "data")
     if "://" in root:
         data = scratch_folder() / f"data-{_uri_hash(root)}"
         chosen = dataclasses.replace(chosen, data=data, remote_data=root.rstrip("/"))
     else:
         chosen = dataclasses.replace(chosen, data=Path(root).absolute())
-    shared = chosen.remote or chosen.remote_data or getattr(arguments, "address", None)
-    return dataclasses.replace(chosen, scratch=scratch_folder() if shared else None).writable()
+    copied = chosen.remote or chosen.remote_data or shared
+    return dataclasses.replace(chosen, scratch=scratch_folder() if copied else None).writable()
 
 
 def local_workspace(out: str, device: str = "cpu") -> Workspace:

@@ -1,11 +1,14 @@
 """The end of a sweep: its report, and the registration of its winners in MLflow."""
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pandas import DataFrame
 
 from harness.errors import UserError, complain, redacted, shell_command
+from harness.storage.driver_files import JOURNAL
 from harness.storage.workspace import Workspace
 from harness.sweep.plan import Plan
 from harness.sweep.study import Study
@@ -21,13 +24,25 @@ from reports.write import terminal
 from reports.write.report import write
 
 
-def report(
-    planned: Plan, workspace: Workspace, uri: str, tracker: Tracker, studies: list[Study]
-) -> tuple[int, list[Winner]]:
-    """Write and print the report from what is on disk, so that no store is waited for, and print the paths.
+@dataclass(frozen=True)
+class SweepReport:
+    """A report that was written. table: the runs it is of, one a row. files: those written. winners: best first.
 
-    Returns the exit status, 1 if a cell has no winner, and the winners.
+    problems: artifacts that could not be read. unfinished: cells without a finished trial.
     """
+
+    table: DataFrame
+    leaderboard: Leaderboard
+    files: tuple[Path, ...]
+    winners: tuple[Winner, ...]
+    problems: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    journal: Path
+    tracking_uri: str
+
+
+def write_report(planned: Plan, workspace: Workspace, uri: str, tracker: Tracker, studies: list[Study]) -> SweepReport:
+    """Write the report from what is on disk, so that no store is waited for."""
 
     def artifact(folder: str, name: str) -> Path:
         path = Path(folder, name)
@@ -43,21 +58,32 @@ def report(
     for study, cell in planned.studies.items():
         tracker.log_winner(study, cell_figures(leaderboard, cell.name))
     tracker.attach(written)
-    print(terminal.text(leaderboard))
+    return SweepReport(
+        table,
+        leaderboard,
+        tuple(written),
+        tuple(_winners(table, leaderboard)),
+        tuple(files.problems),
+        tuple(study.cell.name for study in studies if not study.winners()),
+        workspace.out / JOURNAL,
+        uri,
+    )
+
+
+def print_report(report: SweepReport) -> None:
+    """Print a report, and where it, the studies and the runs are."""
+    uri = report.tracking_uri
+    print(terminal.text(report.leaderboard))
     print()
-    for problem in files.problems:
+    for problem in report.problems:
         complain(f"note: {problem}")
-    for made in written:
+    for made in report.files:
         print(f"report: {made}")
-    print(f"studies: {shell_command('optuna-dashboard', str(workspace.out / 'optuna.journal'))}")
+    print(f"studies: {shell_command('optuna-dashboard', str(report.journal))}")
     server = uri.startswith(("http://", "https://"))
     print(f"runs: {redacted(uri) if server else shell_command('mlflow', 'ui', '--backend-store-uri', uri)}")
-    winners = _winners(table, leaderboard)
-    empty = [study.cell.name for study in studies if not study.winners()]
-    if empty:
-        complain(f"no finished trial in: {', '.join(empty)}")
-        return 1, winners
-    return 0, winners
+    if report.unfinished:
+        complain(f"no finished trial in: {', '.join(report.unfinished)}")
 
 
 def _winners(table: DataFrame, leaderboard: Leaderboard) -> list[Winner]:
@@ -71,7 +97,7 @@ def _winners(table: DataFrame, leaderboard: Leaderboard) -> list[Winner]:
     return found
 
 
-def register(uri: str, name: str, winners: list[Winner], writer: MlflowWriter) -> None:
+def register(uri: str, name: str, winners: Sequence[Winner], writer: MlflowWriter) -> None:
     """Register the winners, which have the names of the log as runs, as versions of a model.
 
     Raises `UserError`, before anything is registered, if a run of them was deleted in MLflow.

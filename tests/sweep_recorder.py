@@ -12,9 +12,9 @@ import sys
 import time
 
 import methods
-from harness import cli, tune
+from harness import sweep_driver, tune
 from harness.sweep.estimate import shapes
-from harness.sweep.plan import check_data, plan
+from harness.sweep_report import print_report
 
 
 class Recorder:
@@ -63,13 +63,11 @@ def plan_line(planned, workspace):
 
 def main():
     file, *words = sys.argv[1:]
-    args = tune.arguments(words)
-    planned, workspace = plan(args), cli.workspace(args)
-    check_data(planned, workspace)
+    planned, workspace = sweep_driver.prepared(tune.request(tune.arguments(words)))
     head = plan_line(planned, workspace)
     with open(file, "w") as opened:
         print(json.dumps(head), file=opened, flush=True)
-        return tune.sweep(planned, workspace, args, callbacks=[Recorder(planned, opened)])
+        sweep_driver.run(planned, workspace, callbacks=[Recorder(planned, opened)], on_report=print_report)
 
 
 if __name__ == "__main__":

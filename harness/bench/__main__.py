@@ -119,7 +119,7 @@ def time_epochs(args: argparse.Namespace) -> dict:
 
 def time_report(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        took = report.report(args.runs, Path(folder), settings=args.set)
+        took = report.report(args.runs, Path(folder), settings=cli.overrides(args))
     line = "{runs} runs: {seconds:.1f} s, {cpu_seconds:.1f} CPU seconds; {peak_mib:.0f} MiB; page {page_mb:.2f} MB"
     print(line.format(**took))
     return took

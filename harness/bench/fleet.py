@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness import tune
+from harness import sweep_driver
 from harness.config.trial import Trial
 from harness.errors import UserError
 from harness.evaluation.evaluator import Progress, no_progress
@@ -25,6 +25,7 @@ from harness.storage.workspace import Workspace
 from harness.sweep import job_queue, optuna_journal, plan
 from harness.sweep.job_types import Callback, Job, JobSource, Outcome
 from harness.sweep.ray_internals import DECLARED
+from harness.sweep.request import Request
 from harness.sweep.study import Study
 from harness.tracking import event_log
 from harness.tracking.delivery import Delivery
@@ -82,12 +83,12 @@ def fleet(
 
     Without sleep, halving prunes trials as in a sweep; with sleep it is off, so that the ideal is known.
     """
-    settings = ["--set", f"epochs={EPOCHS}", "--set", "measure.watch=1"]
-    argv = ["--space", SPACE, *settings, "--seeds", str(SEEDS), "--trials", str(trials - SEEDS)]
-    args = tune.arguments([*argv, "--out", str(folder)])
-    planned = plan.plan(args)
+    settings = {"epochs": EPOCHS, "measure.watch": 1}
+    request = Request(SPACE, settings=settings, seeds=SEEDS, trials=trials - SEEDS, out=str(folder))
+    planned = plan.plan(request)
     space = dataclasses.replace(planned.space, halving=0 if sleep else planned.space.halving)
-    planned = dataclasses.replace(planned, space=space, studies=dict([next(iter(planned.studies.items()))]))
+    named = dataclasses.replace(planned.named, space=space)
+    planned = dataclasses.replace(planned, named=named, studies=dict([next(iter(planned.studies.items()))]))
     workspace = Workspace(folder.absolute(), folder.absolute()).writable()
     write_json(workspace.out / SLEEP_FILE, {"seconds": sleep})
     if not tracked:
@@ -101,7 +102,7 @@ def fleet(
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))
     with Delivery(uri, tracker.log, workspace) as delivery:
         source = job_queue.SweepJobs(
-            tune._studies(planned, workspace, args, tracker), SEEDS, tracker.on_winners, tracker.is_complete
+            sweep_driver.open_studies(planned, workspace, tracker), SEEDS, tracker.on_winners, tracker.is_complete
         )
         took = _timed(source, workspace, trials, [tracker], declared=declared, cpus=cpus, sleep=sleep)
         tracker.close()

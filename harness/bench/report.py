@@ -5,13 +5,14 @@ from seeds. MLflow takes a minute to write a thousand runs, so they are inserted
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -20,7 +21,6 @@ import numpy as np
 import optuna
 import torch
 
-from harness import tune
 from harness.config.setting_text import format_setting
 from harness.config.trial import build
 from harness.data import datasets
@@ -36,12 +36,14 @@ from harness.storage.workspace import Workspace
 from harness.sweep import plan
 from harness.sweep.job_queue import SweepJobs
 from harness.sweep.job_types import Job, Outcome
+from harness.sweep.request import Request
 from harness.sweep.study import Study
 from harness.tracking import delivery, event_log, mlflow_writer
 from harness.tracking.mlflow_client import sqlite_uri
 from harness.tracking.sweep_tags import study_tags, sweep_tags
 from harness.tracking.tracker import Tracker
 from harness.trials.result import Result
+from methods import Setting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,10 +68,12 @@ print(json.dumps([status, took, used.ru_utime + used.ru_stime, used.ru_maxrss]))
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 
 
-def report(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] = ()) -> dict[str, float]:
+def report(
+    runs: int, folder: Path, images: int = 10_000, settings: Mapping[str, Setting] | None = None
+) -> dict[str, float]:
     """Seconds, CPU seconds and peak memory (MiB) of `python -m reports` on so many runs, and its page size (MB).
 
-    images: of the test split, for per-image scores of seed runs. settings: `path=value`, for all runs. Raises
+    images: of the test split, for per-image scores of seed runs. settings: dotted path -> value, for all runs. Raises
     `CalledProcessError` if the report fails.
     """
     uri, count = fill(runs, folder, images, settings)
@@ -87,13 +91,15 @@ def written(uri: str, folder: Path) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak * UNIT / 2**20, "page_mb": size}
 
 
-def fill(runs: int, folder: Path, images: int = 10_000, settings: Sequence[str] = ()) -> tuple[str, int]:
+def fill(
+    runs: int, folder: Path, images: int = 10_000, settings: Mapping[str, Setting] | None = None
+) -> tuple[str, int]:
     """Write a generated sweep of about so many runs to a new store in the folder. Returns its URI and their number."""
-    argv = ["--space", SPACE, "--data", DATA, *(part for text in settings for part in ("--set", text))]
-    cells = len(plan.plan(tune.arguments(argv)).studies)
+    request = Request(SPACE, settings={**(settings or {}), "data": DATA})
+    cells = len(plan.plan(request).studies)
     seeds = max(2, runs * SEEDS // 100 // cells)
     trials = max(1, runs // cells - seeds)
-    planned = plan.plan(tune.arguments([*argv, "--trials", str(trials), "--seeds", str(seeds)]))
+    planned = plan.plan(dataclasses.replace(request, trials=trials, seeds=seeds))
     workspace = Workspace(folder, folder).writable()
     uri = sqlite_uri(folder / "mlflow.db")
     tracker = Tracker(workspace, planned.experiment, sweep_tags(planned))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from harness import cli
 from harness.config.trial import build
 from harness.storage.workspace import Workspace
 from harness.sweep.job_types import Job, Outcome
@@ -25,27 +24,19 @@ def sweep(space_name: str, trials: int, seeds: int) -> dict[str, float]:
     Bare: as many processes as the sweep has workers, with a shared queue of trials, without search, Ray and tracking.
     Successive halving is off, so that both run the same epochs.
     """
-    from harness import tune
-    from harness.sweep import plan, trial_slots
+    from harness import sweep_driver
+    from harness.sweep import trial_slots
+    from harness.sweep.plan import plan
+    from harness.sweep.request import Request
+    from harness.sweep_report import print_report
 
     with tempfile.TemporaryDirectory() as folder:
-        argv = [
-            "--space",
-            space_name,
-            "--trials",
-            str(trials),
-            "--seeds",
-            str(seeds),
-            "--out",
-            f"{folder}/sweep",
-            "--quiet",
-        ]
-        args = tune.arguments(argv)
-        planned = plan.plan(args)
-        planned = dataclasses.replace(planned, space=dataclasses.replace(planned.space, halving=0))
-        workspace = dataclasses.replace(cli.workspace(args), device="cpu")
+        planned = plan(Request(space_name, trials=trials, seeds=seeds, out=f"{folder}/sweep", quiet=True))
+        named = dataclasses.replace(planned.named, space=dataclasses.replace(planned.space, halving=0))
+        planned = dataclasses.replace(planned, named=named)
+        workspace = dataclasses.replace(sweep_driver.open_workspace(planned.request), device="cpu")
         clock = _Clock()
-        tune.sweep(planned, workspace, args, callbacks=[clock])
+        sweep_driver.run(planned, workspace, callbacks=[clock], on_report=print_report)
         ran = [json.loads(p.read_text(encoding="utf-8"))["trial"] for p in workspace.out.glob("trials/*/result.json")]
         bare = Workspace(Path(folder, "bare"), workspace.data, "cpu").writable()
         seconds = _bare(

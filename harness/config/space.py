@@ -127,6 +127,15 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+@dataclass(frozen=True)
+class NamedSpace:
+    """A space with the name that its experiment, studies and reports have, and the question that it asks."""
+
+    name: str
+    space: Space
+    question: str = ""
+
+
 def _resolved(
     cell: str, trial: Trial, settings: Mapping[str, Setting], path: str, declared: Domain | Relative
 ) -> Domain:

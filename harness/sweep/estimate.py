@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from harness import cli
 from harness.sweep.forecast import Shape, task
 from harness.sweep.plan import Plan
 
@@ -84,7 +83,7 @@ def dry_run(planned: Plan, workspace: "Workspace") -> str:
     """Text of --dry-run: cells, domains, number of trials, estimated cost."""
     from harness.config.setting_text import format_setting
 
-    lines = [f"{planned.space_name} on {planned.data}: {cli.summary(planned.space_name)}", ""]
+    lines = [f"{planned.named.name} on {planned.data}: {planned.named.question}", ""]
     for cell in planned.studies.values():
         control = "  (control)" if cell.control else ""
         lines.append(f"{cell.name}{control}: {cell.trial.model}, {cell.trial.epochs} epochs")

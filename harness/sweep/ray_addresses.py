@@ -2,13 +2,13 @@
 
 import os
 import stat
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.sweep import ray_internals
 from harness.sweep.ray_internals import IN_JOB
+from harness.sweep.request import Request
 
 CLIENT = "ray://"
 AUTO, LOCAL = "auto", "local"
@@ -79,15 +79,15 @@ def is_outside(address: str | None) -> bool:
     return IN_JOB not in os.environ and named is not None and named.is_client
 
 
-def check_paths(arguments: Namespace) -> None:
+def check_paths(request: Request) -> None:
     """Raise `UserError` for a relative folder in a Ray job or client command.
 
     It would be created in the job's working directory on one node, which Ray deletes at the end.
     """
-    if not (is_outside(arguments.address) or IN_JOB in os.environ):
+    if not (is_outside(request.address) or IN_JOB in os.environ):
         return
-    root = arguments.data_root or os.environ.get("HARNESS_DATA")
-    for option, path in (("--out", arguments.out), ("--data-root", root)):
+    root = request.data_root or os.environ.get("HARNESS_DATA")
+    for option, path in (("--out", request.out), ("--data-root", root)):
         if path and not os.path.isabs(path) and "://" not in str(path):
             raise UserError(
                 f"{option} {str(path)!r} would lie in a Ray job's temporary copy of the code and vanish with it;"

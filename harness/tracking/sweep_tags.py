@@ -2,7 +2,6 @@
 
 import json
 
-from harness import cli
 from harness.config.search_domains import domain_as_json
 from harness.config.space import Cell
 from harness.sweep.plan import Plan
@@ -13,7 +12,7 @@ def sweep_tags(planned: Plan) -> dict[str, str]:
     """Tags of every run of a sweep."""
     return {
         "harness.sweep": planned.sweep,
-        "harness.space": planned.space_name,
+        "harness.space": planned.named.name,
         "harness.data": planned.data,
         "harness.settings": planned.settings,
         **environment_tags(),
@@ -25,7 +24,7 @@ def sweep_note(planned: Plan) -> str:
     names = dict.fromkeys((*planned.space_cells, *(cell.name for cell in planned.studies.values())))
     cells = ", ".join(f"`{name}`" for name in names)
     return (
-        f"{cli.summary(planned.space_name)}\n\n`--space {planned.space_name}` on `{planned.data}`, goal"
+        f"{planned.named.question}\n\n`--space {planned.named.name}` on `{planned.data}`, goal"
         f" {', '.join(planned.space.goals)}. One nested run per cell: {cells}; in each its trials (`search`) and the"
         " seed repetitions of its winner (`seed`). Beside them those of the teachers and maps that trials share. The"
         " leaderboard is under Artifacts, `report`."
@@ -43,5 +42,5 @@ def study_tags(planned: Plan, cell: Cell) -> dict[str, str]:
         "harness.goal": ",".join(planned.space.goals),
         "harness.floor": ", ".join(f"{name} {least:g}" for name, least in planned.space.floor.items()),
         "harness.control": str(cell.control).lower(),
-        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {cli.summary(planned.space_name)}",
+        "mlflow.note.content": f"**{cell.name}** of {planned.experiment}. {planned.named.question}",
     }

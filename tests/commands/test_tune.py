@@ -24,10 +24,10 @@ from sweeps import (
     until,
 )
 
-from harness import cli, tune
+from harness import cli, sweep_driver, tune
 from harness.config.trial_key import TRAINING_VERSION
 from harness.errors import UserError, exit_status
-from harness.sweep import plan
+from harness.sweep.request import Request
 
 
 def test_a_sweep_ends_in_a_leaderboard(undisturbed):
@@ -42,14 +42,13 @@ def test_a_sweep_ends_in_a_leaderboard(undisturbed):
 
 def test_what_a_killed_command_left_of_rays_run_goes_at_the_next_start(tmp_path, monkeypatch):
     (tmp_path / "ray" / "ray-0123abcd").mkdir(parents=True)
-    args = tune.arguments(["--space", "smoke", "--out", str(tmp_path)])
 
     def refuse(*_):
         raise UserError("no more of it")
 
-    monkeypatch.setattr(tune, "_slots", refuse)
+    monkeypatch.setattr(sweep_driver, "_slots", refuse)
     with pytest.raises(UserError, match="no more of it"):
-        tune.sweep(plan.plan(args), cli.workspace(args), args)
+        sweep_driver.run(*sweep_driver.prepared(Request("smoke", out=str(tmp_path))))
     assert not (tmp_path / "ray").exists()
 
 

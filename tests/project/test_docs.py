@@ -129,7 +129,7 @@ def test_every_command_is_a_valid_one(command, monkeypatch, examples):
     if module == "harness.tune" and "--list" in words:
         assert tune.arguments(words).list
     elif module == "harness.tune":
-        assert plan.plan(tune.arguments(words)).studies
+        assert plan.plan(tune.request(tune.arguments(words))).studies
     elif module == "harness.evaluate":
         args = evaluate.arguments(words)
         assert suites.combined(args.suite.split(","))
@@ -317,7 +317,7 @@ def test_the_glossary_holds_the_projects_own_terms():
 
 def test_what_it_says_of_a_mistake_is_what_is_said():
     with pytest.raises(Exception) as mistake:
-        plan.plan(tune.arguments(["--space", "sat", "--set", "method.alhpa10=1"]))
+        plan.plan(tune.request(tune.arguments(["--space", "sat", "--set", "method.alhpa10=1"])))
     assert f"error: {mistake.value}" in TEXT
 
 

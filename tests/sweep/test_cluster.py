@@ -32,6 +32,7 @@ from harness.storage import provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import cluster as sweep_cluster
 from harness.sweep import optuna_journal, plan, ray_addresses, ray_internals, trial_slots
+from harness.sweep.request import Request
 from harness.trials import run
 
 ROOT = Path(__file__).parents[2]
@@ -428,16 +429,16 @@ def test_a_relative_folder_would_vanish_with_the_job(words, said, inside, monkey
     if inside:
         monkeypatch.setenv(ray_internals.IN_JOB, "{}")
     address = "auto" if inside else "ray://127.0.0.1:9"
-    args = tune.arguments(["--space", "smoke", "--address", address, *words])
+    request = tune.request(tune.arguments(["--space", "smoke", "--address", address, *words]))
     with pytest.raises(UserError) as mistake:
-        ray_addresses.check_paths(args)
+        ray_addresses.check_paths(request)
     assert all(word in str(mistake.value) for word in said) and "\n" not in str(mistake.value)
 
 
 def test_folders_that_do_not_vanish(monkeypatch):
-    ray_addresses.check_paths(tune.arguments(["--out", "runs"]))  # on this machine
+    ray_addresses.check_paths(Request(out="runs"))  # on this machine
     monkeypatch.setenv(ray_internals.IN_JOB, "{}")
-    ray_addresses.check_paths(tune.arguments(["--out", "/shared/runs", "--data-root", "/data"]))
+    ray_addresses.check_paths(Request(out="/shared/runs", data_root="/data"))
 
 
 def test_what_is_outside(monkeypatch):
@@ -823,5 +824,5 @@ def test_both_examples_give_the_same_command_and_it_is_one():
         line.strip("# \\") for line in (EXAMPLES / "cluster.yaml").read_text().splitlines() if line.startswith("#")
     )
     assert job == COMMAND and COMMAND in comment
-    args = tune.arguments(COMMAND.split()[3:])
-    assert plan.plan(args).space_name == "sat" and args.space in cli.spaces()
+    request = tune.request(tune.arguments(COMMAND.split()[3:]))
+    assert plan.plan(request).named.name == "sat" and request.space in cli.spaces()

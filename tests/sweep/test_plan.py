@@ -13,7 +13,7 @@ from harness.sweep.plan import plan
 
 
 def planned(*words):
-    return plan(tune.arguments(["--space", "pgd", *words]))
+    return plan(tune.request(tune.arguments(["--space", "pgd", *words])))
 
 
 @pytest.mark.parametrize("words", [["--cell", "pgd"], ["--cell", "pgd", "--set", "method=trades"]])

@@ -9,9 +9,10 @@ import pytest
 from logged_sweep import tell
 from mlflow import MlflowClient
 
-from harness import sweep_report, tune
+from harness import sweep_report
 from harness.errors import UserError
 from harness.sweep.plan import plan
+from harness.sweep.request import Request
 from harness.tracking import model_registry
 from harness.tracking.delivery import deliver_all
 from harness.tracking.model_registry import Winner
@@ -67,4 +68,4 @@ def test_a_store_without_a_registry_is_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["", "a/b", "a:1", "it's"])
 def test_a_name_that_is_none_is_refused_before_anything_runs(name):
     with pytest.raises(UserError, match="--register takes the name of a model"):
-        plan(tune.arguments(["--space", "smoke", "--register", name]))
+        plan(Request("smoke", register=name))

@@ -34,7 +34,7 @@ def planned(monkeypatch):
         compare = {name: CELLS[name] for name in cells.split()}
         space = Space(base={"epochs": 3}, compare=compare, search={"optim.lr": uniform(0.01, 0.1)})
         monkeypatch.setattr(cli, "space", lambda name: space)
-        return plan(tune.arguments(["--space", "smoke", *words]))
+        return plan(tune.request(tune.arguments(["--space", "smoke", *words])))
 
     return made
 
