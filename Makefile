@@ -30,10 +30,12 @@ bench: .venv/installed
 	$(BIN)/python -m harness.bench epochs
 	$(BIN)/python -m harness.bench sweep
 
-# Other libraries, for benchmarks and as oracles of tests; their own pins are older than ours.
+# Other libraries, for benchmarks and as oracles of tests; their own pins are older than ours. What is used of the last,
+# which asks for Python 3.12, its validator, runs on 3.11 too.
 peers: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
-		torchattacks foolbox eagerpy adversarial-robustness-toolbox
+		torchattacks foolbox eagerpy adversarial-robustness-toolbox huggingface-hub
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python -c constraints.txt every-eval-ever
 
 lint: .venv/installed
 	$(BIN)/ruff check .

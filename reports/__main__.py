@@ -5,7 +5,7 @@ python -m reports --list    # the sweeps: when, with what settings, how many tri
 python -m reports --tracking-uri http://tracking.example:5000 --experiment sat-digits
 python -m reports --experiment sat-cifar10 --experiment sat_family-cifar10    # one table of both
 python -m reports verify RUN    # train and measure RUN again: do the scores agree with its record?
-python -m reports export RUN    # weights, RobustBench-style JSON and a model card
+python -m reports export RUN    # weights, model card, scores for other leaderboards
 """
 
 import argparse

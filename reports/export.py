@@ -1,16 +1,19 @@
-"""Export a trained net: safetensors weights, config, RobustBench-style JSON and a model card.
+"""Export a trained net: safetensors weights, config, model card, and its scores in the forms of other leaderboards.
 
 python -m reports export RUN
 python -m reports export RUN --out FOLDER
+python -m reports export RUN --owner my-lab --dataset my-lab/my-images
 
-RUN is a seed run of a winner, whose weights are in MLflow. Writes model.safetensors, config.json, <name>.json and
-README.md to FOLDER/<name>/; the same record gives the same bytes. The weights are first checked against the recorded
-verdicts on validation images.
+RUN is a seed run of a winner, whose weights are in MLflow. Writes model.safetensors, config.json, README.md (a model
+card of Hugging Face), <name>.json (RobustBench), .eval_results/ (Hugging Face) and every_eval_ever/ to FOLDER/<name>/;
+the same record gives the same bytes. The weights are first checked against the recorded verdicts on validation images.
 """
 
 import argparse
 import json
 import math
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -24,12 +27,13 @@ from harness import cli
 from harness.arguments import path
 from harness.config.trial_key import TRAINING_VERSION
 from harness.data.datasets import Data
-from harness.errors import UserError, exit_status
+from harness.errors import UserError, complain, exit_status, shown
 from harness.evaluation import external
 from harness.evaluation.metrics import CHECKS_OF_MAPS
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.storage.files import write
+from reports import every_eval_ever, hugging_face
 from reports.model_card import ARCHITECTURES, card, name, tested_scores
 from reports.read import score_names
 from reports.read.record import (
@@ -44,6 +48,7 @@ from reports.read.record import (
 )
 
 _ATTACKED = ("aa", "worst", "pgd", "fgsm")  # accuracy under attack
+OWNER = "local"  # of a net that is not published yet
 
 
 def weights(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -112,16 +117,23 @@ def entry(record: Record) -> dict[str, object]:
     }
 
 
-def write_all(record: Record, data: Data, out: Path, weights_note: str) -> Path:
-    """Write the four files, each atomically; returns their folder. Raises `UserError` if that fails."""
+def write_all(record: Record, data: Data, out: Path, weights_note: str, owner: str = OWNER, dataset: str = "") -> Path:
+    """Write the files, each atomically; returns their folder. Raises `UserError` if that fails.
+
+    owner: who publishes the net. dataset: the data set's id on the Hugging Face Hub; without one, no .eval_results."""
     stem, metadata = name(record), {"harness": _version(record), "key": record.result.trial.key}
     state = external.load_untrusted_weights(weights_of(record))
     files = {
         "model.safetensors": weights(state, {**metadata, "protocol": str(TRAINING_VERSION)}),
         "config.json": _json(config(record, data)),
         f"{stem}.json": _json(entry(record)),
-        "README.md": card(record, data, weights_note).encode(),
+        "README.md": (hugging_face.metadata(record, dataset) + "\n" + card(record, data, weights_note)).encode(),
     }
+    entries = hugging_face.eval_results(record, dataset) if dataset else {}
+    files |= {f".eval_results/{file}": content.encode() for file, content in entries.items()}
+    records = every_eval_ever.files(record, data, owner, dataset, _version(record))
+    files |= {f"every_eval_ever/{file}": content for file, content in records.items()}
+    shutil.rmtree(out / stem / "every_eval_ever", ignore_errors=True)  # named by the owner of an earlier export
     for file, content in files.items():
         write(out / stem / file, methodcaller("write_bytes", content))
     return out / stem
@@ -138,14 +150,36 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"run {record.run} contradicts itself, {score}: {reason}")
         workspace = cli.workspace(argparse.Namespace(out=f"{folder}/out", data_root=args.data_root, device="cpu"))
         data = data_of(record, workspace)
-        print(write_all(record, data, args.out, _weights_note(record, data)))
+        dataset = args.dataset or hugging_face.DATASETS.get(record.result.trial.data.name, "")
+        print(write_all(record, data, args.out, _weights_note(record, data), args.owner, dataset))
+        if not dataset:
+            said = f"note: no .eval_results: data {shown(record.result.trial.data.name)} has no known id on the Hub"
+            complain(f"{said}; name it by --dataset OWNER/NAME")
     return 0
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = parser("export", __doc__)
     p.add_argument("--out", type=path, default=Path("runs/export"), help="folder (default %(default)s)")
+    p.add_argument(
+        "--owner", type=_account, default=OWNER, help="who publishes the net, as on the Hub (default %(default)s)"
+    )
+    p.add_argument("--dataset", type=_dataset, metavar="OWNER/NAME", help="id of the data set on the Hugging Face Hub")
     return p.parse_args(argv)
+
+
+def _account(text: str) -> str:
+    """The type of an option that takes the name of an account on the Hub."""
+    if not re.fullmatch(r"\w[\w-]{0,95}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"takes letters, digits, - and _, not {shown(text)}")
+    return text
+
+
+def _dataset(text: str) -> str:
+    """The type of an option that takes the id of a data set on the Hub."""
+    if not re.fullmatch(r"\w[\w-]{0,95}/\w[\w.-]{0,95}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"takes OWNER/NAME, such as uoft-cs/cifar10, not {shown(text)}")
+    return text
 
 
 def _weights_note(record: Record, data: Data) -> str:

@@ -28,7 +28,12 @@ ARCHITECTURES = {
 def name(record: Record) -> str:
     """Name of the folder and the entry: method, data, net and trial key."""
     flat = record.result.trial.flat()
-    return re.sub(r"[^\w.+-]+", "-", f"{flat['method']}-{flat['data']}-{flat['model']}-{record.result.trial.key}")
+    return portable(f"{flat['method']}-{flat['data']}-{flat['model']}-{record.result.trial.key}")
+
+
+def portable(text: str) -> str:
+    """A text as a file name that every system takes."""
+    return re.sub(r"[^\w.+-]+", "-", text)
 
 
 def card(record: Record, data: Data, weights_note: str) -> str:

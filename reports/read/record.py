@@ -44,7 +44,8 @@ class Record:
 
     tags: `harness.*`, without the prefix. shown: MLflow metrics by name, from which leaderboards are built. result: the
     decoded result.json, with per-image values where they are stored. spread: by score, the standard deviation over
-    the other finished seed runs of the same winner, if there are several. weights: None if not stored.
+    the other finished seed runs of the same winner, if there are several. weights: None if not stored. ended: when the
+    run ended, in seconds since 1970.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Record:
     result: Result
     spread: Mapping[str, float]
     weights: Path | None
+    ended: int
 
 
 def parser(program: str, description: str) -> Arguments:
@@ -98,7 +100,8 @@ def read(uri: str, name: str, folder: Path, trusted: Iterable[Path] = ()) -> Rec
         )
     weights = folder / "weights.pt"
     metadata = run.info.run_id, experiment, cell, tags["role"], tags, dict(run.data.metrics)
-    return Record(*metadata, result, _spread(others), weights if weights.exists() else None)
+    ended = (run.info.end_time or run.info.start_time) // 1000
+    return Record(*metadata, result, _spread(others), weights if weights.exists() else None, ended)
 
 
 def stored(folder: Path, source: str) -> Result:

@@ -74,6 +74,10 @@ def refused(capsys, store, run, out, said):
     assert captured.out == "" and not out.exists()  # nothing is written
 
 
+def contents(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def scored(found, **means):
     """The record with these test scores in place of its own."""
     scores = [Score(f"test/{name.replace('_', '-')}", mean, 0.01, 200, {"eps": 0.1}) for name, mean in means.items()]
@@ -82,7 +86,7 @@ def scored(found, **means):
 
 def test_the_folder_and_its_names(exported, store):
     assert exported.name == f"sat-digits-small-{store.trial.key}"
-    assert {file.name for file in exported.iterdir()} == FILES | {f"{exported.name}.json"}
+    assert {file.name for file in exported.iterdir()} == FILES | {f"{exported.name}.json", "every_eval_ever"}
 
 
 def test_the_cards_own_lines_give_the_recorded_accuracy(exported, store, data, monkeypatch):
@@ -128,11 +132,11 @@ def test_the_bytes_are_the_same_in_every_process(tmp_path):
 
 
 def test_exporting_again_replaces_the_files_by_the_same_bytes(exported, store, kept):
-    before = {file.name: file.read_bytes() for file in exported.iterdir()}
+    before = contents(exported)
     (exported / "README.md").write_text("torn")
     words = [kept, "--tracking-uri", store.uri, "--out", str(exported.parent)]
     assert exit_status(lambda: export.main(words)) == 0
-    assert {file.name: file.read_bytes() for file in exported.iterdir()} == before  # and no temporary file stays
+    assert contents(exported) == before  # and no temporary file stays
 
 
 def test_the_settings_make_the_same_trial_and_the_net_can_be_built(exported, store, data):
