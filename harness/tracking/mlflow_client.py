@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,7 @@ READER_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 DATABASES = ("postgresql", "mysql", "mssql")  # servers of SQL that a URI may name itself; a driver may follow
+STORES = "mlflow.tracking_store"  # where MLflow's plug-ins offer stores, by the scheme of their URI
 _T = TypeVar("_T")
 
 
@@ -158,7 +160,7 @@ def _all_pages(request: Callable[[str | None], "PagedList[_T]"]) -> list[_T]:
 def check_writable(uri: str, create: bool = True) -> None:
     """Create the folder and the file of a SQLite store. Raises `UserError` for a store that cannot be reached.
 
-    create: False looks only whether that could be done.
+    The store of an installed MLflow plug-in is left to it. create: False looks only whether that could be done.
     """
     scheme = uri.partition("://")[0]
     if scheme in ("http", "https"):
@@ -176,7 +178,7 @@ def check_writable(uri: str, create: bool = True) -> None:
                 pass
         except OSError as error:
             raise UserError(f"cannot write the tracking database {str(file)!r}: {error.strerror}") from None
-    elif scheme.partition("+")[0] not in (*DATABASES, "databricks"):
+    elif scheme.partition("+")[0] not in (*DATABASES, "databricks", *entry_points(group=STORES).names):
         raise UserError(f"--tracking-uri takes sqlite:///path, http(s)://server or a database, not {redacted(uri)!r}")
 
 

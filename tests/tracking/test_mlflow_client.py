@@ -141,6 +141,17 @@ def test_a_database_may_name_its_driver(scheme):
         mlflow_client.check_writable(uri)
 
 
+def test_a_plug_in_of_mlflow_is_left_to_its_own_store(tmp_path, monkeypatch):
+    (tmp_path / "theirs-1.0.dist-info").mkdir()
+    (tmp_path / "theirs-1.0.dist-info" / "entry_points.txt").write_text("[mlflow.tracking_store]\ntheirs = m:Store\n")
+    with pytest.raises(UserError, match=r"^--tracking-uri takes sqlite:///path, "):
+        mlflow_client.check_writable("theirs://somewhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    mlflow_client.check_writable("theirs://somewhere")
+    with pytest.raises(UserError, match=r"^--tracking-uri takes sqlite:///path, "):
+        mlflow_client.check_writable("theirz://somewhere")
+
+
 @pytest.mark.parametrize("way", [mlflow_client.check_writable, read_only])
 def test_a_server_that_does_not_answer_is_told_in_a_line(way):
     uri = f"http://me:secret@127.0.0.1:{free_port()}"
