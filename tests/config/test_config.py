@@ -155,3 +155,14 @@ def test_a_setting_of_a_later_version_is_not_in_the_key_at_its_default():
     assert with_more.identity() == trial.flat() and with_more.key == key
     changed = dataclasses.replace(with_more, optim=dataclasses.replace(with_more.optim, warmup=1))
     assert changed.identity() == {**trial.flat(), "optim.warmup": 1} and changed.key != key
+
+
+def test_the_later_settings_of_data_leave_older_keys_as_they_are():
+    plain = build({"method": "sat", "data": "mine"})
+    assert plain.key == "42cf39802535", "as of before there were any"
+    for path, unset, value in (("data.image", "", "photo"), ("data.test_share", 0, 0.2)):
+        assert build({"method": "sat", "data": "mine", path: unset}).key == plain.key
+        other = build({"method": "sat", "data": "mine", path: value})
+        assert other.flat()[path] == value and other.key != plain.key and build(other.flat()) == other
+    with pytest.raises(UserError, match=r"data\.test_share must lie in \[0, 1\)"):
+        build({"data.test_share": 1.0})
