@@ -9,6 +9,7 @@ import select
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from harness.plain_output import take_every_character
 NAMES = 24  # limit on the valid names listed in a message
 SHOWN = 80  # characters of a wrong value in a message
 LINE = 1000  # characters of a message
+_python_format = warnings.formatwarning
 _Value = TypeVar("_Value")
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:([^\s/:@]*):\S*|[^\s/:@]+)@", re.IGNORECASE)
 _FIELD = re.compile(
@@ -29,6 +31,10 @@ _RAISED = re.compile(r"[\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout)(
 
 class UserError(ValueError):
     """Bad input. The message is one line for the user; the command line prints it and exits with 2."""
+
+
+class Notice(UserWarning):
+    """Something to know about the input. A command prints it as one line, without the place in the code."""
 
 
 class Diverged(ArithmeticError):
@@ -122,12 +128,22 @@ def first_line(error: BaseException) -> str:
     return redacted(" ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0])
 
 
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A `Notice` as one line; any other warning as Python prints it."""
+    if issubclass(category, Notice):
+        return f"note: {printable(redacted(str(message)))}\n"
+    return _python_format(message, category, filename, lineno, line)
+
+
 def exit_status(main: Callable[[], int]) -> int:
     """Run a command. `UserError` and `OSError` give one line on standard error and status 2; Ctrl-C gives 130.
 
     141, as of a process ended by SIGPIPE, where nobody reads what it prints any longer, as in `... | head`.
     """
     take_every_character()
+    warnings.formatwarning = format_warning
     try:
         status = main()
         sys.stdout.flush()

@@ -40,6 +40,8 @@ def card(record: Record, data: Data, weights_note: str) -> str:
     """A model card in Markdown. weights_note: result of the check of the weights."""
     trial, title = record.result.trial, name(record)
     sums = ", ".join(f"{plain(part)} {code(str(digest))}" for part, digest in sorted(record.result.checksums.items()))
+    damaged = ", ".join(f"{code(str(n))} of {plain(part)}" for part, n in record.result.damaged.items())
+    left_out = f"Damaged images, left out: {damaged}. " if damaged else ""
     parts = " and ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "val", "test"))
     settings = [[code(path), plain(_setting(path, value))] for path, value in trial.flat().items()]
     blocks = [
@@ -57,7 +59,7 @@ def card(record: Record, data: Data, weights_note: str) -> str:
         "## Checks",
         _checks(record),
         "## Data",
-        f"{code(trial.data.name)}: {parts} images. SHA-256 of the parts, before any limit or crop: {sums}. "
+        f"{code(trial.data.name)}: {parts} images. SHA-256 of the parts, before any limit or crop: {sums}. {left_out}"
         f"Classes: {plain(', '.join(data.classes))}.",
         "## Training",
         _table(["Setting", "Value"], settings),

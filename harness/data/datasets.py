@@ -6,21 +6,23 @@
 import hashlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import readers
+from harness.data import raw_checks, readers
 from harness.data.settings import DataSource
-from harness.errors import UserError
+from harness.errors import Notice, UserError
 from harness.storage.files import digest, locked, quarantine
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
 
+_TEST_SEED = 1  # of a drawn test part
 _COLUMNS = ("x", "y", "boxes", "masks")
 
 
@@ -77,7 +79,8 @@ class Split:
 class Data:
     """Train, validation and test part. checksums: of each part's images and labels, before any limit or crop.
 
-    With `data.crop`, the training images are larger than those of val and test: `Batches` crops them.
+    damaged: how many images of a part could not be decoded and are left out, for the parts that have some. With
+    `data.crop`, the training images are larger than those of val and test: `Batches` crops them.
     """
 
     train: Split
@@ -85,6 +88,7 @@ class Data:
     test: Split
     classes: tuple[str, ...]
     checksums: dict[str, str]
+    damaged: dict[str, int] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -97,11 +101,15 @@ class Data:
 
 
 def load(source: DataSource, workspace: Workspace) -> Data:
-    """Load a data set from the node's cache; decode it on first use. Raises `UserError` for a bad name or bad files."""
+    """Load a data set from the node's cache; decode it on first use. Raises `UserError` for a bad name or bad files.
+
+    Warns, by a `Notice`, of what is doubtful in it and of what was interpreted.
+    """
     if source.name not in readers.EMBEDDED:
         workspace.fetch(source.name)
-    reader = readers.find(source.name, workspace.data)
-    stamp = repr((reader.stamp(), source.val, source.split, source.size))
+    reader = _reader(source, workspace)
+    later = (source.image, source.test_share) if source.image or source.test_share else ()
+    stamp = repr((reader.stamp(), source.val, source.split, source.size, *later))
     folder = workspace.node_cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
     with locked(folder.with_name(f"{folder.name}.lock")):
         meta = read_json(folder / "meta.json")
@@ -110,11 +118,25 @@ def load(source: DataSource, workspace: Workspace) -> Data:
             meta = None
         if meta is None:
             meta = _decode(reader, source, folder)
+    for note in meta.get("notes", ()):
+        warnings.warn(f"data {source.name!r}: {note}", Notice, stacklevel=2)
     splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
     if source.crop:
         _check_crop(source, *splits["train"].x.shape[-2:])
         splits |= {name: splits[name].cropped(source.crop) for name in ("val", "test")}
-    return Data(**splits, classes=tuple(meta["classes"]), checksums=meta["checksums"])
+    return Data(**splits, classes=tuple(meta["classes"]), checksums=meta["checksums"], damaged=meta.get("damaged", {}))
+
+
+def _reader(source: DataSource, workspace: Workspace) -> readers.Reader:
+    reader = readers.find(source.name, workspace.data, source.image)
+    if reader.tested and source.test_share:
+        raise UserError(f"data.test_share has no effect: data {source.name!r} has a test part")
+    if not reader.tested and not source.test_share:
+        raise UserError(
+            f"data {source.name!r} has no test part with labels; by --set data.test_share=0.2 a seed draws it from the"
+            " training part"
+        )
+    return reader
 
 
 def test_order(n: int) -> np.ndarray:
@@ -133,26 +155,27 @@ def _check_crop(source: DataSource, height: int, width: int) -> None:
 def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> dict:
     """Read, check, split and store under `folder`, atomically: it appears complete or not at all. Returns its meta."""
     raw = reader.read(source.size)
-    _check(source.name, raw)
+    try:
+        raw_checks.check(raw)
+        order = _order(raw, source)
+        notes = [*raw.notes, *raw_checks.doubts(raw, order)]
+    except UserError as error:
+        raise UserError(f"data {source.name!r} {error}") from None
     raw = _match_channels(raw)
-    order = np.random.default_rng(source.split).permutation(len(raw.train.y))
-    n_val = max(1, round(source.val * len(order)))
-    if n_val >= len(order):
-        raise UserError(f"data {source.name!r} has {len(order)} training images: too few to hold some out")
-    test_index = test_order(len(raw.test.y))
-    parts = {"train": (raw.train, order[n_val:]), "val": (raw.train, order[:n_val]), "test": (raw.test, test_index)}
+    parts = {name: raw.train if name != "test" or raw.test is None else raw.test for name in order}
+    damaged = {name: n for name, i in order.items() if (n := len(i) - len(parts[name].whole(i)))}
     checksums = {}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             temporary_folder = Path(temporary, folder.name)
             temporary_folder.mkdir()
-            for name, (part, index) in parts.items():
-                split = part.take(index)
+            for name, part in parts.items():
+                split = part.take(part.whole(order[name]))
                 checksums[name] = checksum(split.x, split.y)
                 for column, array in split.columns().items():
                     np.save(temporary_folder / f"{name}-{column}.npy", array)
-            meta = {"classes": list(raw.classes), "checksums": checksums}
+            meta = {"classes": list(raw.classes), "checksums": checksums, "damaged": damaged, "notes": notes}
             meta["digests"] = {file.name: digest(file) for file in sorted(temporary_folder.glob("*.npy"))}
             write_json(temporary_folder / "meta.json", meta)
             shutil.rmtree(folder, ignore_errors=True)  # an incomplete older version
@@ -169,30 +192,34 @@ def _intact(folder: Path, meta: dict) -> bool:
     return bool(digests) and all((folder / n).is_file() and digest(folder / n) == d for n, d in digests.items())
 
 
-def _check(name: str, raw: readers.Raw) -> None:
-    sizes = [f"{part.x.shape[3]}x{part.x.shape[2]}" for part in (raw.train, raw.test)]
-    if sizes[0] != sizes[1]:
-        differ = " in train, ".join(sizes)
-        raise UserError(f"data {name!r} has images of {differ} in test; set one size by --set data.size=32")
-    for part in (raw.train, raw.test):
-        if not len(part.y):
-            raise UserError(f"data {name!r} has an empty part")
-        smallest, largest, classes = part.y.min(), part.y.max(), len(raw.classes)
-        if smallest < 0 or largest >= classes:
-            span = f"labels from {smallest} to {largest}"
-            raise UserError(f"data {name!r} has {span}, but {classes} classes (0 to {classes - 1})")
-    if (raw.train.y == raw.train.y[0]).all():
-        raise UserError(f"data {name!r} has training images of one class only; a classifier needs two")
+def _order(raw: readers.Raw, source: DataSource) -> dict[str, np.ndarray]:
+    """The indices of train, val and test, in their order; of damaged images too, so that no other changes its part.
+
+    Without a test part a seed of its own draws one: the test images are the same whatever is held out.
+    """
+    training = np.arange(len(raw.train.y))
+    if raw.test is None:
+        drawn = np.random.default_rng(_TEST_SEED).permutation(len(training))
+        n_test = max(1, round(source.test_share * len(drawn)))
+        test, training = drawn[:n_test], np.sort(drawn[n_test:])
+    else:
+        test = test_order(len(raw.test.y))
+    n_val = max(1, round(source.val * len(training)))
+    if n_val >= len(training):
+        raise UserError(f"has {len(training)} training images: too few to hold some out")
+    training = training[np.random.default_rng(source.split).permutation(len(training))]
+    return {"train": training[n_val:], "val": training[:n_val], "test": test}
 
 
 def _match_channels(raw: readers.Raw) -> readers.Raw:
     """Repeat the channel of a greyscale part to three if the other part is in colour."""
-    channels = max(raw.train.x.shape[1], raw.test.x.shape[1])
-    train, test = (
-        replace(part, x=part.x.repeat(channels, axis=1)) if part.x.shape[1] < channels else part
-        for part in (raw.train, raw.test)
-    )
-    return replace(raw, train=train, test=test)
+    if raw.test is None or raw.train.x.shape[1] == raw.test.x.shape[1]:
+        return raw
+    return replace(raw, train=_in_colour(raw.train), test=_in_colour(raw.test))
+
+
+def _in_colour(part: readers.Part) -> readers.Part:
+    return replace(part, x=part.x.repeat(3 // part.x.shape[1], axis=1))
 
 
 def checksum(x: np.ndarray, y: np.ndarray) -> str:

@@ -86,6 +86,13 @@ def data_inputs(result: Result) -> list[tuple[str, str, str]]:
     return [(name, result.checksums[part], use) for part, use in used.items() if part in result.checksums]
 
 
+def data_tags(result: Result) -> dict[str, str]:
+    """Tags with the checksum of every part, and how many damaged images were left out of which."""
+    tags = {f"harness.data.{part}": checksum for part, checksum in result.checksums.items()}
+    counts = ", ".join(f"{part} {n}" for part, n in result.damaged.items())
+    return tags | ({"harness.data.damaged": counts} if counts else {})
+
+
 def run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -> str:
     """Markdown note of a run for its MLflow page: role, settings, outcome, failed checks."""
     title = f"Repetition {job.number} of the winner" if job.role == "seed" else f"Trial {job.number}"

@@ -18,6 +18,7 @@ from harness.tracking.run_content import (
     check_tags,
     curve_tags,
     data_inputs,
+    data_tags,
     metrics_at,
     run_note,
     run_title,
@@ -200,7 +201,7 @@ class Tracker:
             metrics += metrics_at(summary(outcome.result), job.trial.epochs)
             # The machine that trained it, not necessarily this one.
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
-            tags |= {f"harness.data.{part}": value for part, value in outcome.result.checksums.items()}
+            tags |= data_tags(outcome.result)
             tags |= check_tags(outcome.result.checks)
             inputs = data_inputs(outcome.result)
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())

@@ -161,6 +161,7 @@ def evaluate(
         seconds += time.perf_counter() - began
         record = {**target.metadata, "settings": settings, "seconds": seconds}
         record |= {"machine": trial_result.describe_machine(workspace.device), "checksums": target.data.checksums}
+        record |= {"damaged": target.data.damaged} if target.data.damaged else {}
         record |= {"scores": [s.record() for s in scores], "checks": [vars(c) for c in checks]}
         write_json(file, record)
         Ledger(stem).clear()

@@ -31,7 +31,7 @@ class Result:
     """Result of a trial. scores: `val/...`, and `test/...` after the test, without per-image values.
 
     rows: metrics per epoch. seconds: device time by phase. test_evaluations: number of measurements on the test images.
-    checks: verdicts of `harness.evaluation.checks` on the test scores.
+    checks: verdicts of `harness.evaluation.checks` on the test scores. damaged: images of a part that were left out.
     """
 
     trial: Trial
@@ -42,6 +42,7 @@ class Result:
     machine: dict[str, str] = field(default_factory=dict)
     test_evaluations: int = 0
     checks: list[Check] = field(default_factory=list)
+    damaged: dict[str, int] = field(default_factory=dict)
 
     def score(self, name: str) -> Score | None:
         return next((s for s in self.scores if s.name == name), None)

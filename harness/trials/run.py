@@ -183,7 +183,8 @@ def _train(
     known = same_measurements(last, trial, Part("val", val))
     measured = measure(net, Part("val", val), trial, folder / "measuring-val", stored=known, progress=progress)
     seconds = {**prepared.seconds, "train": sum(row["seconds"] for row in rows), "val": measured.seconds}
-    result = Result(trial, measured.scores, rows, seconds, data.checksums, describe_machine(workspace.device))
+    machine = describe_machine(workspace.device)
+    result = Result(trial, measured.scores, rows, seconds, data.checksums, machine, damaged=data.damaged)
     store_result(result, folder, "val")
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return result, net

@@ -114,6 +114,7 @@ def provenance(runs: pd.DataFrame) -> Table:
     names |= {"tag:sources": "Digest of the code of trials", "tag:device": "Device"}
     names |= {"tag:threads": "Threads", "tag:python": "Python"}
     names |= {f"tag:data.{part}": f"SHA-256 of {part} images" for part in ("train", "val", "test")}
+    names |= {"tag:data.damaged": "Damaged images, left out"}
     names |= {c: c.removeprefix("tag:package.") for c in sorted(tested.columns) if c.startswith("tag:package.")}
     rows = []
     for column, name in names.items():

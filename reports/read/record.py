@@ -132,7 +132,7 @@ def stored(folder: Path, source: str) -> Result:
 
 def _is_valid(result: Result) -> bool:
     """Whether every part of a decoded result has its type."""
-    parts: list[object] = [result.seconds, result.checksums, result.machine]
+    parts: list[object] = [result.seconds, result.checksums, result.machine, result.damaged]
     parts += [part for s in result.scores for part in (s.protocol, s.counts)]
     numbers: list[object] = [number for s in result.scores for number in (s.mean, s.stderr, s.n)]
     typed = all(isinstance(part, dict) for part in parts) and all(isinstance(n, int | float) for n in numbers)

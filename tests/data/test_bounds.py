@@ -12,7 +12,9 @@ from PIL import Image
 
 from harness.data import readers
 from harness.data.readers import builtin, images, parquet
-from harness.data.readers.images import Encoded, Sample, decoded, pixels, stack
+from harness.data.readers import stack as stacking
+from harness.data.readers.images import Encoded, Sample, archive_mask, decoded, pixels
+from harness.data.readers.stack import stack
 from harness.errors import UserError
 
 
@@ -100,7 +102,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale(monkeypatch):
 def test_a_mask_of_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 64)
     with pytest.raises(UserError, match="9x9 pixels are more than 64"):
-        next(decoded([Encoded("it", encoded(8, 8), 0, mask=encoded(9, 9))], 8))
+        next(decoded([Encoded("it", encoded(8, 8), 0, mask=encoded(9, 9), to_mask=archive_mask(len))], 8))
 
 
 def test_one_large_image_is_decoded_at_a_time(monkeypatch):
@@ -138,6 +140,8 @@ def test_images_that_turn_out_coloured_are_bounded_too(monkeypatch):
     grey, colour = np.zeros((1, 64, 64), np.uint8), np.zeros((3, 64, 64), np.uint8)
     stack([Sample("a", grey, 0), Sample("b", colour, 0)], 2)
     known = images.check_memory
-    monkeypatch.setattr(images, "check_memory", lambda needed, what: known(10**18 if needed > 2**14 else needed, what))
+    monkeypatch.setattr(
+        stacking, "check_memory", lambda needed, what: known(10**18 if needed > 2**14 else needed, what)
+    )
     with pytest.raises(UserError, match="2 images like b do not fit"):
         stack([Sample("a", grey, 0), Sample("b", colour, 0)], 2)

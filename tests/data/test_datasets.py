@@ -34,7 +34,7 @@ def reading(monkeypatch):
     def pretend(given, stamp="1"):
         read = []
         reader = Reader(read=lambda size: read.append(size) or given, stamp=lambda: stamp)
-        monkeypatch.setattr(readers, "find", lambda name, root: reader)
+        monkeypatch.setattr(readers, "find", lambda name, root, image: reader)
         return read
 
     return pretend

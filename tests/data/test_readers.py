@@ -575,7 +575,11 @@ BAD = {
     "no label": ("mine", lambda root: folder(root, label=None), ["train-0", "'label'", "image"]),
     "no image": ("mine", pq_without_image, ["train-0", "one column of images"]),
     "two images": ("mine", folder_of_pairs, ["train-0", "'image', 'other'"]),
-    "text labels": ("mine", lambda root: write_labels(root, list("ababab")), ["train-0", "'label'"]),
+    "text labels": (
+        "mine",
+        lambda root: write_labels(root, list("ababab")),
+        ["mine'", "text in the other"],
+    ),
     "unlabelled": ("mine", lambda root: write_labels(root, [0, 1, -1]), ["row 2 of", "label -1"]),
     "no label in a row": ("mine", lambda root: write_labels(root, [0, 1, None]), ["row 2 of", "label None"]),
     "huge label": ("mine", huge_label, ["mine'", "labels up to 1000000000", "2 training images"]),

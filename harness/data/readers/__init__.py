@@ -7,7 +7,7 @@
 
 from pathlib import Path
 
-from harness.data.readers import cub, flowers, parquet, tiny_imagenet, torchvision_archives
+from harness.data.readers import cub, flowers, image_folder, parquet, tiny_imagenet, torchvision_archives
 from harness.data.readers.builtin import EMBEDDED
 from harness.data.readers.common import Part, Raw, Reader
 from harness.errors import UserError, unknown_name
@@ -15,32 +15,43 @@ from harness.errors import UserError, unknown_name
 __all__ = ["EMBEDDED", "Part", "Raw", "Reader", "find"]
 
 # Tried in this order: a folder with parquet files is read from them, whatever else it contains.
-LAYOUTS = (parquet, tiny_imagenet, cub, flowers, torchvision_archives)
+LAYOUTS = (parquet, tiny_imagenet, cub, flowers, torchvision_archives, image_folder)
 
 # Data sets known by name, and the module that describes the layout of their folder.
 NAMED = {name: module for module in (torchvision_archives, cub, flowers) for name in module.SETS}
 
 
-def find(name: str, root: Path) -> Reader:
-    """The reader of the data set `name` under the data root. Raises `UserError` if none fits."""
+def find(name: str, root: Path, image: str = "") -> Reader:
+    """The reader of the data set `name` under the data root. image: the column of images, if there are several.
+
+    Raises `UserError` if none fits.
+    """
     if name in EMBEDDED:
-        return Reader(read=EMBEDDED[name], stamp=lambda: f"{name}-1")
+        return _without_columns(name, Reader(read=EMBEDDED[name], stamp=lambda: f"{name}-1"), image)
     try:
-        return _folder(name, root)
+        return _folder(name, root, image)
     except OSError as error:
         where = str(error.filename or root)
         raise UserError(f"data {name!r}: cannot read {where!r}: {error.strerror}") from None
 
 
-def _folder(name: str, root: Path) -> Reader:
+def _without_columns(name: str, reader: Reader, image: str) -> Reader:
+    if image:
+        raise UserError(f"data.image has no effect: data {name!r} is not a table with columns")
+    return reader
+
+
+def _folder(name: str, root: Path, image: str) -> Reader:
     folder = root / name
     if not name.strip(".") or Path(name).name != name or not folder.is_dir():
         if name not in NAMED:
             raise _unknown(name, root)
         raise UserError(f"data {name!r}: there is no folder {str(folder)!r}; {_may_hold(name, folder)}")
     for layout in LAYOUTS:
+        if layout is parquet and layout.holds(folder):
+            return parquet.reader(folder, image)
         if layout.holds(folder):
-            return layout.reader(folder)
+            return _without_columns(name, layout.reader(folder), image)
     what = "holds no data set of a known layout" if any(folder.iterdir()) else "is empty"
     raise UserError(f"data {name!r}: {str(folder)!r} {what}; {_may_hold(name, folder)}")
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +17,54 @@ UNKNOWN = 255  # value of a mask pixel: neither object nor background
 class Part:
     """One part of a data set: x (N, C, H, W) uint8; y (N,) int64.
 
-    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 background, 1 object, 255 unknown.
+    boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 background, 1 object, 255 unknown. damaged:
+    the indices of images that could not be decoded and are to be left out, and why.
     """
 
     x: np.ndarray
     y: np.ndarray
     boxes: np.ndarray | None = None
     masks: np.ndarray | None = None
+    damaged: Mapping[int, str] = field(default_factory=dict)
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns that are not None."""
-        return {name: array for name, array in vars(self).items() if array is not None}
+        columns = {"x": self.x, "y": self.y, "boxes": self.boxes, "masks": self.masks}
+        return {name: array for name, array in columns.items() if array is not None}
+
+    def whole(self, index: np.ndarray) -> np.ndarray:
+        """The indices among these of images that are not damaged."""
+        return index[~np.isin(index, list(self.damaged))]
 
     def take(self, index: np.ndarray | slice) -> "Part":
-        return Part(**{name: array[index] for name, array in self.columns().items()})
+        """The images at these indices, none of them damaged."""
+        boxes, masks = (None if array is None else array[index] for array in (self.boxes, self.masks))
+        return Part(self.x[index], self.y[index], boxes, masks)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as read from disk, before splitting and shuffling."""
+    """A data set as read from disk, before splitting and shuffling. test: None if the files have no such part.
+
+    notes: what was interpreted, a line each, for the user.
+    """
 
     train: Part
-    test: Part
+    test: Part | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reader:
-    """read(size) -> Raw, resized to size x size unless size is 0. stamp(): fingerprint that changes with the files."""
+    """read(size) -> Raw, resized to size x size unless size is 0. stamp(): fingerprint that changes with the files.
+
+    tested: whether the files have a test part with labels.
+    """
 
     read: Callable[[int], Raw]
     stamp: Callable[[], str]
+    tested: bool = True
 
 
 def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:

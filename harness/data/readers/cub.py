@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data.readers.boxes import Box
 from harness.data.readers.common import Part, Raw, Reader, contents, lines, stamp, within
-from harness.data.readers.images import Box, Encoded, decoded, stack
+from harness.data.readers.images import Encoded, archive_mask, decoded
+from harness.data.readers.stack import stack
 from harness.errors import UserError
 
 SETS = {
@@ -103,8 +105,9 @@ def _box(fields: list[str], path: Path) -> Box:
 def _part(listed: list[tuple[Path, int, Box]], images: Path, masks: Path, size: int) -> Part:
     if not listed:
         raise UserError(f"{str(images.parent / _SPLIT)!r} leaves a part empty: there must be a 1 and a 0")
+    to_mask = archive_mask(majority_mask)
     encoded = (
-        Encoded(repr(str(images / path)), contents(images / path), y, box, _mask(masks / path), majority_mask)
+        Encoded(repr(str(images / path)), contents(images / path), y, box, _mask(masks / path), to_mask=to_mask)
         for path, y, box in listed
     )
     return stack(decoded(encoded, size), len(listed))

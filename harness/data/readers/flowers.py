@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.readers.common import UNKNOWN, Part, Raw, Reader, contents, stamp
-from harness.data.readers.images import Encoded, decoded, stack
+from harness.data.readers.images import Encoded, archive_mask, decoded
+from harness.data.readers.stack import stack
 from harness.errors import UserError, one_line
 
 SETS = {
@@ -108,10 +109,11 @@ def nonblue_mask(x: np.ndarray) -> np.ndarray:
     return (np.abs(x.astype(np.int16) - np.array(_BLUE)[:, None, None]).max(0) > _TOLERANCE).astype(np.uint8)
 
 
-def _part(listed: list[Listed], size: int, to_mask: Callable[[np.ndarray], np.ndarray]) -> Part:
+def _part(listed: list[Listed], size: int, convert: Callable[[np.ndarray], np.ndarray]) -> Part:
     missing = [path for path, _, _ in listed if not path.is_file()]
     if missing:
         raise UserError(f"{str(missing[0])!r} is missing, with {len(missing) - 1} more of the {len(listed)} images")
+    to_mask = archive_mask(convert)
     encoded = (
         Encoded(repr(str(path)), contents(path), y, mask=contents(mask) if mask.is_file() else None, to_mask=to_mask)
         for path, y, mask in listed

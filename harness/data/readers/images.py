@@ -3,20 +3,24 @@
 import contextlib
 import io
 import os
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from harness.data.readers.common import UNKNOWN, Part
+from harness.data.readers.boxes import Box, ToBox, as_given
+from harness.data.readers.mask_codes import MaskCode
 from harness.errors import UserError, one_line
 
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, inclusive
+# (encoded mask, size, width and height of its image) -> (H, W) in {0, 1, 255}
+ToMask = Callable[[Image.Image, int, tuple[int, int]], np.ndarray]
 
 # Formats tried on untrusted bytes: some of Pillow's others start programs, such as Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -24,30 +28,31 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**26  # of an image that is decoded, 8192 x 8192; a file of a kilobyte can declare more
 MEMORY_SHARE = 0.5  # of this machine's memory, that the images of a part may take: splitting them copies them
 
+GROUND = (255, 255, 255, 255)  # white, on which transparent images are laid
+
+_ORIENTATION, _LYING = ExifTags.Base.Orientation, (5, 6, 7, 8)  # orientations that swap width and height
+_BILINEAR, _NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+_DEEP = re.compile(r";16[BLNS]")  # in Pillow's raw modes: 16 bits a channel in some order of bytes
 _CHUNK = 512  # encoded images in memory at once
 _LARGE = 4096  # bytes per encoded image above which decoding in threads pays off
 _MANY_PIXELS = 2**22  # of an image above which only one is decoded at a time
 _one_at_a_time, _opening = threading.Lock(), threading.Lock()
 
 
-def nonblack_mask(x: np.ndarray) -> np.ndarray:
-    """Mask (H, W) uint8 from an image (C, H, W): 0 where black, else 1."""
-    return np.any(x > 0, axis=0).astype(np.uint8)
-
-
 class Encoded(NamedTuple):
     """An encoded image with label, box and mask.
 
-    where: its name in messages. mask: an encoded image, whose pixels (C, H, W) uint8 `to_mask` converts to a mask
-    (H, W) in {0, 1, 255}.
+    where: its name in messages. box: four numbers that `to_box` converts to pixels, for the width and height of the
+    image. mask: an encoded image that `to_mask` converts to a mask (H, W) in {0, 1, 255}, of that size unless 0.
     """
 
     where: str
     image: bytes
     y: int
-    box: Box | None = None
+    box: Sequence[float] | None = None
     mask: bytes | None = None
-    to_mask: Callable[[np.ndarray], np.ndarray] = nonblack_mask
+    to_box: ToBox = as_given
+    to_mask: ToMask | None = None
 
 
 class Sample(NamedTuple):
@@ -60,64 +65,164 @@ class Sample(NamedTuple):
     mask: np.ndarray | None = None
 
 
-def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
-    """Decode in order, resized to size x size unless size is 0, with a bounded number in memory.
+class Damaged(NamedTuple):
+    """An image, or its mask, that cannot be decoded, and why."""
 
-    Raises `UserError` for an image that cannot be decoded.
+    where: str
+    y: int
+    reason: str
+
+
+def decoded(encoded: Iterable[Encoded], size: int) -> Iterator[Sample]:
+    """Decode the images of a published archive in order, resized to size x size unless size is 0, few in memory.
+
+    They are read as they are stored, as the archive's authors did: whatever EXIF says of their orientation. Raises
+    `UserError` for an image that cannot be decoded.
     """
+    for sample in _in_order(encoded, partial(_decode, size=size, turn=False)):
+        if isinstance(sample, Damaged):
+            raise cannot_decode(sample)
+        yield sample
+
+
+def decoded_upright(encoded: Iterable[Encoded], size: int) -> Iterator[Sample | Damaged]:
+    """`decoded` for a data set of one's own: turned as EXIF says, and damaged images are said, not raised.
+
+    Raises `UserError` for an image that is whole and cannot be read as it is meant.
+    """
+    return _in_order(encoded, partial(_decode, size=size, turn=True))
+
+
+def cannot_decode(image: Damaged) -> UserError:
+    """The `UserError` for a damaged image."""
+    return UserError(f"cannot decode {image.where}: {image.reason}")
+
+
+def _in_order(encoded: Iterable[Encoded], decode: Callable[[Encoded], Sample | Damaged]) -> Iterator[Sample | Damaged]:
     encoded = iter(encoded)
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(encoded, _CHUNK)):
             large = sum(len(e.image) for e in chunk) > _LARGE * len(chunk)
-            yield from (threads.map if large else map)(lambda e: _decode(e, size), chunk)
+            yield from (threads.map if large else map)(decode, chunk)
 
 
-def _decode(encoded: Encoded, size: int) -> Sample:
-    where, data, y, box, encoded_mask, to_mask = encoded
-    mask = None
+def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
+    where, data, y, box, mask, to_box, to_mask = encoded
     try:
-        with _opened(data) as image:
-            box = box and scaled(box, *image.size, size)
-            x = _bounded_pixels(image, size)
-        if encoded_mask is not None:
-            with _opened(encoded_mask) as image:
-                mask = to_mask(_bounded_pixels(image, size, Image.Resampling.NEAREST))
-            if mask.shape != x.shape[1:]:
-                raise ValueError("its mask has another size")
+        with opened(data) as image:
+            shape = image.size
+            with bounded(image, size):
+                if turn:
+                    _check_depth(image)
+                    shape = shape[::-1] if _lies(image) else shape
+                    image = upright(image)
+                pixel_box = None if box is None else scaled(to_box(box, *shape), *shape, size)
+                x = pixels(image, size)
+        if mask is None or to_mask is None:
+            return Sample(where, x, y, pixel_box)
+        with opened(mask) as image:
+            object_mask = to_mask(image, size, shape)
+        if object_mask.shape != x.shape[1:]:
+            raise UserError("its mask has another size")
+        return Sample(where, x, y, pixel_box, object_mask)
+    except UserError as error:
+        raise UserError(f"cannot decode {where}: {error}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
-        raise UserError(f"cannot decode {where}: {reason}") from None
-    return Sample(where, x, y, box, mask)
+        return Damaged(where, y, reason)
 
 
-def _opened(data: bytes) -> Image.Image:
-    """An image whose header is read; Pillow's own warning of many pixels is left to `_bounded_pixels`."""
+def opened(data: bytes) -> Image.Image:
+    """An image whose header is read; Pillow's own warning of many pixels is left to `bounded_pixels`."""
     with _opening, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _bounded_pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BILINEAR) -> np.ndarray:
-    """`pixels` of an opened image, within `MAX_PIXELS`; a larger JPEG that is resized is decoded at a smaller scale.
+@contextlib.contextmanager
+def bounded(image: Image.Image, size: int = 0) -> Iterator[None]:
+    """Decode an opened image within `MAX_PIXELS`, a large one while no other is.
 
-    Raises `ValueError`, before anything is decoded, for an image that remains larger.
+    A larger JPEG that is resized to `size` is decoded at a smaller scale. Raises `UserError` for what remains larger.
     """
     if size and image.width * image.height > MAX_PIXELS:
         image.draft(None, (size, size))  # only JPEG can
     count = image.width * image.height
     if count > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+        raise UserError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS}")
     with _one_at_a_time if count > _MANY_PIXELS else contextlib.nullcontext():
-        return pixels(image, size, resampling)
+        yield
 
 
-def pixels(image: Image.Image, size: int, resampling: int = Image.Resampling.BILINEAR) -> np.ndarray:
+def _check_depth(image: Image.Image) -> None:
+    """Raise `UserError` for 16 bits a channel, in an image that is opened and not yet decoded.
+
+    Pillow drops the lower 8 of colours. Whether 4095 or 65535 is white is not in the file.
+    """
+    if any(_DEEP.search(repr(tile)) for tile in getattr(image, "tile", ())):
+        raise UserError(f"{image.mode} has more than 8 bits a channel; save it with 8")
+
+
+def _lies(image: Image.Image) -> bool:
+    """Whether width and height change places when it is turned as EXIF says; Pillow gives TIFF's turned already."""
+    return image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _LYING
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says, and laid on `GROUND` where it is transparent."""
+    image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return image
+    laid = Image.alpha_composite(Image.new("RGBA", image.size, GROUND), image.convert("RGBA"))
+    return laid.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def pixels(image: Image.Image, size: int, resampling: int = _BILINEAR) -> np.ndarray:
     """The image as (C, H, W) uint8: one channel if grey, else RGB without transparency."""
     if image.mode[0] in "IF":
-        raise ValueError(f"{image.mode} has more than 8 bits a channel")
+        raise UserError(f"{image.mode} has more than 8 bits a channel; save it with 8")
     image = image.convert("L" if image.mode in ("1", "L") else "RGB")
     if size and image.size != (size, size):
         image = image.resize((size, size), resampling)
     return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+
+
+def archive_mask(convert: Callable[[np.ndarray], np.ndarray]) -> ToMask:
+    """`to_mask` of a published archive: convert(pixels (C, H, W)) -> (H, W)."""
+
+    def to_mask(image: Image.Image, size: int, shape: tuple[int, int]) -> np.ndarray:
+        with bounded(image, size):
+            return convert(pixels(image, size, _NEAREST))
+
+    return to_mask
+
+
+def whole_masks(masks: Iterable[bytes | None]) -> Iterator[Image.Image]:
+    """Decode masks as they are stored, without those that are damaged. Raises `UserError` for one that is too large."""
+    for data in masks:
+        try:
+            with opened(data or b"") as mask, bounded(mask):
+                mask.load()
+                yield mask
+        except (UserError, MemoryError):
+            raise
+        except Exception:  # it is said when the image is read
+            continue
+
+
+def coded_mask(code: MaskCode) -> ToMask:
+    """`to_mask` of a data set of one's own: turned as EXIF says. Raises `UserError` for a mask of other proportions."""
+
+    def to_mask(image: Image.Image, size: int, shape: tuple[int, int]) -> np.ndarray:
+        with bounded(image):
+            mask = code(ImageOps.exif_transpose(image))
+        height, width = mask.shape
+        if abs(width * shape[1] - height * shape[0]) > max(width, height, *shape):  # a pixel, by rounding
+            raise UserError(f"its mask is {width}x{height}, the image {shape[0]}x{shape[1]}")
+        return np.asarray(Image.fromarray(mask).resize((size, size) if size else (width, height), _NEAREST))
+
+    return to_mask
 
 
 def resized(x: np.ndarray, size: int) -> np.ndarray:
@@ -154,39 +259,3 @@ def boxes_around(masks: np.ndarray) -> np.ndarray:
     first = [side.argmax(1) for side in sides]
     last = [side.shape[1] - 1 - side[:, ::-1].argmax(1) for side in sides]
     return np.stack(first + last, 1).astype(np.int16)
-
-
-def stack(samples: Iterable[Sample], n: int) -> Part:
-    """Stack n samples into one part.
-
-    If any image has colour, grey ones get three equal channels; if any has a mask, the masks of the others are unknown
-    throughout. Raises `UserError` if sizes differ or memory does not suffice.
-    """
-    columns: dict[str, np.ndarray] = {}
-    for i, sample in enumerate(samples):
-        if not i:
-            check_memory(n * sample.x.size, f"{n} images like {sample.where}")
-            columns = _columns(sample, n)
-        x = columns["x"]
-        if x.shape[2:] != sample.x.shape[1:]:
-            sizes = " and ".join(f"{w}x{h}" for h, w in (x.shape[2:], sample.x.shape[1:]))
-            raise UserError(f"{sample.where} differs in size ({sizes}); give all one by --set data.size=32")
-        if len(sample.x) > x.shape[1]:
-            check_memory(3 * x.size, f"{n} images like {sample.where}")
-            columns["x"] = x = x.repeat(3, axis=1)
-        x[i] = sample.x
-        columns["y"][i] = sample.y
-        if sample.box:
-            columns["boxes"][i] = sample.box
-        if sample.mask is not None:
-            if "masks" not in columns:
-                columns["masks"] = np.full((n, *x.shape[2:]), UNKNOWN, np.uint8)
-            columns["masks"][i] = sample.mask
-    return Part(**columns)
-
-
-def _columns(first: Sample, n: int) -> dict[str, np.ndarray]:
-    columns = {"x": np.empty((n, *first.x.shape), np.uint8), "y": np.empty(n, np.int64)}
-    if first.box:
-        columns["boxes"] = np.empty((n, 4), np.int16)
-    return columns

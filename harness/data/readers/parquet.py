@@ -1,103 +1,137 @@
 """Read parquet files with encoded images and labels, in the Hugging Face image layout."""
 
 import contextlib
-import json
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.data.readers import parquet_folders
+from harness.data.readers.boxes import BOX_FORMATS
 from harness.data.readers.common import Part, Raw, Reader, stamp
-from harness.data.readers.images import Box, Encoded, decoded, stack
-from harness.errors import UserError, one_line
+from harness.data.readers.images import Encoded, ToMask, coded_mask, decoded_upright, whole_masks
+from harness.data.readers.mask_codes import mask_code
+from harness.data.readers.parquet_columns import Columns, choose_columns, is_image, no_label
+from harness.data.readers.stack import stack
+from harness.errors import UserError, one_line, required
 
-LAYOUT = "parquet files train-*.parquet and test-*.parquet (or val*-*.parquet)"
-LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
+LAYOUT = parquet_folders.LAYOUT
 
-_NAME = re.compile(r"(train|test|val)[a-z]*(-.*)?\.parquet")
-_SHARD = re.compile(r"-\d+-of-(\d+)")
 _ROWS = 256  # per batch of a read
 _ROW_BYTES = 32  # least size of a row on disk: images are packed already, so equal ones only are stored in less
 _FEW_ROWS = 10_000  # that a file may have whatever its size
 _PACKED = 100  # most times that a column of images may be larger than on disk; theirs is about 1
 _SMALL = 2**26  # bytes that a column of images may have whatever it takes on disk
-_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-
-
-class Columns(NamedTuple):
-    """The names of the columns to read, and of the classes if the file has them."""
-
-    image: str
-    label: str
-    box: str | None
-    mask: str | None
-    classes: tuple[str, ...] | None
 
 
 def holds(folder: Path) -> bool:
     """Whether the folder has this layout."""
-    return bool(_shards(folder))
+    return folder.is_dir() and parquet_folders.found(folder)
 
 
-def reader(folder: Path) -> Reader:
-    """The reader of this folder. Raises `UserError` if a part or shard is missing."""
-    shards = _shards(folder)
-    train, test = shards.get("train"), shards.get("test") or shards.get("val")
-    if not train or not test:
-        raise UserError(f"{str(folder)!r} has no {'test' if train else 'train'} part; it may hold {LAYOUT}")
-    for paths in (train, test):
-        counts = {int(numbered[1]) for path in paths if (numbered := _SHARD.search(path.name))}
-        if counts and counts != {len(paths)}:
-            present = f"{len(paths)} files like {paths[0].name!r}"
-            raise UserError(f"{str(paths[0].parent)!r} has {present}, not {max(counts)}")
-    return Reader(partial(_read, train, test), partial(stamp, "parquet-1", folder, train + test))
+def reader(folder: Path, image: str = "") -> Reader:
+    """The reader of this folder. image: the column of images, if there are several.
+
+    Raises `UserError` if the training part, a shard or a column is missing.
+    """
+    parts = parquet_folders.shards(folder)
+    if not (train := parts.get("train")):
+        raise UserError(f"{str(folder)!r} has no train part; it may hold {LAYOUT}")
+    if _columns(train, image).label is None:
+        raise no_label(train[0], pq.read_schema(train[0]).names)
+    held_out: parquet_folders.Shards = {name: parts[name] for name in ("test", "val") if name in parts}
+    tested = next((name for name, paths in held_out.items() if _labelled(paths, image)), "")
+    instead = tested == "val" and "test" in held_out
+    notes = ("the test part has no labels: the validation part is the test part",) if instead else ()
+    return Reader(
+        partial(_read, train, held_out.get(tested, []), image, notes),
+        partial(stamp, "parquet-2", folder, [path for paths in parts.values() for path in paths]),
+        tested=bool(tested),
+    )
 
 
-def _shards(folder: Path) -> dict[str, list[Path]]:
-    """The files of each part, in the folder or in its subfolder `data`."""
-    shards: dict[str, list[Path]] = {}
-    for directory in (folder, folder / "data"):
-        for path in sorted(directory.glob("*.parquet")) if not shards else ():
-            if named := _NAME.fullmatch(path.name):
-                shards.setdefault(named[1], []).append(path)
-    return shards
+def _labelled(paths: list[Path], image: str) -> bool:
+    """Whether any image has a label: the Hub's test parts often have -1, or no column."""
+    columns = _columns(paths, image)
+    if columns.label is None:
+        return False
+    labels = (label for path in paths for (label,) in _values(path, [columns.label]))
+    return any(label is not None and label != "" and (isinstance(label, str) or label >= 0) for label in labels)
 
 
-def _read(train: list[Path], test: list[Path], size: int) -> Raw:
-    (train_part, train_names), (test_part, test_names) = _part(train, size), _part(test, size)
-    named = {names for names in (train_names, test_names) if names}
+def _read(train: list[Path], test: list[Path], image: str, notes: tuple[str, ...], size: int) -> Raw:
+    parts = [(paths, _columns(paths, image)) for paths in (train, test) if paths]
+    classes = _classes(parts)
+    try:
+        masks = (mask for paths, columns in parts for path in paths for mask in _masks(path, columns))
+        coded = any(columns.mask for _, columns in parts)
+        to_mask = coded_mask(mask_code(whole_masks(masks))) if coded else None
+    except UserError as error:
+        raise UserError(f"{str(train[0].parent)!r}: {error}") from None
+    read = [_part(paths, columns, size, classes, to_mask) for paths, columns in parts]
+    test_part = read[1] if test else None
+    if classes is None:
+        classes = _numbered(train[0].parent, read)
+    return Raw(read[0], test_part, classes, notes)
+
+
+def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
+    """The names of the classes, which number the labels, if the files have them. Raises `UserError` if parts differ."""
+    folder = str(parts[0][0][0].parent)
+    if len({columns.text for _, columns in parts}) > 1:
+        raise UserError(f"{folder!r}: labels are numbers in one part and text in the other")
+    if parts[0][1].text:
+        texts = [{str(y) for path in paths for (y,) in _values(path, [str(c.label)]) if y} for paths, c in parts]
+        if unseen := set().union(*texts) - texts[0]:
+            raise UserError(f"{folder!r}: the test part has the class {min(unseen)!r}, which no training image has")
+        numbers = all(text.isdecimal() for text in texts[0])
+        return tuple(sorted(texts[0], key=int if numbers else None))
+    named = {columns.classes for _, columns in parts if columns.classes}
     if len(named) > 1:
-        counts = " and ".join(str(len(names)) for names in (train_names, test_names) if names)
-        raise UserError(f"{str(train[0].parent)!r}: train and test have different classes ({counts} of them)")
-    if named:
-        return Raw(train_part, test_part, named.pop())
-    count, rows = int(train_part.y.max()) + 1, len(train_part.y)
-    if count > rows:
-        raise UserError(f"{str(train[0].parent)!r} has labels up to {count - 1}, but {rows} training images")
-    return Raw(train_part, test_part, tuple(map(str, range(count))))
+        counts = " and ".join(str(len(columns.classes)) for _, columns in parts if columns.classes)
+        raise UserError(f"{folder!r}: train and test have different classes ({counts} of them)")
+    return named.pop() if named else None
 
 
-def _part(paths: list[Path], size: int) -> tuple[Part, tuple[str, ...] | None]:
-    """One part, and its class names if the files have them."""
+def _numbered(folder: Path, parts: list[Part]) -> tuple[str, ...]:
+    """The numbers of the classes of labels without names. Raises `UserError` if they do not count from 0."""
+    largest, rows = int(parts[0].y.max()), len(parts[0].y)
+    if min(int(part.y.min()) for part in parts) == 1:
+        raise UserError(
+            f"{str(folder)!r} has labels that count from 1 to {largest}; subtract 1, so that the first is 0"
+        )
+    if largest + 1 > rows:
+        raise UserError(f"{str(folder)!r} has labels up to {largest}, but {rows} training images")
+    return tuple(map(str, range(largest + 1)))
+
+
+def _part(
+    paths: list[Path], columns: Columns, size: int, classes: tuple[str, ...] | None, to_mask: ToMask | None
+) -> Part:
     rows = 0
+    for path in paths:
+        with _opened(path) as file:
+            rows += file.metadata.num_rows
+    if not rows:
+        raise UserError(f"{str(paths[0])!r} has no rows")
+    numbers = {name: y for y, name in enumerate(classes or ())} if columns.text else {}
+    encoded = (row for path in paths for row in _rows(path, columns, numbers, to_mask))
+    return stack(decoded_upright(encoded, size), rows)
+
+
+def _columns(paths: list[Path], image: str) -> Columns:
+    """The columns to read of these files. Raises `UserError` if they differ, or declare more than they can hold."""
     columns: Columns | None = None
     for path in paths:
         with _opened(path) as file:
             _check_sizes(file.metadata, path)
-            rows += file.metadata.num_rows
-            found_columns = _columns(file.schema_arrow, path)
-        if columns not in (None, found_columns):
+            found = choose_columns(file.schema_arrow, path, image)
+        if columns not in (None, found):
             raise UserError(f"{str(path)!r} has other columns or classes than {paths[0].name!r}")
-        columns = found_columns
-    if columns is None or not rows:
-        raise UserError(f"{str(paths[0])!r} has no rows")
-    encoded = (row for path in paths for row in _rows(path, columns))
-    return stack(decoded(encoded, size), rows), columns.classes
+        columns = found
+    return required(columns, "file")
 
 
 def _check_sizes(header: pq.FileMetaData, path: Path) -> None:
@@ -121,87 +155,52 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"cannot read {str(path)!r}: {reason}") from None
 
 
-def _columns(schema: pa.Schema, path: Path) -> Columns:
-    features = _features(schema)
-    images = [field.name for field in schema if _is_image(field.type)]
-    non_masks = [name for name in images if name != "mask"]
-    if len(non_masks) != 1:
-        raise UserError(f"{str(path)!r} must have one column of images (bytes and path), not {non_masks}")
-    integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-    class_labels = [name for name in integers if _names(features, name)]
-    label = next((n for some in (class_labels, integers) for n in LABELS if n in some), None)
-    if label is None and len(class_labels) == 1:
-        label = class_labels[0]
-    if label is None:
-        raise UserError(f"{str(path)!r} has no 'label', a column of whole numbers, among {schema.names}")
-    box = "bbox" if "bbox" in schema.names else None
-    if box and not _is_numbers(schema.field(box).type):
-        raise UserError(f"{str(path)!r} has boxes of type {schema.field(box).type}, not of four numbers x1, y1, x2, y2")
-    return Columns(non_masks[0], label, box, "mask" if "mask" in images else None, _names(features, label))
+def _masks(path: Path, columns: Columns) -> Iterator[bytes | None]:
+    for (mask,) in _values(path, [columns.mask]) if columns.mask else ():
+        yield mask
 
 
-def _features(schema: pa.Schema) -> dict:
-    """The column features that the `datasets` library stores in the metadata; empty if absent or malformed."""
-    try:
-        return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
-    except (KeyError, ValueError, TypeError):
-        return {}
+def _rows(path: Path, columns: Columns, numbers: dict[str, int], to_mask: ToMask | None) -> Iterator[Encoded]:
+    """numbers: the labels of the classes, if the file has their names."""
+    names = [columns.image, columns.label, columns.box, columns.mask]
+    to_box = BOX_FORMATS[columns.box_format]
+    for row, (image, label, box, mask) in enumerate(_values(path, names)):
+        where = f"row {row} of {str(path)!r}"
+        if image is None or (columns.mask and mask is None):
+            raise UserError(f"{where} has no image or mask bytes")
+        y = numbers.get(label) if columns.text else label
+        if y is None or not 0 <= y < 2**31:
+            raise UserError(f"{where} has the label {label}; every image needs one, counted from 0")
+        yield Encoded(where, image, y, _box(box, columns, where) if columns.box else None, mask, to_box, to_mask)
 
 
-def _names(features: dict, column: str) -> tuple[str, ...] | None:
-    """The class names of a ClassLabel column, else None."""
-    feature = features.get(column)
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else None
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    """Whether it is a struct with plain bytes. Extension types, such as Ray's, unpickle their content."""
-    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
-    return at >= 0 and any(of(kind.field(at).type) for of in _BYTES)
-
-
-def _is_numbers(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
-    return any(of(kind) for of in lists) and (
-        pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
-    )
-
-
-def _rows(path: Path, columns: Columns) -> Iterator[Encoded]:
-    names = [name for name in columns[:4] if name]
+def _values(path: Path, names: list[str | None]) -> Iterator[tuple]:
+    """The values of these columns, row by row; None for a column that is None, the bytes of an image."""
     end = 0
     with _opened(path) as file:
         rows = file.metadata.num_rows
-        for batch in file.iter_batches(batch_size=_ROWS, columns=names):
-            start, end = end, end + len(batch)
+        for batch in file.iter_batches(batch_size=_ROWS, columns=[name for name in names if name]):
+            end += len(batch)
             if end > rows:
                 break
-            values = [_values(batch, name) for name in columns[:4]]
-            for row, (image, y, box, mask) in enumerate(zip(*values, strict=True), start):
-                where = f"row {row} of {str(path)!r}"
-                if image is None or (columns.mask and mask is None):
-                    raise UserError(f"{where} has no image or mask bytes")
-                if y is None or not 0 <= y < 2**31:
-                    raise UserError(f"{where} has the label {y}; every image needs one, counted from 0")
-                yield Encoded(where, image, y, _box(box, where) if columns.box else None, mask)
+            yield from zip(*(_column(batch, name) for name in names), strict=True)
         if end != rows:
             raise UserError(f"{str(path)!r} does not have the {rows} rows that its metadata declares")
 
 
-def _values(batch: pa.RecordBatch, name: str | None) -> list:
+def _column(batch: pa.RecordBatch, name: str | None) -> list:
     """One value per row; for images their bytes, or None."""
     if name is None:
         return [None] * len(batch)
     column = batch.column(name)
-    if _is_image(column.type):
+    if is_image(column.type):
         column = column.flatten()[column.type.get_field_index("bytes")]
     return column.to_pylist()
 
 
-def _box(box: list[float | None] | None, where: str) -> Box:
-    corners = [c for c in box or () if c is not None and abs(c) < 2**31]
-    if box is None or not len(corners) == len(box) == 4:
-        raise UserError(f"{where} has no box of four numbers x1, y1, x2, y2 but {box!r}")
-    x1, y1, x2, y2 = (int(np.floor(c)) for c in corners)
-    return x1, y1, x2, y2
+def _box(box: list[float | None] | dict[str, float | None] | None, columns: Columns, where: str) -> tuple[float, ...]:
+    values = [box[name] for name in columns.box_fields or ()] if isinstance(box, dict) else box
+    numbers = tuple(n for n in values or () if n is not None and abs(n) < 2**31)
+    if values is None or not len(numbers) == len(values) == 4:
+        raise UserError(f"{where} has no box of four numbers but {box!r}")
+    return numbers

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from harness.data.readers.boxes import Box
 from harness.data.readers.common import Part, Raw, Reader, contents, lines, stamp, within
-from harness.data.readers.images import Box, Encoded, decoded, stack
+from harness.data.readers.images import Encoded, decoded
+from harness.data.readers.stack import stack
 from harness.errors import UserError
 
 LAYOUT = "Tiny-ImageNet's folders with wnids.txt"
@@ -41,7 +43,7 @@ def _read(folder: Path, size: int) -> Raw:
     folders = [within(folder / "train", wnid, folder / "wnids.txt") for wnid in wnids]
     train = [image for y, class_folder in enumerate(folders) for image in _class(class_folder, y)]
     labels = {wnid: y for y, wnid in enumerate(wnids)}
-    test = [_annotated(folder, line, labels) for line in lines(folder / _VAL, 2)]
+    test = _validation(folder, wnids, labels)
     classes = tuple(words.get(wnid, wnid) for wnid in wnids)
     return Raw(_part(train, folder, size), _part(test, folder, size), classes)
 
@@ -54,17 +56,33 @@ def _class(folder: Path, y: int) -> list[Listed]:
     listed = lines(boxes_file) if boxes_file.is_file() else []
     boxes = {line[0]: _box(line[1:], boxes_file) for line in listed}
     try:
-        images = sorted(p for p in (folder / "images").iterdir() if p.suffix.lower() in _IMAGES)
+        images = sorted(p for p in (folder / "images").iterdir() if _is_image(p))
     except OSError as error:
         raise UserError(f"cannot read {str(folder / 'images')!r}: {error.strerror}") from None
     return [(path, y, boxes.get(path.name)) for path in images]
 
 
-def _annotated(folder: Path, line: list[str], labels: dict[str, int]) -> Listed:
+def _validation(folder: Path, wnids: list[str], labels: dict[str, int]) -> list[Listed]:
+    """The validation images in the order of the archive, also where they were moved into folders of their classes."""
+    moved = [
+        (path, labels[wnid], None) for wnid in wnids for path in (folder / "val" / wnid).rglob("*") if _is_image(path)
+    ]
+    if (folder / _VAL).is_file() or not moved:
+        where = {path.name: path for path, _, _ in moved}
+        return [_annotated(folder, line, labels, where) for line in lines(folder / _VAL, 2)]
+    return sorted(moved, key=lambda image: (len(image[0].name), image[0].name))  # val_9 is before val_10
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGES
+
+
+def _annotated(folder: Path, line: list[str], labels: dict[str, int], moved: dict[str, Path]) -> Listed:
     if line[1] not in labels:
         raise UserError(f"{str(folder / _VAL)!r}: {line[0]!r} has a class that is not in wnids.txt")
     box = _box(line[2:], folder / _VAL) if line[2:] else None
-    return within(folder / "val" / "images", line[0], folder / _VAL), labels[line[1]], box
+    path = moved.get(line[0]) or within(folder / "val" / "images", line[0], folder / _VAL)
+    return path, labels[line[1]], box
 
 
 def _part(images: list[Listed], folder: Path, size: int) -> Part:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from harness.data.readers.common import Part, Raw, Reader, contents, stamp
-from harness.data.readers.images import Encoded, Sample, decoded, pixels, stack
+from harness.data.readers.images import Encoded, Sample, decoded, pixels
+from harness.data.readers.stack import stack
 from harness.errors import UserError, one_line, shell_command
 
 Arguments = Mapping[str, bool | str]  # by which torchvision selects a part

@@ -1,0 +1,157 @@
+"""Interpret the masks of a column: two values, trimap, void, class ids, alpha; refuse what is doubtful.
+
+    to_mask = mask_code(encoded_masks); to_mask(image) -> (H, W) uint8: 0 background, 1 object, 255 unknown
+
+All masks of a data set are looked at first: a single mask does not tell whether its 255 is the object or void.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from harness.data.readers.common import UNKNOWN
+from harness.errors import UserError
+
+MaskCode = Callable[[Image.Image], np.ndarray]  # a mask as stored -> (H, W) uint8 in {0, 1, 255}
+
+_LOSSY = ("JPEG", "WEBP")  # formats that may change a value, so that a code such as 1, 2, 3 cannot be trusted
+_TRIMAP = {1: 1, 2: 0, 3: UNKNOWN}  # of the Oxford-IIIT pets
+_VOID = 255  # of Pascal VOC, beside the ids of classes
+_IDS = frozenset(range(21))  # of Pascal VOC, 0 is background
+_NEAR = 64  # levels from black or white within which noise and soft edges lie
+_BETWEEN = 0.1  # most of the pixels that may lie elsewhere: edges
+_SOFT_LEVELS = 8  # fewer different levels than this, unevenly spaced, are codes and not soft edges
+_COLOURED = 32  # levels between the channels of a pixel that is not grey, whatever a JPEG did to it
+_SHOWN = 8  # levels listed in a message
+
+
+def mask_code(masks: Iterable[Image.Image]) -> MaskCode:
+    """What the values of these masks mean. Raises `UserError` if that is not certain."""
+    seen = _Survey()
+    for mask in masks:
+        seen.add(mask)
+    return seen.code()
+
+
+@dataclass
+class _Survey:
+    """How often every level occurs in all masks: of their colours, and of their transparency."""
+
+    colours: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    alphas: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    lossy: bool = False
+    coloured: UserError | None = None
+
+    def add(self, mask: Image.Image) -> None:
+        self.lossy |= mask.format in _LOSSY
+        alpha = _alpha(mask)
+        self.alphas += np.bincount(alpha.ravel(), minlength=256)
+        try:
+            levels = _levels(mask)
+        except UserError as error:  # of no account if the mask is in the transparency
+            self.coloured = error
+            return
+        if alpha.min() < 255 and set(np.unique(levels[alpha > 127])) == {0, 255}:
+            raise UserError("a mask has black, white and transparent pixels; write 0, 1 and 255 for unknown")
+        self.colours += np.bincount(levels.ravel(), minlength=256)
+
+    def code(self) -> MaskCode:
+        if self.alphas[:255].any():
+            return _Code(_table(self.alphas, lossy=True), _alpha)
+        if self.coloured:
+            raise self.coloured
+        return _Code(_table(self.colours, self.lossy), _levels)
+
+
+@dataclass(frozen=True)
+class _Code:
+    """table (256,): level -> 0, 1 or 255. Raises `UserError` for a mask of several objects, by their ids."""
+
+    table: np.ndarray
+    levels: Callable[[Image.Image], np.ndarray]
+
+    def __call__(self, mask: Image.Image) -> np.ndarray:
+        levels = self.levels(mask)
+        objects = [level for level in np.unique(levels) if level in _IDS and self.table[level] == 1]
+        if len(objects) > 1:
+            raise UserError(f"its mask has the classes {_listed(objects)}; write 1 for the object, 0 for all others")
+        return self.table[levels]
+
+
+def _table(counts: np.ndarray, lossy: bool) -> np.ndarray:
+    """The mask value of every level, from how often the levels occur."""
+    found = np.flatnonzero(counts)
+    codes = set(found.tolist())
+    table = np.zeros(256, np.uint8)
+    if len(codes) == 1:
+        raise UserError(f"all masks have one value, {found[0]}, throughout: they mark no object, or everything")
+    if not lossy and codes == set(_TRIMAP):
+        table[list(_TRIMAP)] = list(_TRIMAP.values())
+    elif not lossy and 0 in codes and len(codes) == 2:
+        table[1:] = 1
+    elif not lossy and 0 in codes and codes <= _IDS | {_VOID}:
+        table[1:_VOID], table[_VOID] = 1, UNKNOWN
+    elif not lossy and len(codes) == 3 and codes in ({0, 127, 255}, {0, 128, 255}):
+        table[found[1]], table[255] = UNKNOWN, 1
+    elif _is_soft(counts, lossy):
+        table[128:] = 1
+    else:
+        raise UserError(
+            f"masks have the values {_listed(found)}, which may mean several things; write 0 for background, 1 or 255"
+            " for the object; or 0, 1 and 255 for unknown"
+        )
+    return table
+
+
+def _is_soft(counts: np.ndarray, lossy: bool) -> bool:
+    """Whether these are two values, near black and near white, with noise or soft edges between them."""
+    found = np.flatnonzero(counts)
+    between = counts[_NEAR : 256 - _NEAR]
+    middle = counts[120:136].sum()
+    return bool(
+        found[0] < _NEAR
+        and found[-1] >= 256 - _NEAR
+        and between.sum() <= _BETWEEN * counts.sum()
+        and (lossy or len(found) >= _SOFT_LEVELS or np.diff(found).max() <= _NEAR)
+        and not (middle > 0.4 * between.sum() and middle > 0.01 * counts.sum())  # the third value of a trimap
+    )
+
+
+def _levels(mask: Image.Image) -> np.ndarray:
+    """The levels (H, W) uint8: of grey, or the indices of a coloured palette."""
+    if mask.mode[0] in "IF":
+        raise UserError(f"its mask is {mask.mode}, of more than 8 bits a pixel")
+    if mask.mode == "P" and (indices := _coded(mask)) is not None:
+        return indices
+    if mask.mode in ("1", "L", "LA"):
+        return np.asarray(mask.convert("L"))
+    rgb = np.asarray(mask.convert("RGB"))
+    if (rgb.max(2).astype(int) - rgb.min(2)).max() <= _COLOURED:
+        return np.asarray(mask.convert("L"))
+    colours = np.unique(rgb.reshape(-1, 3), axis=0)
+    if len(colours) == 2 and not colours[0].any():  # one colour on black
+        return np.where(rgb.any(2), np.uint8(255), np.uint8(0))
+    raise UserError(f"its mask has {len(colours)} colours; write 0 for background, 1 for the object, 255 for unknown")
+
+
+def _coded(mask: Image.Image) -> np.ndarray | None:
+    """The indices (H, W) of a mask with a palette; None if the palette is grey, and so its colours are the levels."""
+    indices = np.asarray(mask)
+    palette = np.array(mask.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = palette[np.unique(indices[indices < len(palette)])]
+    return None if (used == used[:, :1]).all() else indices
+
+
+def _alpha(mask: Image.Image) -> np.ndarray:
+    """The opacity (H, W) uint8."""
+    if mask.has_transparency_data:
+        return np.asarray(mask.convert("RGBA").getchannel("A"))
+    return np.full(mask.size[::-1], 255, np.uint8)
+
+
+def _listed(levels: Iterable[int]) -> str:
+    levels = [int(level) for level in levels]
+    more = f" and {len(levels) - _SHOWN} more" if len(levels) > _SHOWN else ""
+    return ", ".join(map(str, levels[:_SHOWN])) + more
