@@ -155,12 +155,9 @@ def _check_crop(source: DataSource, height: int, width: int) -> None:
 def _decode(reader: readers.Reader, source: DataSource, folder: Path) -> dict:
     """Read, check, split and store under `folder`, atomically: it appears complete or not at all. Returns its meta."""
     raw = reader.read(source.size)
-    try:
-        raw_checks.check(raw)
-        order = _order(raw, source)
-        notes = [*raw.notes, *raw_checks.doubts(raw, order)]
-    except UserError as error:
-        raise UserError(f"data {source.name!r} {error}") from None
+    raw_checks.check(source.name, raw)
+    order = _order(raw, source)
+    notes = [*raw.notes, *raw_checks.doubts(raw, order)]
     raw = _match_channels(raw)
     parts = {name: raw.train if name != "test" or raw.test is None else raw.test for name in order}
     damaged = {name: n for name, i in order.items() if (n := len(i) - len(parts[name].whole(i)))}
@@ -206,7 +203,7 @@ def _order(raw: readers.Raw, source: DataSource) -> dict[str, np.ndarray]:
         test = test_order(len(raw.test.y))
     n_val = max(1, round(source.val * len(training)))
     if n_val >= len(training):
-        raise UserError(f"has {len(training)} training images: too few to hold some out")
+        raise UserError(f"data {source.name!r} has {len(training)} training images: too few to hold some out")
     training = training[np.random.default_rng(source.split).permutation(len(training))]
     return {"train": training[n_val:], "val": training[:n_val], "test": test}
 

@@ -1,7 +1,4 @@
-"""Check a data set that was read: refuse what no classifier can be trained on, and say what is doubtful.
-
-Every message goes on from the name of the data set: `data 'mine' has ...`.
-"""
+"""Check a data set that was read: refuse what no classifier can be trained on, and say what is doubtful."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -13,22 +10,26 @@ from harness.errors import UserError
 _NAMED = 3  # classes or images that a message names
 
 
-def check(raw: Raw) -> None:
+def check(name: str, raw: Raw) -> None:
     """Raise `UserError` for parts, sizes, labels, images or masks that no classifier can be trained or judged by."""
     parts = [part for part in (raw.train, raw.test) if part is not None]
     sizes = [f"{part.x.shape[3]}x{part.x.shape[2]}" for part in parts]
     if len(set(sizes)) > 1:
-        raise UserError(f"has images of {' in train, '.join(sizes)} in test; set one size by --set data.size=32")
+        raise UserError(
+            f"data {name!r} has images of {' in train, '.join(sizes)} in test; set one size by --set data.size=32"
+        )
     for part in parts:
-        _check_labels(part.y, len(raw.classes))
+        _check_labels(name, part.y, len(raw.classes))
     if (raw.train.y == raw.train.y[0]).all():
-        raise UserError("has training images of one class only; a classifier needs two")
+        raise UserError(f"data {name!r} has training images of one class only; a classifier needs two")
     if raw.test is not None and (unseen := np.setdiff1d(raw.test.y, raw.train.y)).size:
-        raise UserError(f"has test images of {_named(unseen, raw.classes)}, of which there is no training image")
+        raise UserError(
+            f"data {name!r} has test images of {_named(unseen, raw.classes)}, of which there is no training image"
+        )
     if _all_equal(raw.train):
-        raise UserError("has training images that are all equal")
+        raise UserError(f"data {name!r} has training images that are all equal")
     if _covering(raw.train) and not any((mask == 0).any() for mask in _all_masks(raw.train)):
-        raise UserError("has masks that all cover their whole image: there is nothing to localise")
+        raise UserError(f"data {name!r} has masks that all cover their whole image: there is nothing to localise")
 
 
 def doubts(raw: Raw, order: Mapping[str, np.ndarray]) -> list[str]:
@@ -36,13 +37,14 @@ def doubts(raw: Raw, order: Mapping[str, np.ndarray]) -> list[str]:
     return [*_damage(raw), *_unseen(raw, order), *_masks(raw)]
 
 
-def _check_labels(y: np.ndarray, classes: int) -> None:
+def _check_labels(name: str, y: np.ndarray, classes: int) -> None:
     if not len(y):
-        raise UserError("has an empty part")
+        raise UserError(f"data {name!r} has an empty part")
     smallest, largest = y.min(), y.max()
     if smallest < 0 or largest >= classes:
         hint = ": they count from 1; subtract 1" if smallest == 1 and largest == classes else ""
-        raise UserError(f"has labels from {smallest} to {largest}, but {classes} classes (0 to {classes - 1}){hint}")
+        span = f"labels from {smallest} to {largest}"
+        raise UserError(f"data {name!r} has {span}, but {classes} classes (0 to {classes - 1}){hint}")
 
 
 def _all_equal(part: Part) -> bool:

@@ -103,7 +103,8 @@ def _in_order(encoded: Iterable[Encoded], decode: Callable[[Encoded], Sample | D
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(encoded, _CHUNK)):
             large = sum(len(e.image) for e in chunk) > _LARGE * len(chunk)
-            yield from (threads.map if large else map)(decode, chunk)
+            # The whole chunk: no thread works on when the reader stops, and collects this generator, which joins it.
+            yield from list((threads.map if large else map)(decode, chunk))
 
 
 def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
