@@ -297,6 +297,19 @@ def test_a_mask_that_may_mean_several_things_is_refused_in_one_line(tmp_path, ki
     assert said in str(error.value) and "\n" not in str(error.value) and "mine" in str(error.value)
 
 
+def test_a_mask_of_codes_is_taken_as_it_is(tmp_path):
+    """Void alone, which as `mask` would be black and white."""
+    void = np.where(BORDER, 255, 0).astype(np.uint8)
+    masks = read(tmp_path, mask_coded=column([encoded(void), encoded(coded(0, 1, 255))])).masks
+    np.testing.assert_array_equal(masks, [void, np.where(BORDER, 255, OBJECT)])
+    with pytest.raises(UserError, match="its mask has the value 2; there are 0 background, 1 object, 255 unknown"):
+        read(tmp_path, mask_coded=column([encoded(coded(2, 1, 3))] * 2))
+    images = [encoded(image) for image in noise(2, HEIGHT, WIDTH)]
+    write(tmp_path / "mine/test-00000-of-00001.parquet", images, **masked(encoded(void)))
+    with pytest.raises(UserError, match="masks are 'mask' in one part, 'mask_coded' in the other"):
+        readers.find("mine", tmp_path).read(0)
+
+
 def full_and(masks):
     full = np.ones((HEIGHT, WIDTH), np.uint8)
     return {"mask": column([encoded(full)] * (8 - len(masks)) + [encoded(mask) for mask in masks])}

@@ -35,6 +35,14 @@ def mask_code(masks: Iterable[Image.Image]) -> MaskCode:
     return seen.code()
 
 
+def exact(mask: Image.Image) -> np.ndarray:
+    """A mask whose values are the codes themselves. Raises `UserError` for any other value."""
+    levels = _levels(mask)
+    if other := set(np.unique(levels).tolist()) - {0, 1, UNKNOWN}:
+        raise UserError(f"its mask has the value {min(other)}; there are 0 background, 1 object, 255 unknown")
+    return levels
+
+
 @dataclass
 class _Survey:
     """How often every level occurs in all masks: of their colours, and of their transparency."""

@@ -12,8 +12,8 @@ from harness.data.readers import parquet_folders
 from harness.data.readers.boxes import BOX_FORMATS
 from harness.data.readers.common import Part, Raw, Reader, stamp
 from harness.data.readers.images import Encoded, ToMask, coded_mask, decoded_upright, whole_masks
-from harness.data.readers.mask_codes import mask_code
-from harness.data.readers.parquet_columns import Columns, choose_columns, is_image, no_label
+from harness.data.readers.mask_codes import exact, mask_code
+from harness.data.readers.parquet_columns import CODED_MASK, MASK, Columns, choose_columns, is_image, no_label
 from harness.data.readers.stack import stack
 from harness.errors import UserError, one_line, required
 
@@ -64,13 +64,8 @@ def _labelled(paths: list[Path], image: str) -> bool:
 def _read(train: list[Path], test: list[Path], image: str, notes: tuple[str, ...], size: int) -> Raw:
     parts = [(paths, _columns(paths, image)) for paths in (train, test) if paths]
     classes = _classes(parts)
-    try:
-        masks = (mask for paths, columns in parts for path in paths for mask in _masks(path, columns))
-        coded = any(columns.mask for _, columns in parts)
-        to_mask = coded_mask(mask_code(whole_masks(masks))) if coded else None
-    except UserError as error:
-        raise UserError(f"{str(train[0].parent)!r}: {error}") from None
-    read = [_part(paths, columns, size, classes, to_mask) for paths, columns in parts]
+    code = _mask_code(parts)
+    read = [_part(paths, columns, size, classes, code) for paths, columns in parts]
     test_part = read[1] if test else None
     if classes is None:
         classes = _numbered(train[0].parent, read)
@@ -93,6 +88,20 @@ def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
         counts = " and ".join(str(len(columns.classes)) for _, columns in parts if columns.classes)
         raise UserError(f"{folder!r}: train and test have different classes ({counts} of them)")
     return named.pop() if named else None
+
+
+def _mask_code(parts: list[tuple[list[Path], Columns]]) -> ToMask | None:
+    """What the masks of both parts mean, None if there are none. Raises `UserError` if that is not certain."""
+    interpreted = [(path, columns) for paths, columns in parts for path in paths if columns.mask == MASK]
+    if not interpreted:
+        return coded_mask(exact) if any(columns.mask for _, columns in parts) else None
+    if any(columns.mask == CODED_MASK for _, columns in parts):
+        raise UserError(f"{str(parts[0][0][0].parent)!r}: masks are {MASK!r} in one part, {CODED_MASK!r} in the other")
+    try:
+        masks = (mask for path, columns in interpreted for (mask,) in _values(path, [columns.mask]))
+        return coded_mask(mask_code(whole_masks(masks)))
+    except UserError as error:
+        raise UserError(f"{str(parts[0][0][0].parent)!r}: {error}") from None
 
 
 def _numbered(folder: Path, parts: list[Part]) -> tuple[str, ...]:
@@ -153,11 +162,6 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"cannot read {str(path)!r}: {reason}") from None
-
-
-def _masks(path: Path, columns: Columns) -> Iterator[bytes | None]:
-    for (mask,) in _values(path, [columns.mask]) if columns.mask else ():
-        yield mask
 
 
 def _rows(path: Path, columns: Columns, numbers: dict[str, int], to_mask: ToMask | None) -> Iterator[Encoded]:

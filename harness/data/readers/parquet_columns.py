@@ -12,7 +12,7 @@ from harness.errors import UserError, unknown_name
 
 LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
 
-_MASK = "mask"
+MASK, CODED_MASK = "mask", "mask_coded"  # masks whose values are to be interpreted; of 0, 1 and 255 as they are
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
@@ -52,12 +52,12 @@ def choose_columns(schema: pa.Schema, path: Path, image: str = "") -> Columns:
     label, text = _label(schema, features)
     box, box_format, fields = _box(schema, path)
     names = _names(features, label) if label else None
-    mask = _MASK if _MASK in images and image != _MASK else None
+    mask = next((name for name in (CODED_MASK, MASK) if name in images and name != image), None)
     return Columns(_image(images, path, image), label, box, mask, names, text, box_format, fields)
 
 
 def _image(images: list[str], path: Path, image: str) -> str:
-    candidates = [name for name in images if name != _MASK]
+    candidates = [name for name in images if name not in (MASK, CODED_MASK)]
     if image:
         if image not in images:
             raise unknown_name(f"data.image of {str(path)!r}:", image, images)
