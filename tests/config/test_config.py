@@ -7,6 +7,7 @@ import pytest
 import methods
 from harness.config.dataset_defaults import DATASET_DEFAULTS
 from harness.config.trial import Trial, build, check_settings_used
+from harness.config.trial_key import trial_key
 from harness.errors import UserError
 from harness.setting_types import later
 from harness.training.settings import Optim
@@ -152,14 +153,15 @@ def test_a_setting_of_a_later_version_is_not_in_the_key_at_its_default():
     trial = build(settings)
     with_more = dataclasses.replace(trial, optim=OptimOfLater(**vars(trial.optim)))
     assert with_more.flat() == {**trial.flat(), "optim.warmup": 0}
-    assert with_more.identity() == trial.flat() and with_more.key == key
+    assert with_more.identity() == trial.identity() and with_more.key == key
     changed = dataclasses.replace(with_more, optim=dataclasses.replace(with_more.optim, warmup=1))
-    assert changed.identity() == {**trial.flat(), "optim.warmup": 1} and changed.key != key
+    assert changed.identity() == {**trial.identity(), "optim.warmup": 1} and changed.key != key
 
 
 def test_the_later_settings_of_data_leave_older_keys_as_they_are():
     plain = build({"method": "sat", "data": "mine"})
-    assert plain.key == "42cf39802535", "as of before there were any"
+    before = {path: value for path, value in plain.flat().items() if path not in ("data.image", "data.test_share")}
+    assert plain.key == trial_key(before) and len(before) == len(plain.flat()) - 2
     for path, unset, value in (("data.image", "", "photo"), ("data.test_share", 0, 0.2)):
         assert build({"method": "sat", "data": "mine", path: unset}).key == plain.key
         other = build({"method": "sat", "data": "mine", path: value})
