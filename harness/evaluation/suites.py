@@ -26,6 +26,15 @@ def step_of(measure: Measure, eps: float) -> float:
     return measure.step or 2.5 * eps / measure.steps
 
 
+def eps_l2(measure: Measure, shape: tuple[int, int, int]) -> float:
+    """eps in L2 for images of that (C, H, W): `measure.eps_l2`, or what corresponds to the largest eps of the grid.
+
+    As in the literature, that is 128/255 to 8/255 on 3x32x32, scaled by the square root of the number of values.
+    """
+    channels, height, width = shape
+    return measure.eps_l2 or 16 * max(measure.eps) * (channels * height * width / 3072) ** 0.5
+
+
 def pgd_name(measure: Measure, eps: float) -> str:
     """Score name of PGD: `pgd10-8`, or `pgd10x3-8` for three restarts."""
     return _attack_name("pgd", eps, steps=measure.steps, restarts=measure.restarts)
@@ -88,6 +97,12 @@ def autoattack_suite(context: EvaluationContext) -> Items:
     return {"clean": measurements.clean(), **measurements.cascade(max(context.measure.eps))}
 
 
+def autoattack_l2_suite(context: EvaluationContext) -> Items:
+    """AutoAttack's standard version in L2, at `eps_l2`."""
+    eps = eps_l2(context.measure, context.shape)
+    return {"clean": measurements.clean(), **measurements.cascade(eps, norm="l2")}
+
+
 def corruption_suite(context: EvaluationContext) -> Items:
     """Accuracy under all 15 + 4 corruptions at five severities, and the means that papers report."""
     return _corrupted(context, tuple(registry.CORRUPTIONS))
@@ -144,12 +159,9 @@ def paper_art_suite(context: EvaluationContext) -> Items:
 def full_suite(context: EvaluationContext) -> Items:
     """All measurements, with attacks at the largest eps of the grid, and attributions on a sample of the images.
 
-    `worst` is the worst case per image over all L-inf attacks at that eps. The L2 attack's eps corresponds to it as in
-    the literature (128/255 to 8/255 on 32x32x3), scaled by the square root of the number of values.
+    `worst` is the worst case per image over all L-inf attacks at that eps. The L2 attack is at `eps_l2`.
     """
-    eps = max(context.measure.eps)
-    channels, height, width = context.shape
-    l2 = 16 * eps * (channels * height * width / 3072) ** 0.5
+    eps, l2 = max(context.measure.eps), eps_l2(context.measure, context.shape)
     attacked = {
         _attack_name("pgd", eps, steps=steps): measurements.pgd(eps, 2.5 * eps / steps, steps)
         for steps in (5, 7, 10, 20, 40, 100)
@@ -166,7 +178,7 @@ def full_suite(context: EvaluationContext) -> Items:
         _attack_name("worst", eps): Combined(strongest, "worst"),
         _attack_name("pgd", l2, steps=40, norm="l2"): measurements.pgd(l2, 2.5 * l2 / 40, 40, norm="l2"),
         "cw100": measurements.cw(steps=100, searches=9),
-        "stadv100": measurements.stadv(100, limit=height / 32),
+        "stadv100": measurements.stadv(100, limit=context.shape[1] / 32),
         **corruption_suite(context),
         **localization_suite(context),
         **attribution_suite(sampled),
@@ -201,6 +213,7 @@ _ALL = (
     Suite("attribution-fast", fast_attribution_suite, attacks_attributions=True),
     Suite("attribution-legacy", legacy_attribution_suite, attacks_attributions=True),
     Suite("autoattack", autoattack_suite),
+    Suite("autoattack-l2", autoattack_l2_suite),
     Suite("corruption", corruption_suite, corrupts=True),
     Suite("localization", localization_suite, needs_annotations=True),
     Suite("paper-sat", paper_sat_suite),

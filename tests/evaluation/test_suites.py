@@ -192,26 +192,54 @@ def test_published_files_are_measured_where_they_are(tmp_path, shapes):
     assert Published(Folder(folder, n), order[:3]).images("fog", 1).shape == (3, 3, 32, 32)
 
 
-def test_the_cascade_of_autoattack_is_that_of_the_package(shapes):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("norm", "suite", "measure", "eps"),
+    [
+        ("Linf", "autoattack", Measure(eps=(1 / 255, 12 / 255)), 12 / 255),
+        ("L2", "autoattack-l2", Measure(eps_l2=192 / 255), 192 / 255),
+    ],
+    ids=["linf", "l2"],
+)
+def test_the_cascade_of_autoattack_is_that_of_the_package(norm, suite, measure, eps, shapes):
     """On one batch, so that both draw alike."""
     import pyautoattack
 
     net, _, split = shapes
-    split, eps = split.head(8), 4 / 255
-    suite = {"clean": measurements.Measurement(measurements.accuracy), **measurements.cascade(eps)}
-    found = evaluator.evaluate(net, split, Measure(), name="test", suite=lambda subject: suite)
+    with torch.no_grad():
+        split = replace(split.head(2), y=net(batching.to_batch(split.head(2)).x).argmax(1))  # all are attacked
+    found = evaluator.evaluate(net, split, measure, name="test", suite=suites.SUITES[suite])
+    assert all(s.protocol["eps"] == pytest.approx(eps) for s in found[1:])
     found = {s.name.removeprefix("test/"): s.per_example for s in found}
-    stages = ["clean", "aa-apgd-ce-4", "aa-apgd-t-4", "aa-fab-t-4", "aa-4"]
+    before, strength = ("l2-" if norm == "L2" else ""), round(255 * eps)
+    stages = ["clean", *(f"{before}{name}-{strength}" for name in ("aa-apgd-ce", "aa-apgd-t", "aa-fab-t", "aa"))]
     assert list(found) == stages
-    for before, after in itertools.pairwise(stages):
-        assert (found[after] <= found[before]).all()
+    for weaker, stronger in itertools.pairwise(stages):
+        assert (found[stronger] <= found[weaker]).all()
     batch = batching.to_batch(split)
-    whole = pyautoattack.AutoAttack(net, eps=eps, seed=0, device="cpu")
+    whole = pyautoattack.AutoAttack(net, eps=eps, norm=norm, seed=0, device="cpu")
     whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = 7
     z, _ = whole.run_standard_evaluation(batch.x.contiguous(), batch.y)
     with torch.no_grad():
         theirs = (net(z).argmax(1) == split.y).numpy()
-    assert abs(theirs.sum() - found["aa-4"].sum()) <= 1
+    assert 0 < theirs.sum() < 2 and (theirs == found[stages[-1]]).all()
+
+
+def test_an_eps_in_l2_is_that_of_every_attack_in_l2_and_of_none_else():
+    plain, own = (EvaluationContext(Measure(eps_l2=eps)) for eps in (0.0, 0.5))
+    assert list(suites.SUITES["autoattack-l2"](plain))[-1] == "l2-aa-128"
+    assert list(suites.SUITES["autoattack-l2"](own))[-1] == "l2-aa-127.5"
+    for name, suite in suites.SUITES.items():
+        before, after = (set(suite(context)) for context in (plain, own))
+        assert all(key.startswith("l2-") for key in before ^ after)
+        assert (before != after) == (name in ("autoattack-l2", "full"))
+    assert {"l2-pgd40-127.5"} == set(suites.SUITES["full"](own)) - set(suites.SUITES["full"](plain))
+
+
+def test_an_eps_in_l2_is_in_the_key_of_a_trial_that_sets_it():
+    plain, own = trial.build({}), trial.build({"measure.eps_l2": "0.5"})
+    assert trial.build({"measure.eps_l2": 0}).key == plain.key != own.key
+    assert "measure.eps_l2" not in plain.identity() and own.identity()["measure.eps_l2"] == 0.5
 
 
 def test_suites_that_differ_in_a_measurement_are_not_mixed(shared_workspace):
