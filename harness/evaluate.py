@@ -23,7 +23,7 @@ from harness.config.chosen_cells import choose
 from harness.config.trial import Trial, build, check_settings_used
 from harness.errors import UserError, complain, exit_status
 from harness.evaluation import suites
-from harness.evaluation.checks.evidence import Check
+from harness.evaluation.checks.evidence import format_checks
 from harness.evaluation.evaluator import format_score, no_progress
 from harness.storage.workspace import Workspace
 from harness.sweep.progress import EvaluationProgress
@@ -58,15 +58,6 @@ def log_to_mlflow(evaluation: Evaluation, extra: list[Path], uri: str, workspace
     metrics = {**score_metrics(evaluation.scores), **check_metrics(evaluation.checks)}
     tracker.log_evaluation(name, evaluation.settings, metrics, evaluation.checks, files)
     return delivery.deliver_all(uri, tracker.log, workspace).failure()
-
-
-def format_checks(checks: list[Check]) -> list[str]:
-    """Lines of text: one per failed check (`doubt`), then the names of those passed and not asked."""
-    lines = [f"doubt: {c.name}: {c.about}" for c in checks if c.passed is False]
-    for passed, title in ((True, "checks passed"), (None, "not asked")):
-        names = ", ".join(c.name for c in checks if c.passed is passed)
-        lines += [f"{title}: {names}"] if names else []
-    return lines
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

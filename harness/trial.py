@@ -11,6 +11,7 @@ import sys
 from harness import cli
 from harness.config.chosen_cells import choose
 from harness.errors import exit_status
+from harness.evaluation.checks.evidence import format_checks
 from harness.evaluation.evaluator import format_score
 from harness.training.epoch_metrics import EpochMetrics
 from harness.trials.nets import no_report
@@ -32,6 +33,8 @@ def main() -> int:
         result = run_alone(trial, workspace, report=no_report if arguments.quiet else _print_row, test=arguments.test)
         for score in result.scores:
             print(f"  {format_score(score)}")
+        for line in format_checks(result.checks):
+            print(f"  {line}")
     return 0
 
 

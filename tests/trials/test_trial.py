@@ -1,6 +1,7 @@
 """One trial: what it stores, that it is not done twice, and that it needs neither cluster nor server."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness import trial as trial_command
 from harness.data import datasets
 from harness.errors import UserError
 from harness.evaluation import evaluator
@@ -141,6 +143,21 @@ def test_what_is_no_result_is_named_and_kept(workspace, quick):
     with pytest.raises(UserError, match=r"result\.json"):
         trial_run.run(run, workspace)
     assert file.read_text() == "{}"
+
+
+def test_the_command_says_what_speaks_against_its_scores_on_test(tmp_path, monkeypatch, capsys, quick):
+    """Two steps of 1/255 do not reach 16/255."""
+    words = ["--space", "smoke", "--cell", "standard", "--set", "epochs=1", "--set", "data.limit=96"]
+    words += [word for setting in ("steps=2", "step=1/255", "eps=16/255") for word in ("--set", f"measure.{setting}")]
+    said = []
+    for more in ([], ["--test"], ["--test", "--quiet"]):
+        monkeypatch.setattr("sys.argv", ["trial", *words, "--out", str(tmp_path), "--device", "cpu", *more])
+        assert trial_command.main() == 0
+        said.append(capsys.readouterr().out)
+    assert "doubt" not in said[0] and "checks passed" not in said[0] and "test/" not in said[0]
+    for text in said[1:]:
+        (doubt,) = re.findall("^  doubt: reach: .*", text, re.M)
+        assert "steps" in doubt and re.search(r"^  checks passed: finite, .*deterministic", text, re.M)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Input (`Evidence`) and result (`Check`) of a check."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,15 @@ class Check:
     passed: bool | None
     numbers: dict[str, float]
     about: str
+
+
+def format_checks(checks: Sequence[Check]) -> list[str]:
+    """Lines of text: one per failed check (`doubt`), then the names of those passed and not asked."""
+    lines = [f"doubt: {c.name}: {c.about}" for c in checks if c.passed is False]
+    for passed, title in ((True, "checks passed"), (None, "not asked")):
+        names = ", ".join(c.name for c in checks if c.passed is passed)
+        lines += [f"{title}: {names}"] if names else []
+    return lines
 
 
 @dataclass(frozen=True)
