@@ -6,6 +6,7 @@ check(evidence) -> Check
 from collections.abc import Callable
 
 from harness.evaluation.checks.attack_strength import convergence, reach, repeats, unbounded
+from harness.evaluation.checks.chance import chance
 from harness.evaluation.checks.common import has_finite_logits, not_asked
 from harness.evaluation.checks.evidence import Check, Evidence, check_range
 from harness.evaluation.checks.gradient_masking import black_box, gradients, random_search, transfer
@@ -17,6 +18,7 @@ from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
 CHECKS: dict[str, Callable[[Evidence], Check]] = {
     "finite": finite,
     "normalisation": normalisation,
+    "chance": chance,
     "logits": logits,
     "deterministic": deterministic,
     "gradients": gradients,
