@@ -5,12 +5,14 @@
     python -m harness.evaluate --model resnet18 --weights FILE --data cifar10 --suite autoattack --test --images 1000
     python -m harness.evaluate --model package.module:callable --data cifar10 --suite paper-sat --test
     python -m harness.evaluate --model package.module:callable --data cub --suite localization --features layer4
+    python -m harness.evaluate --model nets.py:make --weights FILE --weights-key state_dict_ema --data cifar10
 
 Results are stored and not measured again; an interrupted evaluation is resumed. The verdicts of the checks are printed
 after the scores.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -25,6 +27,8 @@ from harness.errors import UserError, complain, exit_status
 from harness.evaluation import suites
 from harness.evaluation.checks.evidence import format_checks
 from harness.evaluation.evaluator import format_score, no_progress
+from harness.evaluation.external.outputs import failures_of
+from harness.evaluation.external.weights import silent
 from harness.storage.workspace import Workspace
 from harness.sweep.progress import EvaluationProgress
 from harness.tracking.mlflow_client import check_writable
@@ -64,8 +68,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = cli.parser("harness.evaluate", __doc__, single=True)
     p.set_defaults(space=None)
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
-    p.add_argument("--model", help="external model: package.module:callable, or a net of harness.models")
+    p.add_argument(
+        "--model",
+        help="external model: package.module:callable, file.py:callable, or a net of harness.models",
+    )
     p.add_argument("--weights", type=path, metavar="FILE", help="weights of --model, by torch.save or safetensors")
+    p.add_argument(
+        "--weights-key", type=filled, metavar="KEY", help="the state dict in --weights to load, such as state_dict_ema"
+    )
     p.add_argument("--features", metavar="LAYER", help="last feature layer of --model, such as layer4, for CAM maps")
     p.add_argument(
         "--suite", default="standard", help=f"comma-separated: {', '.join(suites.SUITES)} (default standard)"
@@ -100,6 +110,8 @@ def _resolve(args: argparse.Namespace, workspace: Workspace) -> tuple[Trial, Tri
         raise UserError(f"--cell needs --space, but {named[0]} names what is measured")
     if args.weights and not args.model:
         raise UserError("--weights needs --model: a net of harness.models, or package.module:callable")
+    if args.weights_key is not None and not args.weights:
+        raise UserError("--weights-key needs --weights: it names a part of that file")
     if args.features is not None and not args.model:
         raise UserError("--features needs --model: it names a layer of that net")
     suite = ",".join(dict.fromkeys(name.strip() for name in args.suite.split(",")))
@@ -150,12 +162,18 @@ def main() -> int:
     if trial:
         target = trial_target(trial, requested, workspace, retrain=args.retrain)
     else:
-        target = external_target(args.model, args.weights, requested, workspace, args.features)
+        say = silent if args.quiet else print
+        target = external_target(
+            args.model, args.weights, requested, workspace, args.features, key=args.weights_key, say=say
+        )
     other = _other(args.other, target, workspace, args.retrain) if args.other is not None else None
     counter = EvaluationProgress()
     progress = no_progress if args.quiet else counter
     split = "test" if args.test else "val"
-    evaluation = evaluate(target, requested, workspace, split=split, images=args.images, other=other, progress=progress)
+    with failures_of(args.model) if args.model else contextlib.nullcontext():
+        evaluation = evaluate(
+            target, requested, workspace, split=split, images=args.images, other=other, progress=progress
+        )
     counter.close()
     for text in (*map(format_score, evaluation.scores), *format_checks(evaluation.checks)):
         print(text)

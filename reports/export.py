@@ -28,7 +28,7 @@ from harness.arguments import path
 from harness.config.trial_key import TRAINING_VERSION
 from harness.data.datasets import Data
 from harness.errors import UserError, complain, exit_status, shown
-from harness.evaluation import external
+from harness.evaluation.external.checkpoints import load_untrusted_weights
 from harness.evaluation.metrics import CHECKS_OF_MAPS
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
@@ -122,7 +122,7 @@ def write_all(record: Record, data: Data, out: Path, weights_note: str, owner: s
 
     owner: who publishes the net. dataset: the data set's id on the Hugging Face Hub; without one, no .eval_results."""
     stem, metadata = name(record), {"harness": _version(record), "key": record.result.trial.key}
-    state = external.load_untrusted_weights(weights_of(record))
+    state = load_untrusted_weights(weights_of(record))
     files = {
         "model.safetensors": weights(state, {**metadata, "protocol": str(TRAINING_VERSION)}),
         "config.json": _json(config(record, data)),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.evaluation import external
+from harness.evaluation.external.checkpoints import load_untrusted_weights
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.trials.result import Result
@@ -104,7 +104,7 @@ def _images(then: np.ndarray | None, now: np.ndarray | None) -> tuple[int, int] 
 
 def same_weights(then: Path, now: Path) -> tuple[int, int]:
     """How many tensors of two weight files are equal, of how many. Raises `UserError` for damaged files."""
-    one, other = (external.load_untrusted_weights(file) for file in (then, now))
+    one, other = (load_untrusted_weights(file) for file in (then, now))
     if not isinstance(one, Mapping):
         return 0, len(other)
     names = {*one, *other}

@@ -11,15 +11,16 @@ from harness.errors import UserError, unknown_name
 class WithFeatureLayer(nn.Module):
     """`model`, unchanged, and access to the output of its module `layer`, a dotted name as in `named_modules()`.
 
-    Raises `UserError` for a name that no module has.
+    prefix: of the names of the net that `model` wraps, which `layer` lacks. Raises `UserError` for a name that no
+    module has.
     """
 
-    def __init__(self, model: nn.Module, layer: str):
+    def __init__(self, model: nn.Module, layer: str, prefix: str = ""):
         super().__init__()
-        modules = dict(model.named_modules())
+        modules = {name.removeprefix(prefix) for name, _ in model.named_modules() if name.startswith(prefix)}
         if not layer or layer not in modules:
             raise unknown_name("--features", layer, filter(None, modules))
-        self.model, self.layer = model, layer
+        self.model, self.layer, self.path = model, layer, prefix + layer
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -41,7 +42,7 @@ class WithFeatureLayer(nn.Module):
             outputs.append(output if output.requires_grad else output.detach().requires_grad_(True))
             return outputs[-1].clone()  # the next layer may work in place
 
-        hook = self.model.get_submodule(self.layer).register_forward_hook(keep)
+        hook = self.model.get_submodule(self.path).register_forward_hook(keep)
         try:
             with torch.enable_grad():
                 logits = cast(Tensor, self.model(x))

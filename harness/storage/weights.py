@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import UserError
-from harness.storage import files
+from harness.storage import checkpoint_kinds, files
 
 
 def save_weights(path: Path, state: dict) -> None:
@@ -33,13 +33,4 @@ def load_weights(path: Path, hint: str = "; remove it and its trial starts again
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except Exception as error:  # unpickling garbled bytes may raise anything
-        raise files.CorruptFile(f"{str(path)!r} is {_file_kind(path, error)}{hint}") from None
-
-
-def _file_kind(path: Path, error: Exception) -> str:
-    """Describe a file that is no checkpoint, for an error message."""
-    with open(path, "rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not a checkpoint"
-    return "a damaged zip file" if isinstance(error, zipfile.BadZipFile) else "not a checkpoint"
+        raise files.CorruptFile(f"{str(path)!r} {checkpoint_kinds.describe(path, error)}{hint}") from None

@@ -15,9 +15,11 @@ from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
-from harness.evaluation import evaluator, external, image_synthesis
+from harness.evaluation import evaluator, image_synthesis
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import Progress, no_progress
+from harness.evaluation.external.loading import fingerprint, load_external
+from harness.evaluation.external.weights import Say, silent
 from harness.evaluation.scores import Ledger, Score, load_images, save_images
 from harness.explain import curvature
 from harness.storage.files import locked, write
@@ -75,18 +77,26 @@ def trial_target(trial: Trial, requested: Trial, workspace: Workspace, *, retrai
 
 
 def external_target(
-    model: str, weights: Path | None, requested: Trial, workspace: Workspace, features: str | None = None
+    model: str,
+    weights: Path | None,
+    requested: Trial,
+    workspace: Workspace,
+    features: str | None = None,
+    *,
+    key: str | None = None,
+    say: Say = silent,
 ) -> Target:
-    """An external model. features: its last feature layer by name. Raises `UserError` if it does not fit the data."""
+    """An external model. features, key, say: see `load_external`. Raises `UserError` if it does not fit the data."""
     data = datasets.load(requested.data, workspace)
     evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
-    net = external.load_external(model, weights, data, workspace.device, features)
+    net = load_external(model, weights, data, workspace.device, features, key=key, say=say)
     metadata = {"model": model, "weights": weights.name if weights else "its own"}
     metadata |= {"features": features} if features else {}
+    metadata |= {"weights_key": key} if key else {}
     metadata |= {
         path: str(value) for path, value in requested.identity().items() if path == "data" or path.startswith("data.")
     }
-    metadata["fingerprint"] = external.fingerprint(net, data, workspace.device)
+    metadata["fingerprint"] = fingerprint(net, data, workspace.device)
     folder = workspace.out / "evaluations" / _digest({**metadata, **data.checksums})
 
     def record_test_evaluation() -> None:

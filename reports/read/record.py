@@ -17,7 +17,8 @@ from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
-from harness.evaluation import evaluator, external
+from harness.evaluation import evaluator
+from harness.evaluation.external.loading import load_external
 from harness.evaluation.measurements import Measurement, accuracy
 from harness.evaluation.scores import Score, per_image
 from harness.models.nets import NETS
@@ -186,7 +187,7 @@ def reproduced_verdicts(record: Record, data: Data, device: str) -> tuple[int, i
     None if no verdicts were recorded. Raises `UserError` if the weights are missing or do not fit the net."""
     trial, then, file = record.result.trial, record.result.score("val/clean"), weights_of(record)
     try:
-        net = external.load_external(trial.model, file, data, device)
+        net = load_external(trial.model, file, data, device)
     except UserError as error:
         reason = str(error).replace(f"{file.parent}/", "")
         raise UserError(f"the weights of run {record.run} cannot be used: {reason}") from None

@@ -18,7 +18,7 @@ from harness.data import datasets
 from harness.data.settings import DataSource
 from harness.errors import UserError
 from harness.evaluation import evaluator, suites
-from harness.evaluation.external import load_external
+from harness.evaluation.external.loading import load_external
 from harness.evaluation.measurements import pgd
 from harness.models.nets import NETS, Net, build
 from harness.trials import evaluate_stored, test_evaluations

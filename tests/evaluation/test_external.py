@@ -6,7 +6,7 @@ from torch import nn
 
 from harness.data import datasets
 from harness.data.settings import DataSource
-from harness.evaluation.external import load_external
+from harness.evaluation.external.loading import load_external
 from harness.models.freezing import frozen
 
 

@@ -40,7 +40,7 @@ from harness.config.trial import build
 from harness.data import datasets, readers
 from harness.data.settings import DataSource
 from harness.errors import UserError, exit_status, one_line, printable, redacted
-from harness.evaluation import external
+from harness.evaluation.external import checkpoints, loading
 from harness.storage import npz as storage_npz
 from harness.storage import provenance
 from harness.storage.sealed_json import write_json
@@ -336,7 +336,10 @@ READS = {"read_pickle", "load_state_dict_from_url", "system", "popen", "load_mod
 # Modules that import by a name of ours that was looked up before, or by one that the user typed (external).
 IMPORTERS = {
     f"harness/{name}.py"
-    for name in ("bench/other_libraries", "cli", "evaluation/external", "sweep/worker", "models/torchvision_import")
+    for name in (
+        *("bench/other_libraries", "cli", "evaluation/external/nets"),
+        *("sweep/worker", "models/torchvision_import"),
+    )
 }
 IMPORTERS |= {"methods/__init__.py"}
 
@@ -408,7 +411,7 @@ def packed_bomb(bomb, kind, path):
 def test_weights_from_elsewhere_are_not_run(bomb, tmp_path, workspace, kind, name):
     file = packed_bomb(bomb, kind, tmp_path / name)
     with refused(str(file)):
-        external.load_external("small", file, datasets.load(DataSource(), workspace))
+        loading.load_external("small", file, datasets.load(DataSource(), workspace))
 
 
 @pytest.mark.parametrize("kind", ["torch", "legacy", "pickle"])
@@ -550,12 +553,12 @@ def test_members_of_a_file_become_no_paths(tmp_path):
 
 def test_packed_weights_are_refused(tmp_path):
     torch.save({"a": torch.zeros(10**6)}, tmp_path / "plain.pt")
-    assert external.load_untrusted_weights(tmp_path / "plain.pt")["a"].shape == (10**6,)
+    assert checkpoints.load_untrusted_weights(tmp_path / "plain.pt")["a"].shape == (10**6,)
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain:
         npz(tmp_path / "packed.pt", {name: plain.read(name) for name in plain.namelist()})
     assert (tmp_path / "packed.pt").stat().st_size < 10**5
     with refused("packed.pt", "packed zip file"):
-        external.load_untrusted_weights(tmp_path / "packed.pt")
+        checkpoints.load_untrusted_weights(tmp_path / "packed.pt")
 
 
 def parquet_folder(root, images):

@@ -19,9 +19,9 @@ from harness.config.trial import build
 from harness.config.trial_key import TRAINING_VERSION
 from harness.data import datasets
 from harness.errors import UserError, exit_status
-from harness.evaluation import external
 from harness.evaluation.batching import to_batch
 from harness.evaluation.checks.evidence import Check
+from harness.evaluation.external import loading
 from harness.evaluation.measurements import accuracy
 from harness.evaluation.scores import Score
 from harness.models import nets
@@ -294,7 +294,7 @@ def test_what_cannot_be_written_is_one_line(capsys, store, kept, tmp_path):
 
 def test_an_exported_file_measures_the_same(exported, store, data, monkeypatch, capsys):
     weights = exported / "model.safetensors"
-    net = external.load_external("small", weights, data)
+    net = loading.load_external("small", weights, data)
     right = torch.cat([accuracy(net, to_batch(data.test))])
     assert float(right.double().mean()) == store.result.score("test/clean").mean
     words = ["--model", "small", "--weights", str(weights), "--set", "data.limit=300", "--set", "measure.eps=16/255"]
@@ -319,7 +319,7 @@ def test_what_is_no_safetensors_file_is_one_line(data, tmp_path, content, said):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=said) as mistake:
-        external.load_external("small", file, data)
+        loading.load_external("small", file, data)
     assert str(file) in str(mistake.value) and "\n" not in str(mistake.value)
 
 
@@ -327,4 +327,4 @@ def test_a_safetensors_file_of_another_net_is_named(data, tmp_path):
     file = tmp_path / "x.safetensors"
     file.write_bytes(export.weights(nets.build("resnet10", 1, 10).state_dict(), {}))
     with pytest.raises(UserError, match="holds the weights of another net: it lacks 'features"):
-        external.load_external("small", file, data)
+        loading.load_external("small", file, data)

@@ -1,0 +1,69 @@
+"""Make a net from its name: one of this project, or a callable of the user's."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from harness import plugins
+from harness.data.datasets import Data
+from harness.errors import UserError, nearest, one_line, unknown_name
+from harness.models import nets, torchvision_import
+
+_CLASSES = ("classes", "num_classes", "num_labels")  # what a callable may name the number of classes
+
+
+def make(model: str, data: Data) -> nn.Module:
+    """The net of a name of --model, untrained unless it brings its weights.
+
+    Raises `UserError` for an unknown name, and for whatever a stranger's code raises.
+    """
+    if ":" not in model:
+        if model not in nets.NETS:
+            error = unknown_name("model", model, nets.NETS)
+            raise UserError(f"{error} (a net of your own is named as package.module:callable)")
+        return nets.build(model, data.channels, len(data.classes))
+    return _call(_callable(model), model, len(data.classes))
+
+
+def _callable(model: str) -> Callable[..., Any]:
+    """The callable that `package.module:name` names, or `path/to/file.py:name`."""
+    assert torchvision_import.torchvision  # before a module that imports it, which alone fails beside a CPU-only torch
+    module_name, _, name = model.partition(":")
+    if (reference := plugins.Reference.parse(model)) and reference.of_file:
+        try:
+            found = plugins.load(model)
+        except UserError as error:
+            raise UserError(f"--model {model}: {error}") from None
+        if not callable(found):
+            raise UserError(f"--model {model} names a {type(found).__name__}, which cannot be called")
+        return found
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # anything that untrusted code raises at import
+        raise UserError(f"--model {model}: cannot import {module_name!r}: {one_line(error)}") from None
+    found = getattr(module, name, None)
+    if not callable(found):
+        callables = [n for n, thing in vars(module).items() if callable(thing) and not n.startswith("_")]
+        raise UserError(f"--model {model}: {module_name!r} has no callable {name!r}; {nearest(name, callables)}")
+    return found
+
+
+def _call(make: Callable[..., Any], model: str, classes: int) -> nn.Module:
+    try:
+        net = make(**{name: classes for name in _names_of_classes(make)[:1]})
+    except (Exception, SystemExit) as error:
+        raise UserError(f"--model {model}: the call failed: {one_line(error)}") from None
+    if not isinstance(net, nn.Module):
+        raise UserError(f"--model {model} gave a {type(net).__name__}, not a torch.nn.Module")
+    return net
+
+
+def _names_of_classes(make: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):
+        return []
+    return [name for name in _CLASSES if name in parameters]
