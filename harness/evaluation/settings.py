@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.setting_types import Count, CountOrZero, Positive, Strength, later
+from harness.setting_types import Count, CountOrZero, NonNegative, Positive, Strength, later
 
 
 @dataclass(frozen=True)
@@ -11,8 +11,8 @@ class Measure:
 
     suites: of `harness.evaluation.suites`, joined by commas; `standard` is clean and robust accuracy. step: 0 for
     2.5 * eps / steps (Madry's convention). watch: validate every `watch` epochs, on `images` validation images (0:
-    all); a finished trial is always evaluated on all of them. eps_l2: of attacks in L2, which no grid has; 0 for what
-    corresponds to the largest eps (`suites.eps_l2`).
+    all); a finished trial is always evaluated on all of them. eps_l2: of attacks in L2, a distance of images in
+    [0, 1], which no grid has; 0 for what corresponds to the largest eps (`suites.eps_l2`).
     """
 
     eps: tuple[Strength, ...] = (8 / 255,)
@@ -22,7 +22,7 @@ class Measure:
     watch: Count = 1
     images: CountOrZero = 0
     suites: tuple[str, ...] = ("standard",)
-    eps_l2: Strength = later(0.0)
+    eps_l2: NonNegative = later(0.0)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -30,9 +31,16 @@ def eps_l2(measure: Measure, shape: tuple[int, int, int]) -> float:
     """eps in L2 for images of that (C, H, W): `measure.eps_l2`, or what corresponds to the largest eps of the grid.
 
     As in the literature, that is 128/255 to 8/255 on 3x32x32, scaled by the square root of the number of values.
+    Raises `UserError` for one beyond the distance between black and white, as 128 for 128/255 is.
     """
-    channels, height, width = shape
-    return measure.eps_l2 or 16 * max(measure.eps) * (channels * height * width / 3072) ** 0.5
+    values = math.prod(shape)
+    if measure.eps_l2 > values**0.5:
+        size = "x".join(map(str, shape))
+        raise UserError(
+            f"measure.eps_l2 is a distance of images in [0, 1], such as 128/255; {measure.eps_l2:g} is beyond the"
+            f" {values**0.5:.3g} from black to white at {size}"
+        )
+    return measure.eps_l2 or 16 * max(measure.eps) * (values / 3072) ** 0.5
 
 
 def pgd_name(measure: Measure, eps: float) -> str:

@@ -236,6 +236,14 @@ def test_an_eps_in_l2_is_that_of_every_attack_in_l2_and_of_none_else():
     assert {"l2-pgd40-127.5"} == set(suites.SUITES["full"](own)) - set(suites.SUITES["full"](plain))
 
 
+def test_an_eps_in_l2_beyond_any_image_is_refused():
+    """128 for 128/255; images of 224 pixels have distances beyond 1."""
+    shape = (3, 32, 32)
+    assert suites.eps_l2(Measure(eps_l2=55.0), shape) == 55.0
+    with pytest.raises(trial.UserError, match=r"such as 128/255; 128 is beyond the 55.4 from black to white at 3x32x32"):
+        suites.eps_l2(Measure(eps_l2=128.0), shape)
+
+
 def test_an_eps_in_l2_is_in_the_key_of_a_trial_that_sets_it():
     plain, own = trial.build({}), trial.build({"measure.eps_l2": "0.5"})
     assert trial.build({"measure.eps_l2": 0}).key == plain.key != own.key
