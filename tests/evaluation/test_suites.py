@@ -240,7 +240,7 @@ def test_an_eps_in_l2_beyond_any_image_is_refused():
     """128 for 128/255; images of 224 pixels have distances beyond 1."""
     shape = (3, 32, 32)
     assert suites.eps_l2(Measure(eps_l2=55.0), shape) == 55.0
-    with pytest.raises(trial.UserError, match=r"such as 128/255; 128 is beyond the 55.4 from black to white at 3x32x32"):
+    with pytest.raises(trial.UserError, match=r"128/255; 128 is beyond the 55.4 from black to white at 3x32x32"):
         suites.eps_l2(Measure(eps_l2=128.0), shape)
 
 
