@@ -121,7 +121,7 @@ def test_a_doubtful_box_is_refused_in_one_line(tmp_path, kind):
 
 
 def test_other_columns_about_boxes_are_left_alone(tmp_path):
-    part = read(tmp_path, bbox=boxes(*INCLUSIVE), bbox_area=pa.array([W * H] * 2))
+    part = read(tmp_path, bbox=boxes(*INCLUSIVE), bbox_area=pa.array([W * H] * 2), bbox_of_another=boxes(1, 2, 3, 4))
     assert part.boxes.tolist() == [INCLUSIVE] * 2
 
 

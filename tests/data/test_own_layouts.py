@@ -407,3 +407,18 @@ def test_the_order_of_the_drawn_test_part_is_pinned(workspace):
     data = load(DataSource("mine", test_share=0.25), workspace)
     assert numbered(data.test, noise(40)) == np.random.default_rng(1).permutation(40)[:10].tolist()
     assert datasets.test_order(3).tolist() == np.random.default_rng(0).permutation(3).tolist()
+
+
+def test_a_folder_that_may_not_be_read_is_no_suggestion(workspace, monkeypatch):
+    hub_configuration(workspace.data)
+    (workspace.data / "lost+found").mkdir()
+    known = readers.parquet.holds
+
+    def holds(folder):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return known(folder)
+
+    monkeypatch.setattr(readers.parquet, "holds", holds)
+    with pytest.raises(UserError, match="did you mean 'mine'"):
+        load(DataSource("mien"), workspace)

@@ -5,6 +5,7 @@
 `embedded` needs no files; each of the other modules reads one folder layout.
 """
 
+import contextlib
 from pathlib import Path
 
 from harness.data.readers import cub, flowers, image_folder, parquet, tiny_imagenet, torchvision_archives
@@ -61,8 +62,14 @@ def _unknown(name: str, root: Path) -> UserError:
     if not root.is_dir():
         error = unknown_name("data", name, {*EMBEDDED, *NAMED})
         return UserError(f"{error} (the data root {str(root)!r} does not exist)")
-    present = [p.name for p in root.iterdir() if any(layout.holds(p) for layout in LAYOUTS)]
+    present = [p.name for p in root.iterdir() if _holds_data(p)]
     return unknown_name("data", name, {*EMBEDDED, *NAMED, *present})
+
+
+def _holds_data(folder: Path) -> bool:
+    with contextlib.suppress(OSError):  # of another user, such as a disk's lost+found
+        return any(layout.holds(folder) for layout in LAYOUTS)
+    return False
 
 
 def _may_hold(name: str, folder: Path) -> str:

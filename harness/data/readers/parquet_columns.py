@@ -94,22 +94,19 @@ def no_label(path: Path, names: Sequence[str]) -> UserError:
 
 def _box(schema: pa.Schema, path: Path) -> tuple[str | None, str, tuple[str, ...] | None]:
     """The column of boxes, None if there is none; what its numbers mean; its fields if it is a struct."""
-    boxes = [
-        field
-        for field in schema
-        if field.name == "bbox" or (field.name.startswith("bbox_") and (_is_numbers(field.type) or _fields(field.type)))
-    ]
-    if not boxes:
-        return None, "bbox", None
+    boxes = [field for field in schema if field.name in BOX_FORMATS]
+    others = [f for f in schema if f.name.startswith("bbox_") and (_is_numbers(f.type) or _fields(f.type))]
     if len(boxes) > 1:
         names = ", ".join(repr(field.name) for field in boxes)
         raise UserError(f"{str(path)!r} has several columns of boxes, {names}; keep one")
+    if not boxes:
+        if others:
+            raise unknown_name(f"{str(path)!r}: the column of boxes", others[0].name, BOX_FORMATS)
+        return None, "bbox", None
     (box,) = boxes
     fields = _fields(box.type)
     if not fields and not _is_numbers(box.type):
         raise UserError(f"{str(path)!r} has boxes of type {box.type}, not of four numbers x1, y1, x2, y2")
-    if box.name not in BOX_FORMATS:
-        raise unknown_name(f"{str(path)!r}: the column of boxes", box.name, BOX_FORMATS)
     return box.name, _BOX_FIELDS[fields] if fields and box.name == "bbox" else box.name, fields
 
 
