@@ -225,6 +225,24 @@ def test_a_border_or_void_is_unknown(tmp_path, kind, size):
     np.testing.assert_array_equal(masks[1], expected)
 
 
+SAID = {
+    "black and white": "",
+    "two levels": "",
+    "JPEG": "have noise or soft edges: what is lighter than half is the object",
+    "alpha on black": "are in the alpha channel",
+    "trimap 1 2 3": "are trimaps: 1 is the object, 2 background, 3 unknown",
+    "VOC, palette": "have ids of classes, as Pascal VOC's: 0 is background, 255 unknown",
+    "matting 0 127 255": "have three levels: 0 is background, 127 unknown, 255 the object",
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_it_is_said_how_masks_are_interpreted(tmp_path, kind):
+    read(tmp_path, **masked((CODES | WITH_UNKNOWN)[kind]))
+    notes = readers.find("mine", tmp_path).read(0).notes
+    assert notes == ((f"the masks {SAID[kind]}",) if SAID[kind] else ())
+
+
 def test_what_255_means_is_the_same_for_all_masks(tmp_path):
     """A mask of a VOC column that has only background and void is not one of black and white."""
     void_only = encoded(with_palette(np.where(BORDER, 255, 0).astype(np.uint8), VOC))

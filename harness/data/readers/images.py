@@ -16,7 +16,6 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from harness.data.readers.boxes import Box, ToBox, as_given
-from harness.data.readers.mask_codes import MaskCode
 from harness.errors import UserError, one_line
 
 # (encoded mask, size, width and height of its image) -> (H, W) in {0, 1, 255}
@@ -136,7 +135,7 @@ def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
 
 
 def opened(data: bytes) -> Image.Image:
-    """An image whose header is read; Pillow's own warning of many pixels is left to `bounded_pixels`."""
+    """An image whose header is read; Pillow's own warning of many pixels is left to `bounded`."""
     with _opening, warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         return Image.open(io.BytesIO(data), formats=FORMATS)
 
@@ -212,8 +211,11 @@ def whole_masks(masks: Iterable[bytes | None]) -> Iterator[Image.Image]:
             continue
 
 
-def coded_mask(code: MaskCode) -> ToMask:
-    """`to_mask` of a data set of one's own: turned as EXIF says. Raises `UserError` for a mask of other proportions."""
+def coded_mask(code: Callable[[Image.Image], np.ndarray]) -> ToMask:
+    """`to_mask` of a data set of one's own: code(mask) -> (H, W), turned as EXIF says.
+
+    Raises `UserError` for a mask of other proportions than its image.
+    """
 
     def to_mask(image: Image.Image, size: int, shape: tuple[int, int]) -> np.ndarray:
         with bounded(image):

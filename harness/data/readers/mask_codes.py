@@ -1,6 +1,6 @@
 """Interpret the masks of a column: two values, trimap, void, class ids, alpha; refuse what is doubtful.
 
-    to_mask = mask_code(encoded_masks); to_mask(image) -> (H, W) uint8: 0 background, 1 object, 255 unknown
+    code = mask_code(masks); code(mask) -> (H, W) uint8: 0 background, 1 object, 255 unknown
 
 All masks of a data set are looked at first: a single mask does not tell whether its 255 is the object or void.
 """
@@ -14,17 +14,35 @@ from PIL import Image
 from harness.data.readers.common import UNKNOWN
 from harness.errors import UserError
 
-MaskCode = Callable[[Image.Image], np.ndarray]  # a mask as stored -> (H, W) uint8 in {0, 1, 255}
-
 _LOSSY = ("JPEG", "WEBP")  # formats that may change a value, so that a code such as 1, 2, 3 cannot be trusted
 _TRIMAP = {1: 1, 2: 0, 3: UNKNOWN}  # of the Oxford-IIIT pets
 _VOID = 255  # of Pascal VOC, beside the ids of classes
 _IDS = frozenset(range(21))  # of Pascal VOC, 0 is background
+_MATTING = ({0, 127, 255}, {0, 128, 255})  # trimaps of image matting, whose middle is unknown
 _NEAR = 64  # levels from black or white within which noise and soft edges lie
 _BETWEEN = 0.1  # most of the pixels that may lie elsewhere: edges
 _SOFT_LEVELS = 8  # fewer different levels than this, unevenly spaced, are codes and not soft edges
 _COLOURED = 32  # levels between the channels of a pixel that is not grey, whatever a JPEG did to it
 _SHOWN = 8  # levels listed in a message
+
+
+@dataclass(frozen=True)
+class MaskCode:
+    """A mask as stored -> (H, W) uint8 in {0, 1, 255}. Raises `UserError` for a mask of several objects, by their ids.
+
+    table (256,): of every level the value. levels(mask) -> (H, W). about: what was interpreted, in a line.
+    """
+
+    table: np.ndarray
+    levels: Callable[[Image.Image], np.ndarray]
+    about: str = ""
+
+    def __call__(self, mask: Image.Image) -> np.ndarray:
+        levels = self.levels(mask)
+        objects = [level for level in np.unique(levels) if level in _IDS and self.table[level] == 1]
+        if len(objects) > 1:
+            raise UserError(f"its mask has the classes {_listed(objects)}; write 1 for the object, 0 for all others")
+        return self.table[levels]
 
 
 def mask_code(masks: Iterable[Image.Image]) -> MaskCode:
@@ -67,29 +85,15 @@ class _Survey:
 
     def code(self) -> MaskCode:
         if self.alphas[:255].any():
-            return _Code(_table(self.alphas, lossy=True), _alpha)
+            return MaskCode(_table(self.alphas, lossy=True)[0], _alpha, "the masks are in the alpha channel")
         if self.coloured:
             raise self.coloured
-        return _Code(_table(self.colours, self.lossy), _levels)
+        table, about = _table(self.colours, self.lossy)
+        return MaskCode(table, _levels, about)
 
 
-@dataclass(frozen=True)
-class _Code:
-    """table (256,): level -> 0, 1 or 255. Raises `UserError` for a mask of several objects, by their ids."""
-
-    table: np.ndarray
-    levels: Callable[[Image.Image], np.ndarray]
-
-    def __call__(self, mask: Image.Image) -> np.ndarray:
-        levels = self.levels(mask)
-        objects = [level for level in np.unique(levels) if level in _IDS and self.table[level] == 1]
-        if len(objects) > 1:
-            raise UserError(f"its mask has the classes {_listed(objects)}; write 1 for the object, 0 for all others")
-        return self.table[levels]
-
-
-def _table(counts: np.ndarray, lossy: bool) -> np.ndarray:
-    """The mask value of every level, from how often the levels occur."""
+def _table(counts: np.ndarray, lossy: bool) -> tuple[np.ndarray, str]:
+    """The mask value of every level, from how often the levels occur, and what was interpreted."""
     found = np.flatnonzero(counts)
     codes = set(found.tolist())
     table = np.zeros(256, np.uint8)
@@ -97,20 +101,23 @@ def _table(counts: np.ndarray, lossy: bool) -> np.ndarray:
         raise UserError(f"all masks have one value, {found[0]}, throughout: they mark no object, or everything")
     if not lossy and codes == set(_TRIMAP):
         table[list(_TRIMAP)] = list(_TRIMAP.values())
-    elif not lossy and 0 in codes and len(codes) == 2:
+        return table, "the masks are trimaps: 1 is the object, 2 background, 3 unknown"
+    if not lossy and 0 in codes and len(codes) == 2:
         table[1:] = 1
-    elif not lossy and 0 in codes and codes <= _IDS | {_VOID}:
+        return table, ""
+    if not lossy and 0 in codes and codes <= _IDS | {_VOID}:
         table[1:_VOID], table[_VOID] = 1, UNKNOWN
-    elif not lossy and len(codes) == 3 and codes in ({0, 127, 255}, {0, 128, 255}):
+        return table, f"the masks have ids of classes, as Pascal VOC's: 0 is background, {_VOID} unknown"
+    if not lossy and codes in _MATTING:
         table[found[1]], table[255] = UNKNOWN, 1
-    elif _is_soft(counts, lossy):
+        return table, f"the masks have three levels: 0 is background, {found[1]} unknown, 255 the object"
+    if _is_soft(counts, lossy):
         table[128:] = 1
-    else:
-        raise UserError(
-            f"masks have the values {_listed(found)}, which may mean several things; write 0 for background, 1 or 255"
-            " for the object; or 0, 1 and 255 for unknown"
-        )
-    return table
+        return table, "the masks have noise or soft edges: what is lighter than half is the object"
+    raise UserError(
+        f"masks have the values {_listed(found)}, which may mean several things; write 0 for background, 1 or 255"
+        " for the object; or 0, 1 and 255 for unknown"
+    )
 
 
 def _is_soft(counts: np.ndarray, lossy: bool) -> bool:

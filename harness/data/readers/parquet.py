@@ -64,12 +64,12 @@ def _labelled(paths: list[Path], image: str) -> bool:
 def _read(train: list[Path], test: list[Path], image: str, notes: tuple[str, ...], size: int) -> Raw:
     parts = [(paths, _columns(paths, image)) for paths in (train, test) if paths]
     classes = _classes(parts)
-    code = _mask_code(parts)
-    read = [_part(paths, columns, size, classes, code) for paths, columns in parts]
+    to_mask, about = _masks(parts)
+    read = [_part(paths, columns, size, classes, to_mask) for paths, columns in parts]
     test_part = read[1] if test else None
     if classes is None:
         classes = _numbered(train[0].parent, read)
-    return Raw(read[0], test_part, classes, notes)
+    return Raw(read[0], test_part, classes, notes + about)
 
 
 def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
@@ -90,16 +90,20 @@ def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
     return named.pop() if named else None
 
 
-def _mask_code(parts: list[tuple[list[Path], Columns]]) -> ToMask | None:
-    """What the masks of both parts mean, None if there are none. Raises `UserError` if that is not certain."""
+def _masks(parts: list[tuple[list[Path], Columns]]) -> tuple[ToMask | None, tuple[str, ...]]:
+    """What the masks of both parts mean, None if there are none; what was interpreted.
+
+    Raises `UserError` if that is not certain.
+    """
     interpreted = [(path, columns) for paths, columns in parts for path in paths if columns.mask == MASK]
     if not interpreted:
-        return coded_mask(exact) if any(columns.mask for _, columns in parts) else None
+        return coded_mask(exact) if any(columns.mask for _, columns in parts) else None, ()
     if any(columns.mask == CODED_MASK for _, columns in parts):
         raise UserError(f"{str(parts[0][0][0].parent)!r}: masks are {MASK!r} in one part, {CODED_MASK!r} in the other")
     try:
         masks = (mask for path, columns in interpreted for (mask,) in _values(path, [columns.mask]))
-        return coded_mask(mask_code(whole_masks(masks)))
+        code = mask_code(whole_masks(masks))
+        return coded_mask(code), (code.about,) if code.about else ()
     except UserError as error:
         raise UserError(f"{str(parts[0][0][0].parent)!r}: {error}") from None
 
