@@ -34,7 +34,7 @@ def check(name: str, raw: Raw) -> None:
 
 def doubts(raw: Raw, order: Mapping[str, np.ndarray]) -> list[str]:
     """What is doubtful in it, a line each. order: the indices of the parts train, val and test."""
-    return [*_damage(raw), *_unseen(raw, order), *_masks(raw)]
+    return [*_damage(raw), *_laid(raw), *_unseen(raw, order), *_masks(raw)]
 
 
 def _check_labels(name: str, y: np.ndarray, classes: int) -> None:
@@ -68,6 +68,12 @@ def _damage(raw: Raw) -> Iterator[str]:
             n = len(part.damaged)
             some = "; ".join(list(part.damaged.values())[:_NAMED])
             yield f"{n} of {len(part.y)} {name} images are damaged and left out: {some}{'; ...' if n > _NAMED else ''}"
+
+
+def _laid(raw: Raw) -> Iterator[str]:
+    for name, part in (("training", raw.train), ("test", raw.test)):
+        if part is not None and part.laid:
+            yield f"{part.laid} of {len(part.y)} {name} images are transparent in places: they are laid on white"
 
 
 def _unseen(raw: Raw, order: Mapping[str, np.ndarray]) -> Iterator[str]:

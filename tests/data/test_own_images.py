@@ -1,7 +1,6 @@
 """Images of one's own are read as they are seen: upright, on white where they are transparent, or they are refused."""
 
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -12,7 +11,7 @@ from small_data import both_parts, encoded, noise, write
 from harness.data import readers
 from harness.data.datasets import load
 from harness.data.settings import DataSource
-from harness.errors import UserError
+from harness.errors import Notice, UserError
 
 # What a picture that is stored with this EXIF orientation looks like: (H, W, 3) -> (H, W, 3).
 SEEN = {
@@ -158,6 +157,16 @@ def test_a_transparent_image_lies_on_white(tmp_path, make):
         np.testing.assert_allclose(image.transpose(1, 2, 0), np.broadcast_to(seen, (6, 9, 3)), atol=1)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_an_alpha_channel_that_is_opaque_is_nothing_to_say(tmp_path, mode):
+    images = [Image.fromarray(image).convert(mode) for image in noise(2)]
+    options = {"transparency": bytes([255] * 256)} if mode == "P" else {}
+    part = read(tmp_path, [encoded(image, **options) for image in images])
+    assert part.laid == 0
+    for image, x in zip(images, part.x, strict=True):
+        np.testing.assert_array_equal(x.transpose(1, 2, 0), np.asarray(image.convert("RGB")))
+
+
 def test_a_grey_image_stays_grey_on_white(tmp_path):
     grey = noise(2)[..., 0] | 1
     grey[:, 2] = 0
@@ -231,8 +240,7 @@ def test_black_ink_of_different_shapes_is_not_all_equal(workspace):
     for i in range(4):
         ink[i, i // 2 * 16 + 3 :, i % 2 * 16 + 3 :, 3][:10, :10] = 255
     both_parts(workspace.data / "ink", [encoded(image) for image in ink] * 5, [0, 1, 2, 3] * 5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(Notice, match="20 of 20 (training|test) images are transparent in places: they are laid"):
         data = load(DataSource("ink"), workspace)
     assert data.train.x.float().mean((1, 2, 3)).tolist() == pytest.approx([255 * (1 - 100 / 1024)] * 16)
     assert len({image.numpy().tobytes() for image in data.train.x}) == 4

@@ -18,7 +18,8 @@ class Part:
     """One part of a data set: x (N, C, H, W) uint8; y (N,) int64.
 
     boxes (N, 4) int16 x1, y1, x2, y2 inclusive; masks (N, H, W) uint8: 0 background, 1 object, 255 unknown. damaged:
-    the indices of images that could not be decoded and are to be left out, and why.
+    the indices of images that could not be decoded and are to be left out, and why. laid: how many images were
+    transparent, and are laid on white.
     """
 
     x: np.ndarray
@@ -26,6 +27,7 @@ class Part:
     boxes: np.ndarray | None = None
     masks: np.ndarray | None = None
     damaged: Mapping[int, str] = field(default_factory=dict)
+    laid: int = 0
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns that are not None."""

@@ -55,13 +55,17 @@ class Encoded(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A decoded image: x (C, H, W) uint8, C 1 for grey and 3 for colour; mask (H, W) uint8 in {0, 1, 255}."""
+    """A decoded image: x (C, H, W) uint8, C 1 for grey and 3 for colour; mask (H, W) uint8 in {0, 1, 255}.
+
+    laid: whether any of it was transparent, and laid on `GROUND`.
+    """
 
     where: str
     x: np.ndarray
     y: int
     box: Box | None = None
     mask: np.ndarray | None = None
+    laid: bool = False
 
 
 class Damaged(NamedTuple):
@@ -110,21 +114,21 @@ def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
     where, data, y, box, mask, to_box, to_mask = encoded
     try:
         with opened(data) as image:
-            shape = image.size
+            shape, laid = image.size, False
             with bounded(image, size):
                 if turn:
                     _check_depth(image)
                     shape = shape[::-1] if _lies(image) else shape
-                    image = upright(image)
+                    image, laid = _upright(image)
                 pixel_box = None if box is None else scaled(to_box(box, *shape), *shape, size)
                 x = pixels(image, size)
         if mask is None or to_mask is None:
-            return Sample(where, x, y, pixel_box)
+            return Sample(where, x, y, pixel_box, laid=laid)
         with opened(mask) as image:
             object_mask = to_mask(image, size, shape)
         if object_mask.shape != x.shape[1:]:
             raise UserError("its mask has another size")
-        return Sample(where, x, y, pixel_box, object_mask)
+        return Sample(where, x, y, pixel_box, object_mask, laid)
     except UserError as error:
         raise UserError(f"cannot decode {where}: {error}") from None
     except MemoryError:
@@ -169,13 +173,15 @@ def _lies(image: Image.Image) -> bool:
     return image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _LYING
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says, and laid on `GROUND` where it is transparent."""
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image turned as its EXIF orientation says and laid on `GROUND`, and whether any of it was transparent."""
     image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
-        return image
-    laid = Image.alpha_composite(Image.new("RGBA", image.size, GROUND), image.convert("RGBA"))
-    return laid.convert("L" if image.mode in ("1", "L") else "RGB")
+        return image, False
+    rgba = image.convert("RGBA")
+    laid = Image.alpha_composite(Image.new("RGBA", image.size, GROUND), rgba)
+    transparent = bool(np.asarray(rgba.getchannel("A")).min() < 255)
+    return laid.convert("L" if image.mode in ("1", "L") else "RGB"), transparent
 
 
 def pixels(image: Image.Image, size: int, resampling: int = _BILINEAR) -> np.ndarray:

@@ -21,6 +21,7 @@ def stack(samples: Iterable[Sample | Damaged], n: int) -> Part:
     columns: dict[str, np.ndarray] = {}
     y = np.empty(n, np.int64)
     damaged: dict[int, Damaged] = {}
+    laid = 0
     for i, sample in enumerate(samples):
         y[i] = sample.y
         if isinstance(sample, Damaged):
@@ -38,6 +39,7 @@ def stack(samples: Iterable[Sample | Damaged], n: int) -> Part:
             check_memory(3 * x.size, f"{n} images like {sample.where}")
             columns["x"] = x = x.repeat(3, axis=1)
         x[i] = sample.x
+        laid += sample.laid
         if sample.box:
             columns["boxes"][i] = sample.box
         if sample.mask is not None:
@@ -46,7 +48,8 @@ def stack(samples: Iterable[Sample | Damaged], n: int) -> Part:
             columns["masks"][i] = sample.mask
     for i in damaged:
         columns["x"][i] = 0
-    return Part(**columns, y=y, damaged={i: f"{image.where}: {image.reason}" for i, image in damaged.items()})
+    reasons = {i: f"{image.where}: {image.reason}" for i, image in damaged.items()}
+    return Part(**columns, y=y, damaged=reasons, laid=laid)
 
 
 def _check_few(damaged: dict[int, Damaged], n: int) -> None:
