@@ -34,7 +34,7 @@ bench: .venv/installed
 # which asks for Python 3.12, its validator, runs on 3.11 too.
 peers: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
-		torchattacks foolbox eagerpy adversarial-robustness-toolbox huggingface-hub
+		torchattacks foolbox eagerpy adversarial-robustness-toolbox timm huggingface-hub
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python -c constraints.txt every-eval-ever
 
 lint: .venv/installed

@@ -6,6 +6,8 @@
     python -m harness.evaluate --model package.module:callable --data cifar10 --suite paper-sat --test
     python -m harness.evaluate --model package.module:callable --data cub --suite localization --features layer4
     python -m harness.evaluate --model nets.py:make --weights FILE --weights-key state_dict_ema --data cifar10
+    python -m harness.evaluate --model timm:resnet18 --weights FILE --data cifar10 --suite autoattack,autoattack-l2
+    python -m harness.evaluate --model hf:FOLDER --data cifar10 --test
 
 Results are stored and not measured again; an interrupted evaluation is resumed. The verdicts of the checks are printed
 after the scores.
@@ -70,7 +72,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--trial", metavar="KEY", help="a trial under --out, instead of a space and a cell")
     p.add_argument(
         "--model",
-        help="external model: package.module:callable, file.py:callable, or a net of harness.models",
+        help="external model: package.module:callable, file.py:callable, timm:NAME, hf:FOLDER, or a net here",
     )
     p.add_argument("--weights", type=path, metavar="FILE", help="weights of --model, by torch.save or safetensors")
     p.add_argument(

@@ -153,7 +153,7 @@ def test_a_module_that_imports_torchvision_can_be_named(tmp_path):
     code = (
         "from types import SimpleNamespace as Data\n"
         "from harness.evaluation.external import nets\n"
-        "print(nets.make('theirs:net', Data(classes=range(7), channels=3)).fc.out_features)"
+        "print(nets.make('theirs:net', Data(classes=range(7), channels=3), print).fc.out_features)"
     )
     theirs = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=theirs)

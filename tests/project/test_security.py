@@ -337,7 +337,7 @@ READS = {"read_pickle", "load_state_dict_from_url", "system", "popen", "load_mod
 IMPORTERS = {
     f"harness/{name}.py"
     for name in (
-        *("bench/other_libraries", "cli", "evaluation/external/nets"),
+        *("bench/other_libraries", "cli", "evaluation/external/nets", "evaluation/external/libraries"),
         *("sweep/worker", "models/torchvision_import"),
     )
 }

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from harness.data.datasets import Data
+from harness.errors import UserError
 from harness.evaluation.batching import to_batch
 from harness.evaluation.external import nets, outputs
+from harness.evaluation.external.libraries import Normalised
 from harness.evaluation.external.weights import Say, load_into, silent
 from harness.models.feature_layer import WithFeatureLayer
 from harness.models.freezing import frozen
@@ -27,16 +29,22 @@ def load_external(
     """Build an external model, load its weights, and check it. Returns it in evaluation mode, on the device.
 
     model: a name of `harness.models.nets`; `package.module:callable`, which is called without arguments, or with
-    `classes`, `num_classes` or `num_labels` if it accepts that; or `path/to/file.py:callable`. The net maps images in
-    [0, 1], which it normalises itself, to logits, or to a tuple, dict or object with these.
+    `classes`, `num_classes` or `num_labels` if it accepts that; `path/to/file.py:callable`, likewise; `timm:NAME`; or
+    `hf:FOLDER`. The net maps images in [0, 1], which it normalises itself, to logits, or to a tuple, dict or object
+    with these.
     weights: a state dict or checkpoint written by `torch.save`, or a .safetensors file; None if the model has weights.
     key: of several state dicts in it the one to load. features: the name of the net's last feature layer, for class
     activation maps. say: takes a line on what was interpreted. Raises `UserError` for a model or weights that do not
     load, or do not fit the data, and for another number of images than a net takes.
     """
-    net, wrappers = nets.make(model, data), 0
+    if model.startswith("timm:") and not weights:
+        raise UserError(f"--model {model} needs --weights FILE: published weights are not fetched")
+    if model.startswith("hf:") and weights:
+        raise UserError(f"--model {model} has weights of its own; --weights does not go with it")
+    net = nets.make(model, data, say)
+    wrappers = int(isinstance(net, Normalised))
     if weights:
-        load_into(net, weights, key, say)
+        load_into(net.model if isinstance(net, Normalised) else net, weights, key, say)
     if low := {t.dtype for t in net.parameters() if t.is_floating_point()} - {torch.float32}:
         say(f"--model {model}: {', '.join(sorted(str(d).removeprefix('torch.') for d in low))} made float32")
         net = net.float()

@@ -1,4 +1,4 @@
-"""Make a net from its name: one of this project, or a callable of the user's."""
+"""Make a net from its name: one of this project, a callable of the user's, or one of timm or transformers."""
 
 import importlib
 import inspect
@@ -10,21 +10,26 @@ from torch import nn
 from harness import plugins
 from harness.data.datasets import Data
 from harness.errors import UserError, nearest, one_line, unknown_name
+from harness.evaluation.external import libraries
+from harness.evaluation.external.weights import Say
 from harness.models import nets, torchvision_import
 
 _CLASSES = ("classes", "num_classes", "num_labels")  # what a callable may name the number of classes
 
 
-def make(model: str, data: Data) -> nn.Module:
-    """The net of a name of --model, untrained unless it brings its weights.
+def make(model: str, data: Data, say: Say) -> nn.Module:
+    """The net of a name of --model, untrained unless it brings its weights. say: takes a line on its normalisation.
 
     Raises `UserError` for an unknown name, and for whatever a stranger's code raises.
     """
-    if ":" not in model:
+    kind, _, name = model.partition(":")
+    if not name:
         if model not in nets.NETS:
             error = unknown_name("model", model, nets.NETS)
             raise UserError(f"{error} (a net of your own is named as package.module:callable)")
         return nets.build(model, data.channels, len(data.classes))
+    if kind in libraries.KINDS:
+        return (libraries.timm_net if kind == "timm" else libraries.hf_net)(name, data, say)
     return _call(_callable(model), model, len(data.classes))
 
 
