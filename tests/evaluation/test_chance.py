@@ -7,6 +7,8 @@ from oracles import Wrapped
 from torch import nn
 from torch.nn import functional as F
 
+from harness.data import datasets
+from harness.data.settings import DataSource
 from harness.evaluation.checks.chance import chance
 from harness.evaluation.checks.evidence import Evidence
 
@@ -68,14 +70,14 @@ def test_a_net_made_for_pixels_to_255_is_explained_by_them(classes, white):
     x, y = images(256, classes)
     check = found(Template(classes, white, wrong=0.1), x, y)
     assert check.passed is False and check.numbers["scaled"] == pytest.approx(0.9, abs=0.01)
-    assert check.about.endswith("the net seems made for pixels of 0 to 255") and " of 256 images right" in check.about
+    assert check.about.endswith("the net seems made for pixels of 0 to 255") and " of 256 images right, " in check.about
 
 
 @pytest.mark.parametrize(
     ("order", "classes", "wrong"),
     [
         (shifted, 10, 0.0),
-        (shifted, 10, 0.4),
+        (shifted, 10, 0.35),
         (reversed_order, 2, 0.1),
         (shuffled, 10, 0.2),
         (shuffled, 100, 0.1),
@@ -98,6 +100,12 @@ def test_two_classes_that_are_exchanged_are_found_though_accuracy_is_above_chanc
     assert check.numbers["accuracy"] > 1 / classes
 
 
+@pytest.fixture(scope="module")
+def digits(shared_workspace):
+    test = datasets.load(DataSource(), shared_workspace).test
+    return test.x[:256].float() / 255, test.y[:256]
+
+
 class Guessing(nn.Module):
     """A net whose logits have nothing to do with the images."""
 
@@ -117,8 +125,16 @@ def test_a_net_that_guesses_is_never_explained(classes):
         x, y = images(256, classes, seed)
         check = found(Guessing(classes, seed + 1000), x, y)
         alarms += not check.passed
-        assert abs(check.numbers["reordered"] - 1 / classes) < 0.15
+        assert abs(check.numbers["reordered"] - 1 / classes) < 0.16
     assert alarms <= 1  # at 0.001 each
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_untrained_net_is_not_explained_though_its_outputs_go_with_the_classes(seed, digits):
+    """With the order that fits it best it is right about 25 % of the time, of ten classes."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False)
+    assert "seems made for" not in found(net, *digits).about
 
 
 def constant(classes):
@@ -143,7 +159,8 @@ def test_accuracy_below_chance_is_said_where_nothing_explains_it():
     check = found(Wrapped(Template(classes), after=never), x, y)
     assert check.passed is False and check.numbers["accuracy"] == 0
     assert check.about.endswith("accuracy is below chance, and neither explains it")
-    assert check.about.startswith("0.0% of 256 images right, by chance 10.0%; ")
+    assert check.about.startswith("0.0% of 256 images right, 0.0% with pixels of 0 to 255, ")
+    assert "chance is 10.0%: " in check.about
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
