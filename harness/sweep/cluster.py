@@ -20,16 +20,19 @@ from harness.sweep.ray_addresses import Cluster
 ATTEMPTS = 3  # to connect as a Ray client
 RETRY_SECONDS = 2.0
 GIVE_TOKEN = "give the cluster's by RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
-_local = contextlib.ExitStack()  # what ends with the local cluster
+_ours = contextlib.ExitStack()  # what ends with the connection of this module; a notebook may have one of its own
 
 
 def connect(address: str | None, package: Path | None = None) -> None:
     """ray.init: connect to the cluster that `ray_addresses.chosen` finds, or start one on this machine.
 
+    A connection that is there is used, as that of a notebook, and `disconnect` leaves it as it is.
     With ray://host:port it is a Ray client, which uploads the folder `package`, if any, as the working directory.
     Raises `UserError` if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
+    if connected():
+        return
     cluster = ray_addresses.chosen(address)
     try:
         if cluster:
@@ -44,12 +47,13 @@ def connect(address: str | None, package: Path | None = None) -> None:
 
 def _start() -> None:
     """Start a cluster on this machine, in a private folder and with a token of its own."""
-    folder = _local.enter_context(ray_folder.private_folder())
-    _local.enter_context(ray_folder.environment(folder))
+    folder = _ours.enter_context(ray_folder.private_folder())
+    _ours.enter_context(ray_folder.environment(folder))
     ray_internals.read_authentication()
     # Ray counts the machine's cores, not those that this process may use.
     cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
     sessions = folder / ray_folder.ROOT
+    _ours.callback(ray.shutdown)
     try:
         ray.init(
             address="local",
@@ -121,6 +125,7 @@ def _silent() -> Iterator[None]:
 
 def _init(address: str, runtime_env: dict[str, str] | None) -> None:
     """ray.init, repeated while the head node fails to start the process that serves this Ray client."""
+    _ours.callback(ray.shutdown)
     for remaining in reversed(range(ATTEMPTS)):
         try:
             ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
@@ -168,8 +173,5 @@ def check() -> None:
 
 
 def disconnect() -> None:
-    """Leave the cluster; a local one ends, and its folder is removed."""
-    try:
-        ray.shutdown()
-    finally:
-        _local.close()
+    """Leave the cluster that `connect` joined or started; a local one ends, and its folder is removed."""
+    _ours.close()

@@ -84,6 +84,7 @@ def run_jobs(
             name=name,
             storage_path=str(workspace.out / RUN),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # the one that Ray finds for a notebook clears what the cell printed
             callbacks=[WorkerLoss(router), _Wait(router), _NoProgress()],
             stop=_StopOnError(router),
             failure_config=failure_config(),
