@@ -30,7 +30,7 @@ def main() -> int:
         trial = dataclasses.replace(cell.trial, seed=arguments.seed)
         if not arguments.quiet:
             print(f"{cell.name}: trial {trial.key} on {workspace.device}, {trial.epochs} epochs", flush=True)
-        result = run_alone(trial, workspace, report=no_report if arguments.quiet else _print_row, test=arguments.test)
+        result = run_alone(trial, workspace, report=no_report if arguments.quiet else print_row, test=arguments.test)
         for score in result.scores:
             print(f"  {format_score(score)}")
         for line in format_checks(result.checks):
@@ -38,7 +38,8 @@ def main() -> int:
     return 0
 
 
-def _print_row(row: EpochMetrics) -> None:
+def print_row(row: EpochMetrics) -> None:
+    """Print an epoch's metrics on a line."""
     values = [f"{name} {value:.4f}" for name, value in row.items() if "/" in name]
     print(f"  epoch {row['epoch']:>3}  {row['seconds']:6.2f} s  " + "  ".join(values), flush=True)
 

@@ -1,5 +1,6 @@
 """Evaluate a stored net: a trial's, by key, or an external model; results are stored beside it."""
 
+import copy
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from harness.errors import UserError, unknown_name
 from harness.evaluation import evaluator, image_synthesis
 from harness.evaluation.checks.evidence import Check
 from harness.evaluation.evaluator import Progress, no_progress
-from harness.evaluation.external.loading import fingerprint, load_external
+from harness.evaluation.external.loading import checked, fingerprint, load_external
 from harness.evaluation.external.weights import Say, silent
 from harness.evaluation.scores import Ledger, Score, load_images, save_images
 from harness.explain import curvature
@@ -63,8 +64,7 @@ def trial_target(trial: Trial, requested: Trial, workspace: Workspace, *, retrai
 
     retrain: see `harness.trials.run.trained_model`.
     """
-    data = datasets.load(trial.data, workspace)
-    evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
+    data = _data(requested, workspace)
     model, result = run.trained_model(trial, workspace, retrain=retrain)
     metadata = {"trial": trial.key}
     return Target(
@@ -87,12 +87,30 @@ def external_target(
     say: Say = silent,
 ) -> Target:
     """An external model. features, key, say: see `load_external`. Raises `UserError` if it does not fit the data."""
-    data = datasets.load(requested.data, workspace)
-    evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
+    data = _data(requested, workspace)
     net = load_external(model, weights, data, workspace.device, features, key=key, say=say)
     metadata = {"model": model, "weights": weights.name if weights else "its own"}
     metadata |= {"features": features} if features else {}
     metadata |= {"weights_key": key} if key else {}
+    return _external(net, data, metadata, requested, workspace)
+
+
+def net_target(net: nn.Module, requested: Trial, workspace: Workspace, features: str | None = None) -> Target:
+    """A net of this process, of which a copy is measured; else as `external_target`."""
+    data, name = _data(requested, workspace), type(net).__qualname__
+    copied = checked(copy.deepcopy(net), name, data, workspace.device, features)
+    metadata = {"model": name, "weights": "its own"}
+    return _external(copied, data, metadata | ({"features": features} if features else {}), requested, workspace)
+
+
+def _data(requested: Trial, workspace: Workspace) -> Data:
+    """The data that are requested, on which the requested measurements can be made."""
+    data = datasets.load(requested.data, workspace)
+    evaluator.check(requested.measure, requested.attribution, data, requested.data.name)
+    return data
+
+
+def _external(net: nn.Module, data: Data, metadata: dict[str, str], requested: Trial, workspace: Workspace) -> Target:
     metadata |= {
         path: str(value) for path, value in requested.identity().items() if path == "data" or path.startswith("data.")
     }

@@ -19,7 +19,7 @@ import methods
 import reports.__main__
 import reports.export
 import reports.verify
-from harness import cli, deliver, evaluate, prune, tune
+from harness import api, cli, deliver, evaluate, prune, tune
 from harness.bench import __main__
 from harness.config import chosen_cells
 from harness.config import trial as config_trial
@@ -207,6 +207,10 @@ def test_every_python_block_runs(where, code):
         assert method.loss(names["net"], type("Batch", (), {"x": names["x"], "y": names["y"]})())
     if "SPACE" in names:
         assert len(names["SPACE"].cells({})) == 2
+
+
+def test_the_page_of_the_python_interface_names_all_of_it():
+    assert {name for row in rows("docs/api.md") for name in re.findall(r"`(\w+)[`(]", row[0])} == set(api.__all__)
 
 
 def test_its_code_runs():

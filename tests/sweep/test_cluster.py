@@ -396,7 +396,7 @@ def package(tmp_path_factory):
 
 
 def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
-    assert package.stat().st_size < 1_500_000  # Ray does not compress
+    assert package.stat().st_size < 2_000_000  # Ray does not compress
     with zipfile.ZipFile(package) as file:
         names = set(file.namelist())
         file.extractall(tmp_path)
@@ -404,7 +404,8 @@ def test_a_job_sends_kilobytes_and_all_that_it_needs(package, tmp_path):
     needed = {str(p.relative_to(ROOT)) for part in parts for p in (ROOT / part).rglob("*.*") if p.suffix != ".png"}
     assert {n for n in needed if "__pycache__" not in n} <= names
     assert {"pyproject.toml", "constraints.txt"} <= names
-    assert not [n for n in names if n.startswith(("tests/", "runs/", "data/", "build/", "dist/")) or "junk" in n]
+    outside = ("tests/", "examples/", "runs/", "data/", "build/", "dist/")
+    assert not [n for n in names if n.startswith(outside) or "junk" in n]
     assert not [n for n in names if n.endswith((".db", ".npz", ".pt", ".gz", ".png"))]
     code = (
         "import harness, reports.read.artifacts, harness.sweep.ray_runner, harness.sweep.study;"

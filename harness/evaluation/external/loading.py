@@ -45,6 +45,24 @@ def load_external(
     wrappers = int(isinstance(net, Normalised))
     if weights:
         load_into(net.model if isinstance(net, Normalised) else net, weights, key, say)
+    return checked(net, model, data, device, features, say=say, wrappers=wrappers)
+
+
+def checked(
+    net: nn.Module,
+    model: str,
+    data: Data,
+    device: str = "cpu",
+    features: str | None = None,
+    *,
+    say: Say = silent,
+    wrappers: int = 0,
+) -> nn.Module:
+    """A net as `load_external` returns it. Raises `UserError` as that does, for a net that does not fit the data.
+
+    model: its name in messages. wrappers: the number of modules that already wrap the one whose layers have the names
+    of `features`.
+    """
     if low := {t.dtype for t in net.parameters() if t.is_floating_point()} - {torch.float32}:
         say(f"--model {model}: {', '.join(sorted(str(d).removeprefix('torch.') for d in low))} made float32")
         net = net.float()
