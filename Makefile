@@ -30,12 +30,13 @@ bench: .venv/installed
 	$(BIN)/python -m harness.bench epochs
 	$(BIN)/python -m harness.bench sweep
 
-# Other libraries, for benchmarks and as oracles of tests; their own pins are older than ours. What is used of the last,
-# which asks for Python 3.12, its validator, runs on 3.11 too.
+# Other libraries, for benchmarks and as oracles of tests; their own pins are older than ours. What is used of
+# every-eval-ever, which asks for Python 3.12, runs on 3.11 too. And a kernel, in which a test runs the notebook.
 peers: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
 		torchattacks foolbox eagerpy adversarial-robustness-toolbox timm huggingface-hub
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python -c constraints.txt every-eval-ever
+	$(BIN)/python -m pip install --quiet -c constraints.txt nbclient ipykernel
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -74,4 +74,4 @@ def test_its_cells_run_in_a_kernel_and_print_plain_lines(tmp_path, monkeypatch):
         assert kinds(cell.outputs) == kinds(stored["outputs"]), cell.source
         assert "\r" not in texts(cell.outputs)
     swept = texts(next(cell.outputs for cell in book.cells if "tune(space" in cell.source))
-    assert re.match(r"notebook-my-digits-\w+: 2 cells; results in .*\n8 trials to go\n(.*\n)+", swept)
+    assert re.match(r"notebook-my-digits-[0-9a-f]{12}: 2 cells; results in .*\n10 trials to go\n(.*\n)+", swept)

@@ -568,6 +568,30 @@ def test_a_local_cluster_that_cannot_start_says_why(monkeypatch):
     assert str(mistake.value) == f"{said} /dev/shm)"
 
 
+def test_a_connection_that_is_there_is_used_and_left(monkeypatch):
+    """A notebook may be connected to a cluster: it is not this module's to leave, nor another's to join."""
+    monkeypatch.setattr(sweep_cluster.ray, "is_initialized", lambda: True)
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(sweep_cluster.ray, name, lambda *_, name=name, **how: pytest.fail(f"ray.{name}"))
+    sweep_cluster.connect("h:6379")
+    sweep_cluster.disconnect()
+
+
+def test_what_was_joined_is_left_once(monkeypatch):
+    left = []
+    monkeypatch.setattr(sweep_cluster, "_check_port", lambda address: None)
+    monkeypatch.setattr(sweep_cluster, "_check_token", lambda cluster: None)
+    monkeypatch.setattr(sweep_cluster.ray_internals, "read_authentication", lambda: None)
+    monkeypatch.setattr(sweep_cluster.ray_internals, "shorten_reports", lambda: None)
+    monkeypatch.setenv(sweep_cluster.ray_internals.REMOTE_CLUSTER, "0")
+    monkeypatch.setattr(sweep_cluster.ray, "init", lambda **how: None)
+    monkeypatch.setattr(sweep_cluster.ray, "shutdown", lambda: left.append("h:6379"))
+    sweep_cluster.connect("h:6379")
+    sweep_cluster.disconnect()
+    sweep_cluster.disconnect()
+    assert left == ["h:6379"]
+
+
 def test_addresses_that_cannot_be_joined_are_one_line(monkeypatch):
     with pytest.raises(UserError, match=r"^'http://h:8265' is a dashboard.*ray job submit --address http://h:8265"):
         sweep_cluster.connect("http://h:8265")
