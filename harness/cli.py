@@ -26,7 +26,11 @@ SPACES = Path(__file__).parent.parent / "search_spaces"
 def parser(program: str, description: str | None, *, single: bool) -> Arguments:
     """The arguments of `harness.trial` (single) and `harness.tune`."""
     p = Arguments(program, description)
-    p.add_argument("--space", default="sat" if single else None, help="a module of search_spaces; see --list")
+    p.add_argument(
+        "--space",
+        default="sat" if single else None,
+        help="a module of search_spaces, see --list, or a study in a .toml file",
+    )
     p.add_argument("--data", help="data set: digits (default), shapes, cifar10, ..., or a folder under the data root")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="fix a setting, e.g. epochs=5")
     p.add_argument(
@@ -71,7 +75,9 @@ def _broken(file: Path, error: BaseException) -> str:
 
 
 def space(name: str) -> "Space":
-    """Import a space by name. Raises `UserError` with the nearest name, or what is wrong with the module."""
+    """Import a space by name, or read one from a file. Raises `UserError` with the nearest name, or what is wrong."""
+    if name.endswith(".toml"):
+        return study_of_file(name).space
     if name not in spaces():
         raise unknown_name("space", name, spaces())
     try:
@@ -83,10 +89,17 @@ def space(name: str) -> "Space":
 
 
 def named_space(name: str) -> "NamedSpace":
-    """A space by name, with its question. Raises `UserError` as `space` does."""
+    """A space by name, or of a file, with its question. Raises `UserError` as `space` does."""
     from harness.config.space import NamedSpace
 
-    return NamedSpace(name, space(name), summary(name))
+    return study_of_file(name) if name.endswith(".toml") else NamedSpace(name, space(name), summary(name))
+
+
+def study_of_file(name: str) -> "NamedSpace":
+    """The study in a TOML file. Raises `UserError` with the line of what is wrong."""
+    from harness.config import study_file
+
+    return study_file.read(Path(name).expanduser())
 
 
 def overrides(arguments: argparse.Namespace) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.errors import UserError
-from harness.sweep import ray_addresses
+from harness.sweep import ray_addresses, run_file
 from harness.sweep.plan import Plan, check_data, plan
 from harness.sweep.request import Request
 
@@ -171,6 +171,9 @@ def open_studies(planned: Plan, workspace: "Workspace", tracker: "Tracker") -> "
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
         tracker.start_study(study, cell.name, study_tags(planned, cell), searched)
     tracker.log_removed(planned.space_cells)
+    kept = workspace.out / "reports" / f"{tracker.log.stem}.toml"
+    if run_file.keep(request, kept):
+        tracker.attach_request(kept)
     storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, request.seed)

@@ -5,6 +5,7 @@
     python -m harness.tune --space sat --set epochs=30 --set method.schedule=linear
     python -m harness.tune --space pgd --cell pgd --set method=mine
     python -m harness.tune --space sat --dry-run
+    python -m harness.tune run.toml --trials 20
 
 Repeating the command continues an interrupted sweep; with more --trials or --seeds it extends a finished one. Cells
 chosen by --cell, and a method tried in the place of a cell's own, join the sweep of their space and its report.
@@ -12,16 +13,18 @@ chosen by --cell, and a method tried in the place of a cell's own, join the swee
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from harness import cli, sweep_driver
-from harness.arguments import filled, number, whole
-from harness.errors import complain, exit_status, shell_command
-from harness.sweep import ray_addresses, remote_command
+from harness.arguments import Arguments, filled, number, path, whole
+from harness.errors import UserError, complain, exit_status, shell_command
+from harness.sweep import ray_addresses, remote_command, run_file
 from harness.sweep.estimate import dry_run
 from harness.sweep.plan import Plan, plan
 from harness.sweep.request import Request
+from harness.sweep.run_file import RunFile
 
 if TYPE_CHECKING:
     from harness.storage.workspace import Workspace
@@ -30,7 +33,30 @@ FIELDS = {field.name for field in fields(Request)}
 
 
 def arguments(argv: list[str] | None = None) -> Namespace:
+    """The parsed words; after those of a run file, if the words name one, which they override."""
+    words = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(words)
+    if args.run is None:
+        return args
+    file = RunFile.read(args.run, _parser().parse_args)
+    return _with_file(file, words, choose=not args.cell)
+
+
+def _with_file(file: RunFile, words: Sequence[str], *, choose: bool = True) -> Namespace:
+    """choose: whether to run the cells that the file names."""
+    return _parser().parse_args([*file.words(cells=choose), *words], Namespace(file=file))
+
+
+def _parser() -> Arguments:
     p = cli.parser("harness.tune", __doc__, single=False)
+    p.add_argument(
+        "run",
+        nargs="?",
+        type=path,
+        metavar="RUN.TOML",
+        help="a run file: options by name, and `[set]`; see docs/run-files.md",
+    )
+    p.add_argument("--write-run", type=path, metavar="FILE", help="write this command as a run file, and run nothing")
     p.add_argument("--list", action="store_true", help="list the spaces and the question of each")
     p.add_argument("--dry-run", action="store_true", help="show cells, domains, trials and estimated cost; run nothing")
     p.add_argument(
@@ -67,13 +93,26 @@ def arguments(argv: list[str] | None = None) -> Namespace:
         type=filled,
         help="Ray cluster: HOST:6379, ray://HOST:10001, auto or local (default: $RAY_ADDRESS, else local)",
     )
-    return p.parse_args(argv)
+    p.set_defaults(file=None)
+    return p
 
 
 def request(args: Namespace) -> Request:
-    """What the parsed arguments ask for."""
+    """What the parsed arguments ask for. Raises `UserError` for a study in a run file that is wrong."""
     given = {name: value for name, value in vars(args).items() if name in FIELDS}
+    if args.space is None and args.file:
+        given["space"] = args.file.study()
     return Request(**given, cells=tuple(args.cell), settings=cli.overrides(args))
+
+
+def _planned(args: Namespace) -> Plan:
+    """The plan of the arguments. Raises `UserError`, with the line where a run file is wrong."""
+    try:
+        return plan(request(args))
+    except UserError as error:
+        if args.file:
+            raise args.file.placed(error, lambda file: plan(request(_with_file(file, ())))) from None
+        raise
 
 
 def main() -> int:
@@ -82,11 +121,15 @@ def main() -> int:
         for name in cli.spaces():
             print(f"{name:<12} {cli.summary(name)}")
         return 0
-    asked = request(args)
-    planned = plan(asked)
+    planned = _planned(args)
+    asked = planned.request
+    if args.write_run:
+        run_file.write(asked, args.write_run)
+        print(f"run it: {shell_command('python', '-m', 'harness.tune', str(args.write_run))}")
+        return 0
     ray_addresses.check_paths(asked)
     if ray_addresses.is_outside(asked.address):
-        return remote_command.run(asked.address, sys.argv[1:])
+        return remote_command.run(asked.address, _words(args))
     workspace = sweep_driver.opened(planned)
     if planned.note and not asked.quiet:
         print(planned.note, flush=True)
@@ -113,6 +156,16 @@ def _run(planned: Plan, workspace: "Workspace") -> int:
     if swept.undelivered:
         complain(f"error: {swept.undelivered}")
     return 1 if swept.undelivered or swept.report.unfinished else 0
+
+
+def _words(args: Namespace) -> list[str]:
+    """The words of the command for a machine that has no run file. Raises `UserError` for a study in one."""
+    if args.file is None:
+        return sys.argv[1:]
+    if args.space is None:
+        raise UserError("a study in a run file cannot be sent to a cluster; run the command on one of its nodes")
+    words = [word for word in sys.argv[1:] if path(word) != args.run]
+    return [*args.file.words(cells=not any(word.startswith("--cell") for word in words)), *words]
 
 
 def _resume_command() -> str:

@@ -129,11 +129,15 @@ class Space:
 
 @dataclass(frozen=True)
 class NamedSpace:
-    """A space with the name that its experiment, studies and reports have, and the question that it asks."""
+    """A space with the name that its experiment, studies and reports have, and the question that it asks.
+
+    table: what it was read from, if that is TOML.
+    """
 
     name: str
     space: Space
     question: str = ""
+    table: Mapping[str, object] | None = None
 
 
 def _resolved(

@@ -1,5 +1,6 @@
 """Plan a sweep from what it is asked to do: studies, trials, seeds. Everything wrong is refused here."""
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def plan(request: Request) -> Plan:
     from harness.config import chosen_cells
 
     named = cli.named_space(request.space) if isinstance(request.space, str) else request.space
+    if named.table is not None and named.name in cli.spaces():
+        raise UserError(f"the study {named.name!r} has the name of another space; give it one of its own: name = ...")
     space, seed = named.space, request.seed
     chosen = chosen_cells.choose(space, request.cells, request.settings)
 
@@ -70,6 +73,8 @@ def plan(request: Request) -> Plan:
 
     settings = [f"{path}={value}" for path, value in chosen.settings.items()]
     settings += [f"--seed {seed}"] if seed else []
+    if named.table is not None:  # as it was read now
+        request = dataclasses.replace(request, space=named)
     return Plan(
         request,
         named,

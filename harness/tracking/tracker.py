@@ -268,6 +268,10 @@ class Tracker:
             step = max((step for _, step in logged.values()), default=0)
             self._log.append(SWEEP, metrics=metrics_at(values, step + 1))
 
+    def attach_request(self, request: Path) -> None:
+        """Log the run file of what was asked for as an artifact of the sweep's run."""
+        self._log.append(SWEEP, files=self._files([request]))
+
     def attach(self, report: Iterable[Path]) -> None:
         """Log the report's files as artifacts of the sweep's run."""
         self._log.append(SWEEP, files=self._files(report, "report"))

@@ -95,7 +95,7 @@ def rows(page, heading=""):
 
 def test_every_block_says_what_it_is():
     languages = {language for text in PAGES.values() for language, _ in BLOCK.findall(text)}
-    assert languages <= {"sh", "python", "yaml", "text"}
+    assert languages <= {"sh", "python", "yaml", "text", "toml"}
     for page, text in PAGES.items():
         assert text.count("```") == 2 * len(BLOCK.findall(text)), page
         assert not re.search(r"\n\n {4}\S", prose(page)), page  # a block by indentation alone
@@ -110,14 +110,18 @@ def test_the_pages_show_commands_of_every_module():
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
-    """The methods that pages define (blocks that begin with a file of `methods/`) are there, as they will be."""
+    """The methods that pages define (blocks that begin with a file of `methods/`) are there, and their TOML files."""
     folder = tmp_path_factory.mktemp("methods")
     for _, code in blocks("python"):
         if file := re.match(r"# methods/(\w+\.py)\n", code):
             (folder / file[1]).write_text(code)
+    for where, code in blocks("toml"):
+        file = re.match(r"# (\w+\.toml)\n", code)
+        assert file, where
+        (folder / file[1]).write_text(code)
     assert list(folder.iterdir())
     methods.__path__.append(str(folder))
-    yield
+    yield folder
     methods.__path__.remove(str(folder))
     for name in {file.stem for file in folder.iterdir()}:
         sys.modules.pop(f"methods.{name}", None)
@@ -126,6 +130,7 @@ def examples(tmp_path_factory):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_a_valid_one(command, monkeypatch, examples):
     module, words = arguments(command)
+    monkeypatch.chdir(examples)
     if module == "harness.tune" and "--list" in words:
         assert tune.arguments(words).list
     elif module == "harness.tune":
