@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.duration import seconds_of
 from harness.errors import UserError, nearest, shown
 
 MOST = 1_000_000  # trials, images, steps and so on that an option can ask for
@@ -60,6 +61,14 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"takes a number, not {shown(text)}") from None
+
+
+def duration(text: str) -> float:
+    """The type of an option that takes a time: seconds of `90m`, `2h30m` or `7200s`."""
+    try:
+        return seconds_of(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def filled(text: str) -> str:

@@ -173,7 +173,7 @@ def open_studies(planned: Plan, workspace: "Workspace", tracker: "Tracker") -> "
     tracker.log_removed(planned.space_cells)
     kept = workspace.out / "reports" / f"{tracker.log.stem}.toml"
     if run_file.keep(request, kept):
-        tracker.attach_request(kept)
+        tracker.attach([kept], folder="")
     storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, request.seed)
@@ -196,12 +196,13 @@ def _run_jobs(
     callbacks: "Sequence[Callback]",
 ) -> bool:
     """Run the remaining search trials and seed repetitions. False after an interruption."""
-    from harness.sweep import cluster, job_queue, ray_runner, stored_jobs, unneeded
+    from harness.sweep import cluster, job_queue, ray_runner, search_limits, stored_jobs, unneeded
     from harness.sweep.estimate import shapes
     from harness.sweep.progress import SweepProgress
     from harness.sweep.time_left import TimeLeft
 
     request = planned.request
+    limits = search_limits.of(planned, workspace, slots.at_once)
     source = job_queue.SweepJobs(
         studies,
         planned.seeds,
@@ -209,6 +210,7 @@ def _run_jobs(
         stored_jobs.is_done(tracker, workspace),
         stored_jobs.missing_needs(tracker, workspace),
         unneeded.discarder(workspace, planned.studies) if request.keep == "winners" else job_queue.no_discard,
+        limits,
     )
     if not request.quiet:
         on = (
@@ -217,7 +219,14 @@ def _run_jobs(
             else ""
         )
         print(f"{planned.experiment}: {len(studies)} cells; results in {workspace.out}{on}", flush=True)
+
+    def log_end() -> None:
+        trials = {study.cell.name: study.n_started for study in studies}
+        text = search_limits.ending(source.reached, trials, planned.trials, source.seeds_left)
+        tracker.log_search_end(planned.studies, search_limits.tags(request, text))
+
     if source.finished():
+        log_end()
         return True
     names = {study: cell.name for study, cell in planned.studies.items()}
     if not cluster.connected():
@@ -225,7 +234,10 @@ def _run_jobs(
     displays = []
     if not request.quiet:
         time_left = TimeLeft(shapes(planned, workspace), slots.at_once)
-        displays = [SweepProgress(source.remaining, source.to_come, time_left, planned.space.goals[0], names)]
+        at_most = limits.time.left if limits.time else None
+        displays = [
+            SweepProgress(source.remaining, source.to_come, time_left, planned.space.goals[0], names, at_most=at_most)
+        ]
 
     def check() -> None:
         driver_files.check()
@@ -236,15 +248,18 @@ def _run_jobs(
             display.note(f"no trial runs: waiting for a node with {slots} free")
 
     try:
-        return ray_runner.run_jobs(
+        finished = ray_runner.run_jobs(
             source,
             workspace,
             slots=slots,
-            callbacks=[tracker, *displays, *callbacks],
+            callbacks=[tracker, *displays, *limits.callbacks, *callbacks],
             limit=request.time_limit,
             check=check,
             on_wait=on_wait,
         )
+        if finished:
+            log_end()
+        return finished
     finally:
         cluster.disconnect()
         for display in displays:

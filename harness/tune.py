@@ -18,7 +18,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from harness import cli, sweep_driver
-from harness.arguments import Arguments, filled, number, path, whole
+from harness.arguments import Arguments, duration, filled, number, path, whole
 from harness.errors import UserError, complain, exit_status, shell_command
 from harness.sweep import ray_addresses, remote_command, run_file
 from harness.sweep.estimate import dry_run
@@ -67,6 +67,15 @@ def _parser() -> Arguments:
     )
     p.add_argument("--trials", type=whole(1), help="trials per cell (default: the space's)")
     p.add_argument("--seeds", type=whole(0), help="seeds per winner (default: the space's)")
+    p.add_argument(
+        "--budget",
+        type=duration,
+        metavar="TIME",
+        help="end the search so that the sweep ends in time: 90m, 2h30m",
+    )
+    p.add_argument(
+        "--stop-after", type=whole(1), metavar="N", help="end the search when no cell has got better in N of its trials"
+    )
     p.add_argument("--cpus", type=number, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=number, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
     p.add_argument("--workers", type=whole(1), metavar="N", help="run at most N trials at once (default: all that fit)")

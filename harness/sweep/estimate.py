@@ -44,6 +44,17 @@ def estimate_cost(planned: Plan, workspace: "Workspace") -> str:
     )
 
 
+def pass_seconds(planned: Plan, workspace: "Workspace") -> float:
+    """Seconds of a pass of an image, as far as one training step of the plain method on this machine tells."""
+    from harness.data import datasets
+    from harness.trials import teachers
+    from harness.trials.step_cost import epoch_seconds
+
+    trial = next(iter(planned.studies.values())).trial
+    shape = datasets.load(trial.data, workspace).val.shape
+    return epoch_seconds(teachers.teacher_trial(trial, "standard"), trial.batch, shape, workspace.device) / trial.batch
+
+
 def _image_passes(cell: "Cell", data: "Data") -> dict[str, int]:
     from harness.evaluation import cost
     from harness.evaluation.measurements import EvaluationContext

@@ -1,11 +1,14 @@
 """Job queue of a sweep, a graph: teachers and their maps, search trials of every cell, seeds of its winners."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from harness.sweep.job_types import Job, Outcome
+from harness.sweep.search_limits import SearchLimits
 from harness.sweep.study import Study
 from harness.training.epoch_metrics import EpochMetrics
+
+UNLIMITED = SearchLimits()
 
 
 def no_needs(job: Job) -> list[Job]:
@@ -27,6 +30,8 @@ class SweepJobs:
     needs(job): the jobs that must be complete before it; those that are, are left out. A job waits here, not in a slot,
     for these, and for a job with the same settings that is running. Where something that it needs fails, it fails.
 
+    limits: what may end the search before all trials.
+
     discard(key): called for a search trial whose weights nothing needs: it has ended, wins no study so far, and equals
     no unfinished job.
     """
@@ -39,11 +44,14 @@ class SweepJobs:
         is_complete: Callable[[Job], bool],
         needs: Callable[[Job], list[Job]] = no_needs,
         discard: Callable[[str], None] = no_discard,
+        limits: SearchLimits = UNLIMITED,
     ):
         self._studies = {study.name: study for study in studies}
         self._searching = list(studies)
         self._seeds, self._on_winners, self._is_complete, self._needs = seeds, on_winners, is_complete, needs
-        self._discard = discard
+        self._discard, self._limits = discard, limits
+        self.reached = ""  # the limit that ended the search
+        self.seeds_left = 0  # seed runs that a limit left out
         self._repetitions: list[Job] = []
         self._ready: dict[str, Job] = {}  # by id, in order
         self._running: dict[str, Job] = {}
@@ -69,9 +77,13 @@ class SweepJobs:
 
         In the place of a proposal or a winner is its cell's published trial, under an id that no job has.
         """
+        return self._foreseen({study.name: study.remaining() for study in self._searching})
+
+    def _foreseen(self, trials: Mapping[str, int]) -> dict[str, tuple[Job, set[str]]]:
+        """The jobs to come if so many trials of each study do."""
         found = {job.id: (job, set(waits)) for job, waits in self._blocked.values()}
         found |= {job.id: (job, set()) for job in self._ready.values()}
-        searches = [(n, study) for study in self._searching for n in range(study.remaining())]
+        searches = [(n, study) for study in self._searching for n in range(trials[study.name])]
         for n, study in sorted(searches, key=lambda each: each[0] + each[1].n_started):
             self._foresee(Job(study.name, "search", study.n_started + n, study.cell.trial, "proposal"), set(), found)
         for job in self._repetitions:
@@ -116,8 +128,39 @@ class SweepJobs:
         held = {job.study for job, waits in self._blocked.values() if any(self._is_shared(i) for i in waits)}
         asked = [study for study in self._searching if study.remaining() and study.name not in held]
         if asked:
-            return min(asked, key=lambda study: study.n_started).next()
-        return self._repetitions.pop(0) if self._repetitions else None
+            study = min(asked, key=lambda study: study.n_started)
+            if not self._end_at_limit(study):
+                return study.next()
+        return self._next_repetition()
+
+    def _end_at_limit(self, study: Study) -> bool:
+        """End the search in all cells if a limit says so, before another trial of the study. Whether it has ended.
+
+        The trial is one more than the others may have: they will have as many.
+        """
+
+        def next_trials() -> dict[str, tuple[Job, set[str]]]:
+            wanted = {other.name: study.n_started + 1 - other.n_started for other in self._searching}
+            return self._foreseen({s.name: max(0, min(wanted[s.name], s.remaining())) for s in self._searching})
+
+        self.reached = self._limits.reached(self._searching, next_trials)
+        if self.reached:
+            for other in self._searching:
+                other.close()
+            self._select_winners()
+        return bool(self.reached)
+
+    def _next_repetition(self) -> Job | None:
+        """The next seed run, of all cells the first ones first; none if it cannot end within the budget."""
+        if not self._repetitions:
+            return None
+        job = min(self._repetitions, key=lambda job: job.number) if self._limits.time else self._repetitions[0]
+        if not self._limits.allows(job):
+            self.seeds_left += len(self._repetitions)
+            self._repetitions = []
+            return None
+        self._repetitions.remove(job)
+        return job
 
     def _is_shared(self, job_id: str) -> bool:
         job = self._unfinished(job_id)

@@ -1,6 +1,7 @@
 """Progress display: one status line, redrawn in a terminal, or appended now and then to a log file."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -48,6 +49,7 @@ class SweepProgress:
 
     remaining(): number of trials to come. to_come(): the jobs to come, by id, with the ids of what each waits for.
     time_left: estimate of the remaining time; it is told what happens. names: study -> cell.
+    at_most(): seconds that are left at most, if there is a limit.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class SweepProgress:
         goal: str,
         names: dict[str, str],
         stream: TextIO | None = None,
+        at_most: Callable[[], float] | None = None,
     ):
+        self.at_most = at_most
         self.to_come, self.time_left = to_come, time_left
         self.pause = ESTIMATE_SECONDS
         self.estimated: tuple[float, float | None] = (-ESTIMATE_SECONDS, None)  # when, and seconds left
@@ -147,7 +151,8 @@ class SweepProgress:
                 self.estimated = now, self.time_left.left(now, to_come)
             self.pause = max(ESTIMATE_SECONDS, 50 * (time.monotonic() - now))  # thousands of trials take longer
         then, left = self.estimated
-        return None if left is None else max(0.0, left - (now - then))
+        most = self.at_most() if self.at_most else math.inf
+        return None if left is None else max(0.0, min(left - (now - then), most))
 
     def _name(self, job: Job) -> str:
         if job.is_shared:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.duration import LONGEST
 from harness.errors import UserError, shown
 
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from methods import Setting
 
 KEEP = ("winners", "all")  # whose weights stay
-LONGEST = 1e9  # seconds of a time limit: a timer does not take just any number
 LEAST_SHARE = 1e-4  # of a core or a GPU: the unit in which Ray counts them
 
 
@@ -28,10 +28,11 @@ class Request:
     """A sweep as it is asked for; `harness.sweep.plan.plan` makes a plan of it. None leaves a value to its default.
 
     space: the name of a module of `search_spaces`, or the space itself. cells: names; none means all. settings: dotted
-    path -> value, the data set as `data`. trials: per cell. seeds: per winner. seed: of the search. cpus, gpus: of a
-    trial. workers: at most so many trials at once. time_limit: seconds after which a trial fails. keep: whose weights
-    stay, `winners` or `all`. out, data_root: folders or URIs. register: the MLflow model whose versions winners become.
-    quiet: whether only the report is printed.
+    path -> value, the data set as `data`. trials: per cell. seeds: per winner. seed: of the search. budget: seconds
+    that the sweep may take. stop_after: the search ends when no cell got better in so many of its trials. cpus, gpus:
+    of a trial. workers: at most so many trials at once. time_limit: seconds after which a trial fails. keep: whose
+    weights stay, `winners` or `all`. out, data_root: folders or URIs. register: the MLflow model whose versions winners
+    become. quiet: whether only the report is printed.
     """
 
     space: "str | NamedSpace | None" = None
@@ -40,6 +41,8 @@ class Request:
     trials: int | None = None
     seeds: int | None = None
     seed: int = 0
+    budget: float | None = None
+    stop_after: int | None = None
     retry_failed: bool = False
     cpus: float = 1
     gpus: float | None = None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.toml_file import Keys, TomlFile, WrongLine, as_text
+from harness.duration import duration_text
 from harness.errors import UserError, redacted, shown
 from harness.storage import files
 from harness.sweep.request import Request
@@ -140,6 +141,7 @@ def written(request: Request) -> str:
         data["cell"] = list(request.cells)
     for field in dataclasses.fields(request):
         value = getattr(request, field.name)
+        value = duration_text(value) if field.name == "budget" and value else value
         if field.name not in NOT_ASKED and value != field.default and redacted(str(value)) == str(value):
             data[field.name.replace("_", "-")] = value
     tables = {"set": {path: _typed(value) for path, value in settings.items()}} if settings else {}

@@ -64,6 +64,8 @@ class Study:
         }
         self.n_duplicates = sum(DUPLICATE_OF in t.user_attrs for t in done)
         self._winning = select_winners(self._finished())
+        ended = self._finished()
+        self._ended = [t.number for t in ended if t.state != TrialState.FAIL or not _by_machine(t)]
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         """TPE, seeded by the number of started trials, so that a resumed study makes the same proposals."""
@@ -136,6 +138,16 @@ class Study:
         """Whether all trials of the budget have ended."""
         return not self.remaining() and not self._running
 
+    def stalled(self) -> int:
+        """Number of ended trials that were proposed after the last of the winners so far; all if there is none."""
+        last = max((trial.number for trial in self._winning), default=-1)
+        return sum(number > last for number in self._ended)
+
+    def close(self) -> None:
+        """Begin no more trials in this run of the command; interrupted ones are left to the next run."""
+        self.budget = self._started = self.n_started
+        self._unfinished = []
+
     def next(self) -> Job | None:
         """The next trial to run, interrupted ones first; None if the budget is used up."""
         if self._unfinished:
@@ -167,6 +179,8 @@ class Study:
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """Report the outcome to Optuna. Raises `UserError` if a goal or floor names no measured score."""
         proposal = self._running.pop(job.number)
+        if outcome.state != "failed" or outcome.cause != "machine":
+            self._ended.append(job.number)
         if outcome.state == "duplicate":
             self._end_as(proposal, self._stored(self._by_key[job.trial.key]))
             return

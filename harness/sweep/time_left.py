@@ -53,10 +53,13 @@ class _Mean:
 
 
 class TimeLeft:
-    """Estimates the time left of a sweep. shapes: of its studies. slots: number of jobs at once; more, if seen."""
+    """Estimates the time left of a sweep. shapes: of its studies. slots: number of jobs at once; more, if seen.
 
-    def __init__(self, shapes: Mapping[str, Shape], slots: int = 1):
-        self._shapes, self._slots = shapes, slots
+    prior: seconds per pass of an image, until any step is measured; 0 if that is not known.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], slots: int = 1, prior: float = 0.0):
+        self._shapes, self._slots, self._prior = shapes, slots, prior
         self._running: dict[str, _Running] = {}
         self._steps: dict[Step, _Mean] = {}
         self._first: dict[Step, float] = {}  # a first epoch, with what comes before it
@@ -138,13 +141,19 @@ class TimeLeft:
         """How much longer steps take at present than on average, since the machine has other work too."""
         return self._load[0] / self._load[1] if all(self._load) else 1.0
 
-    def left(self, now: float, to_come: Iterable[Task]) -> float | None:
-        """Seconds left, smoothed; None before any step is measured. to_come: in the order in which they start."""
-        if not (self._steps or self._first):
+    def needed(self, now: float, to_come: Iterable[Task]) -> float | None:
+        """Seconds until the running jobs and these have ended; None before any step is measured."""
+        if not (self._steps or self._first or self._prior):
             return None
         running = {job_id: self._rest(now, job) for job_id, job in self._running.items()}
         between = self._gap.value + self._head.value
-        fresh = makespan(running, [(task, between + self._work(task, 0)) for task in to_come], self._slots)
+        return makespan(running, [(task, between + self._work(task, 0)) for task in to_come], self._slots)
+
+    def left(self, now: float, to_come: Iterable[Task]) -> float | None:
+        """Seconds left, smoothed; None before any step is measured. to_come: in the order in which they start."""
+        fresh = self.needed(now, to_come)
+        if fresh is None:
+            return None
         then, before = self._shown or (now, fresh)
         due, slow = max(0.0, before - (now - then)), SMOOTHING * (now - self._began)
         self._shown = now, due + (fresh - due) * (now - then) / max(now - then + slow, 1e-9)
@@ -225,7 +234,7 @@ class TimeLeft:
         for sorts in ((what,), MEASURING if what in MEASURING else (), {step.what for step in known}):
             if alike := [step for step in known if step.what in sorts]:
                 return sum(seconds[step] for step in alike) / sum(map(self._units, alike))
-        return 0.0
+        return self._prior
 
     def _units(self, step: Step) -> float:
         """Passes of images of a step; 0 where they are not known."""

@@ -129,6 +129,12 @@ class Tracker:
             study, tags={"harness.winners": ",".join(winners), "harness.duplicates": str(duplicates or "")}
         )
 
+    def log_search_end(self, studies: Iterable[str], tags: Mapping[str, str]) -> None:
+        """Log at the sweep and its studies how the search ended."""
+        for name in (SWEEP, *studies):
+            known = self._runs[name].tags
+            self._log.update_tags(name, {tag: text for tag, text in tags.items() if text or tag in known})
+
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""
         metrics = metrics_at(figures, 0)
@@ -268,13 +274,9 @@ class Tracker:
             step = max((step for _, step in logged.values()), default=0)
             self._log.append(SWEEP, metrics=metrics_at(values, step + 1))
 
-    def attach_request(self, request: Path) -> None:
-        """Log the run file of what was asked for as an artifact of the sweep's run."""
-        self._log.append(SWEEP, files=self._files([request]))
-
-    def attach(self, report: Iterable[Path]) -> None:
-        """Log the report's files as artifacts of the sweep's run."""
-        self._log.append(SWEEP, files=self._files(report, "report"))
+    def attach(self, files: Iterable[Path], folder: str = "report") -> None:
+        """Log files, by default those of the report, as artifacts of the sweep's run."""
+        self._log.append(SWEEP, files=self._files(files, folder))
 
     def close(self, status: str = "FINISHED") -> None:
         """Flush, and log the status of the sweep and its studies. Trials that have not ended are KILLED."""

@@ -33,7 +33,13 @@ def build_leaderboard(runs: pd.DataFrame, files: Files | None = None) -> Leaderb
     rows = _paired(rows, seeds, ranked, files or Files())
     rows = _selected_otherwise(rows, runs)
     rows = _on_front(rows, goals)
-    return Leaderboard(tuple(rows), ranked, goals, scores, first_of(texts_of(control_runs, "row")), _removed(runs))
+    control = first_of(texts_of(control_runs, "row"))
+    return Leaderboard(tuple(rows), ranked, goals, scores, control, _removed(runs), _ends(runs))
+
+
+def _ends(runs: pd.DataFrame) -> tuple[str, ...]:
+    """What ended the search before all trials, a sentence each."""
+    return tuple(runs["search_end"].dropna().unique()) if "search_end" in runs else ()
 
 
 def _removed(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:

@@ -196,7 +196,7 @@ class Leaderboard:
     ranked_by: the score `test/...` that orders them. goals: the test counterparts of the goals of the search, the
     ranked one first. scores: every score measured on test, goals first. control: name of the row that differences refer
     to, the first control's; "" if it has no scores. removed: cells that the space has no more, and what there is of
-    each; they are in no row."""
+    each; they are in no row. ends: what ended the search before all trials."""
 
     rows: tuple[Row, ...]
     ranked_by: str
@@ -204,6 +204,7 @@ class Leaderboard:
     scores: tuple[str, ...] = ()
     control: str = ""
     removed: tuple[tuple[str, str], ...] = ()
+    ends: tuple[str, ...] = ()
 
     @property
     def finished(self) -> list[Row]:

@@ -64,8 +64,8 @@ def checked(tested: pd.DataFrame) -> list[str]:
 
 
 def warnings(leaderboard: Leaderboard) -> list[str]:
-    """Warnings: seed runs of different settings, attacks no better than a weaker one, many dropped images."""
-    sentences, done = [], leaderboard.finished
+    """Warnings: a search that ended early, seed runs of different settings, weak attacks, many dropped images."""
+    sentences, done = list(leaderboard.ends), leaderboard.finished
     mixed = [row.name for row in done if any(len(setting.values) > 1 for setting in row.settings.values())]
     if mixed:
         sentences.append(f"Seed runs of different settings are averaged in: {'; '.join(mixed)}.")

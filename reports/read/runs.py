@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STORE = "sqlite:///runs/mlflow.db"
 ARTIFACTS_HELP = "also read artifacts in this folder of this machine, besides the store's own; may be repeated"
 FACTS = (
-    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates"),
+    *("run_id", "sweep", "study", "cell", "order", "control", "goal", "floor", "winners", "duplicates", "search_end"),
     *("role", "state", "number", "key", "winner", "reason", "started", "protocol", "artifacts"),
 )
 TAGS = ("git", "sources", "package.", "device", "threads", "python", "data.")  # provenance: `tag:git` and so on
@@ -42,7 +42,8 @@ def read(uri: str, experiment: str, sweep: str | None = None) -> pd.DataFrame:
     """One row per child run of one sweep of an experiment; unless one is named, of that which was written last.
 
     Columns: run_id, sweep, study, cell, order (position in the space), control, goal, duplicates (proposals that
-    were not run, since an earlier trial of the study had the same settings), role (`search` or `seed`),
+    were not run, since an earlier trial of the study had the same settings), search_end (what ended the search before
+    all trials), role (`search` or `seed`),
     state (`complete`, `pruned`, `failed`, `running`), number, key, reason, started (UTC), protocol (version
     of training), artifacts (URI), then `param:<path>` as text, among them `param:search.<path>`, the study's
     search domain as text, `space:<path>`, the same as JSON, `check:<name>`, the verdict of a check of the test scores,
@@ -165,6 +166,7 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
         "floor": study.get("harness.floor", ""),
         "winners": study.get("harness.winners"),
         "duplicates": int(study.get("harness.duplicates") or 0),
+        "search_end": study.get("harness.search_end") or None,
         "role": tags.get("harness.role", ""),
         "state": "" if run is parent else tags.get("harness.state", ""),
         "number": tags.get("harness.number"),

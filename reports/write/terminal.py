@@ -23,6 +23,9 @@ def text(leaderboard: Leaderboard) -> str:
     for i, (cell, reason) in enumerate(tables.unfinished(leaderboard).rows):
         lines += [] if i else [""]
         lines += textwrap.wrap(f"not finished: {cell.text}: {reason.text}", WIDTH, subsequent_indent="  ")
+    for i, end in enumerate(leaderboard.ends):
+        lines += [] if i else [""]
+        lines += textwrap.wrap(f"note: {end}", WIDTH, subsequent_indent="  ")
     for i, (name, about) in enumerate(leaderboard.removed):
         lines += [] if i else [""]
         lines += textwrap.wrap(f"no longer in the space: {name}: {about}", WIDTH, subsequent_indent="  ")
