@@ -48,6 +48,23 @@ def test_an_image_is_turned_as_exif_says(tmp_path, kind, orientation):
         np.testing.assert_array_equal(image.transpose(1, 2, 0), SEEN[orientation](seen))
 
 
+MALFORMED = {
+    "no TIFF": b"Exif\0\0garbage garbage",
+    "cut": b"Exif\0\0MM",
+    "entries beyond the end": b"Exif\0\0MM\0*\0\0\xff\xff",
+    "a value beyond the end": b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0",
+    "an unknown orientation": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("case", MALFORMED)
+def test_an_image_whose_exif_is_malformed_is_read_as_it_is_stored(tmp_path, case, kind):
+    stored = noise(2, 6, 9)
+    part = read(tmp_path, [encoded(image, kind, exif=MALFORMED[case], **EXACT[kind]) for image in stored])
+    np.testing.assert_array_equal(part.x.transpose(0, 2, 3, 1), stored)
+
+
 @pytest.mark.parametrize("orientation", SEEN)
 @pytest.mark.parametrize("size", [0, 30])
 def test_a_box_on_the_upright_picture_holds_the_object(tmp_path, orientation, size):

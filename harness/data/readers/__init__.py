@@ -2,7 +2,8 @@
 
     find("digits", root).read(0) -> Raw(train, test, classes)
 
-`embedded` needs no files; each of the other modules reads one folder layout.
+`builtin` needs no files; each module in `LAYOUTS` reads one folder layout. What is in the files is decided by `images`
+(pixels), `boxes`, `mask_codes` and `stack` (arrays); of parquet by `parquet_folders` and `parquet_columns` too.
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from harness.data.readers.boxes import Box, ToBox, as_given
 from harness.errors import UserError, one_line
@@ -30,6 +30,15 @@ MEMORY_SHARE = 0.5  # of this machine's memory, that the images of a part may ta
 GROUND = (255, 255, 255, 255)  # white, on which transparent images are laid
 
 _ORIENTATION, _LYING = ExifTags.Base.Orientation, (5, 6, 7, 8)  # orientations that swap width and height
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BILINEAR, _NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 _DEEP = re.compile(r";16[BLNS]")  # in Pillow's raw modes: 16 bits a channel in some order of bytes
 _CHUNK = 512  # encoded images in memory at once
@@ -118,8 +127,9 @@ def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
             with bounded(image, size):
                 if turn:
                     _check_depth(image)
-                    shape = shape[::-1] if _lies(image) else shape
-                    image, laid = _upright(image)
+                    orientation = _orientation(image)
+                    shape = shape[::-1] if orientation in _LYING else shape
+                    image, laid = _on_ground(_turned(image, orientation))
                 pixel_box = None if box is None else scaled(to_box(box, *shape), *shape, size)
                 x = pixels(image, size)
         if mask is None or to_mask is None:
@@ -168,14 +178,22 @@ def _check_depth(image: Image.Image) -> None:
         raise UserError(f"{image.mode} has more than 8 bits a channel; save it with 8")
 
 
-def _lies(image: Image.Image) -> bool:
-    """Whether width and height change places when it is turned as EXIF says; Pillow gives TIFF's turned already."""
-    return image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _LYING
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 if it is upright or does not say; 1 of a TIFF too, which Pillow turns by itself."""
+    if image.format == "TIFF":
+        return 1
+    image.load()  # outside of the lock; EXIF may come behind the pixels
+    with _opening, warnings.catch_warnings(action="ignore"), contextlib.suppress(Exception):  # malformed in many ways
+        return image.getexif().get(_ORIENTATION, 1)
+    return 1
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The image turned as its EXIF orientation says and laid on `GROUND`, and whether any of it was transparent."""
-    image = ImageOps.exif_transpose(image)
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _on_ground(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image laid on `GROUND` where it is transparent, and whether it is anywhere."""
     if not image.has_transparency_data:
         return image, False
     rgba = image.convert("RGBA")
@@ -225,7 +243,7 @@ def coded_mask(code: Callable[[Image.Image], np.ndarray]) -> ToMask:
 
     def to_mask(image: Image.Image, size: int, shape: tuple[int, int]) -> np.ndarray:
         with bounded(image):
-            mask = code(ImageOps.exif_transpose(image))
+            mask = code(_turned(image, _orientation(image)))
         height, width = mask.shape
         if abs(width * shape[1] - height * shape[0]) > max(width, height, *shape):  # a pixel, by rounding
             raise UserError(f"its mask is {width}x{height}, the image {shape[0]}x{shape[1]}")
