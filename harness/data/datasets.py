@@ -119,7 +119,7 @@ def load(source: DataSource, workspace: Workspace) -> Data:
         if meta is None:
             meta = _decode(reader, source, folder)
     for note in meta.get("notes", ()):
-        warnings.warn(f"data {source.name!r}: {note}", Notice, stacklevel=2)
+        warnings.warn(f"data {source.name!r}: {note}", Notice, stacklevel=1)  # from here: once a process
     splits = {name: _open(folder, name).head(source.limit) for name in ("train", "val", "test")}
     if source.crop:
         _check_crop(source, *splits["train"].x.shape[-2:])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,16 @@ def test_a_trial_knows_which_images_it_did_not_see(workspace, quick):
     del record["damaged"]
     older = decode_result(record, trial)
     assert "harness.data.damaged" not in data_tags(older)
+
+
+def test_a_note_is_said_once_a_process(workspace):
+    """Wherever in the code the data are loaded."""
+    both_parts(workspace.data / "mine", [b"", *(encoded(image) for image in noise(59))])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        load(DataSource("mine"), workspace)
+        load(DataSource("mine"), workspace)
+    assert len(said) == 2, "of the training and of the test images"
 
 
 @pytest.mark.slow
