@@ -250,6 +250,18 @@ def for_two():
     return ForTwo()
 
 
+def for_some():
+    """A net that fails on a number of images that is not tried before."""
+
+    class ForSome(Sums):
+        def forward(self, x):
+            if len(x) == 7:
+                raise RuntimeError("expected other images\nin a graph")
+            return super().forward(x)
+
+    return ForSome()
+
+
 def exported():
     """A program of torch.export, which refuses `eval()`."""
     some = torch.export.Dim("images", min=1, max=4096)
@@ -405,6 +417,29 @@ def _weights(tmp_path, kind):
     return str(path)
 
 
+def test_what_was_interpreted_is_one_line_that_quiet_leaves_out(monkeypatch, capsys, tmp_path, workspace, here):
+    torch.save({"n_averaged": torch.ones(1), "module.w": fixed().w.detach().half()}, tmp_path / "w.pt")
+    words = ("--model", f"{ME}:with_more", "--weights", str(tmp_path / "w.pt"), "--images", "20")
+    said = []
+    for more in ((), ("--quiet",)):
+        assert evaluated(monkeypatch, workspace, *words, "--set", "measure.steps=1", *more) == 0
+        said.append(capsys.readouterr().out.splitlines())
+    (weights,) = (line for line in said[0] if line.startswith("weights of "))
+    assert weights.endswith("prefix 'module.' removed; 1 counters left out (n_averaged); float16 made float32")
+    (logits,) = (line for line in said[0] if "logits are taken" in line)
+    assert {weights, logits}.isdisjoint(said[1]) and said[1] == said[0][-len(said[1]) :]
+
+
+def with_more(num_labels):
+    """A net that returns its logits beside something else."""
+
+    class Both(Sums):
+        def forward(self, x):
+            return {"logits": super().forward(x), "x": x}
+
+    return Both(num_labels)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -431,6 +466,14 @@ def _weights(tmp_path, kind):
         (("--model", "small", "--space", "sat"), "--space and --model each name what is measured"),
         (("--model", "small", "--images", "-3"), "--images must be at least 0"),
         (("--features", "layer4"), "--features needs --model"),
+        (("--model", "small", "--weights-key", "ema"), "--weights-key needs --weights: it names a part of that file"),
+        (("--model", "small", "--weights", "OTHER", "--weights-key", "ema"), "--weights-key 'ema' is not in "),
+        (("--model", "timm:resnet18"), "needs --weights FILE: published weights are not fetched"),
+        (("--model", "hf:someone/net"), "is no folder here, and nothing is fetched; download it first"),
+        (
+            ("--model", f"{ME}:for_some", "--images", "7", "--quiet"),
+            "fails on 7 images: RuntimeError: expected other images",
+        ),
         (("--model", "small", "--features", "featres"), "--features 'featres' is not known; did you mean 'features'?"),
         (("--model", f"{ME}:statistics"), "takes 2 images, but not 1 image; the harness passes any number: ValueError"),
         (("--model", f"{ME}:for_two"), "takes 2 images, but not 1 image; the harness passes any number: RuntimeError"),

@@ -29,6 +29,7 @@ from harness.attacks import autoattack
 from harness.bench.report import BulkClient
 from harness.explain import captum_maps
 from harness.models import nets, torchvision_import
+from harness.storage import checkpoint_kinds
 from harness.sweep import optuna_journal, ray_internals, ray_runner
 from harness.tracking import mlflow_client
 
@@ -394,6 +395,18 @@ def test_torchvision_lists_the_files_of_gtsrb(tmp_path):
         images = torchvision_import.torchvision.datasets.GTSRB(tmp_path, split="train")
         listed = [(Path(path), label) for path, label in torchvision_import.listed_files(images)]
         assert listed == [(folder / "a.ppm", 0)]
+
+
+# torch
+
+
+def test_torch_names_the_first_object_that_it_does_not_unpickle(tmp_path):
+    torch.save({"weights": torch.ones(1), "net": nn.Identity(), "path": tmp_path}, tmp_path / "w.pt")
+    with using("torch", "what its refusal of a pickled object names"):
+        with pytest.raises(Exception) as refused:
+            torch.load(tmp_path / "w.pt", weights_only=True)
+        said = checkpoint_kinds.describe(tmp_path / "w.pt", refused.value)
+        assert said.startswith("holds a pickled module of class torch.nn.modules.linear.Identity")
 
 
 # pyautoattack
