@@ -114,6 +114,8 @@ def tune(
     from harness.storage.driver_lock import DriverLost
     from harness.sweep import ray_addresses
 
+    if not isinstance(space, Space | str):
+        raise UserError(f"a space is a Space, or the name of one, not a {type(space).__name__}")
     own = [space.base, *space.compare.values()] if isinstance(space, Space) else []
     there = api_data.placed(data, out, data_root, [settings or {}, *own])
     asked = _request(

@@ -35,8 +35,12 @@ def placed(
     root = None if data_root is None else str(data_root)
     if data is None:
         return Placed(root=root)
-    if not isinstance(data, OwnData):
+    if isinstance(data, str):
         return Placed({"data": data}, _root(out, root, data))
+    if not isinstance(data, OwnData):
+        raise UserError(
+            f"data is a name, or made by Data.from_arrays or Data.from_dataset, not a {type(data).__name__}"
+        )
     root = str(_own_root(out)) if root is None else root
     if "://" in root:
         raise UserError(f"data of your own are stored in a folder that all nodes see, not at {redacted(root)!r}")

@@ -130,6 +130,8 @@ def test_a_suite_an_image_count_and_a_split_are_chosen(out):
         (lambda: run({"epoch": 3}), "a trial has no 'epoch'; did you mean 'epochs'?"),
         (lambda: run("sat"), "a trial is given by its settings, such as {'method': 'sat'}, not by 'sat'"),
         (lambda: run(build(FEW), data="shapes"), "the data of a trial are a part of it; give settings in its place"),
+        (lambda: run(FEW, data=[1]), "data is a name, or made by Data.from_arrays or Data.from_dataset, not a list"),
+        (lambda: tune({"method": "sat"}), "a space is a Space, or the name of one, not a dict"),
         (lambda: run(FEW, device="tpu"), "no device 'tpu' here; there are: cpu"),
         (lambda: evaluate(torch.nn.Flatten()), "name the data that the net is measured on: data='cifar10'"),
         (lambda: evaluate(torch.nn.Flatten(), data="digits"), "Flatten has 64 classes, the data 10"),
