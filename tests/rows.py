@@ -21,6 +21,7 @@ def child(cell, role, number, state="complete", **more):
         "floor": "",
         "winners": None,
         "duplicates": 0,
+        "search_end": None,
         "role": role,
         "state": state,
         "number": number,

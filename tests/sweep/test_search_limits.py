@@ -4,8 +4,10 @@ import heapq
 import itertools
 
 import optuna
+import pandas as pd
 import pytest
 from outcomes import finished
+from rows import PGD, STANDARD
 
 from harness.arguments import duration
 from harness.config.search_domains import uniform
@@ -18,6 +20,9 @@ from harness.sweep.job_router import JobRouter
 from harness.sweep.search_limits import SearchLimits, TimeBudget, ending
 from harness.sweep.study import Study
 from harness.sweep.time_left import TimeLeft
+from reports.analyse.leaderboard import build_leaderboard
+from reports.present import findings
+from reports.write import terminal
 
 EPOCHS = 4
 CELLS = ("a", "b", "c")
@@ -171,3 +176,12 @@ def test_what_is_no_duration(text):
 
     with pytest.raises(UserError, match="takes a time such as 90m, 2h30m or 7200s, not"):
         seconds_of(text)
+
+
+def test_the_report_says_what_ended_the_search():
+    ended = ending("The budget of 2h ended the search", {"standard": 3, "pgd": 3}, 9, 0)
+    table = pd.DataFrame(STANDARD + PGD).assign(search_end=ended)
+    board = build_leaderboard(table)
+    assert board.ends == (ended,) and findings.warnings(board)[0] == ended
+    assert "note: The budget of 2h ended the search after 3 of 9 trials" in terminal.text(board)
+    assert not build_leaderboard(pd.DataFrame(STANDARD + PGD)).ends
