@@ -1,26 +1,26 @@
 """Shared command-line arguments, and look-up of spaces and cells before torch is imported."""
 
 import argparse
-import ast
 import dataclasses
 import hashlib
-import importlib
 import os
 import tempfile
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import Arguments, place, whole
-from harness.errors import UserError, one_line, shown, unknown_name
+from harness.errors import UserError, shown, unknown_name
+from harness.spaces import named_space, space, spaces, summary
+from harness.storage import plugin_copies
 from harness.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from harness.config.space import Cell, NamedSpace, Space
+    from harness.config.space import Cell
+
+__all__ = ["named_space", "space", "spaces", "summary"]
 
 SEED = 2**63 - 1  # largest seed, of either sign
-SPACES = Path(__file__).parent.parent / "search_spaces"
 
 
 def parser(program: str, description: str | None, *, single: bool) -> Arguments:
@@ -29,7 +29,7 @@ def parser(program: str, description: str | None, *, single: bool) -> Arguments:
     p.add_argument(
         "--space",
         default="sat" if single else None,
-        help="a module of search_spaces, see --list, or a study in a .toml file",
+        help="a space, see --list, a file my_space.py, or a study in a .toml file",
     )
     p.add_argument("--data", help="data set: digits (default), shapes, cifar10, ..., or a folder under the data root")
     p.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="fix a setting, e.g. epochs=5")
@@ -48,60 +48,6 @@ def parser(program: str, description: str | None, *, single: bool) -> Arguments:
     return p
 
 
-def spaces() -> list[str]:
-    return sorted(p.stem for p in SPACES.glob("*.py") if not p.stem.startswith("_"))
-
-
-def summary(space: str) -> str:
-    """First line of a space's docstring, read without importing it."""
-    text = _docstring(SPACES / f"{space}.py")
-    return text.partition("\n")[0]
-
-
-def _docstring(file: Path) -> str:
-    """The docstring of a module; in brackets why it cannot be read."""
-    try:
-        return ast.get_docstring(ast.parse(file.read_bytes(), str(file))) or ""
-    except (SyntaxError, ValueError, OSError) as error:
-        return f"({_broken(file, error)})"
-
-
-def _broken(file: Path, error: BaseException) -> str:
-    """What is wrong with a module: its file, the line where that is known, and the error."""
-    if isinstance(error, SyntaxError):
-        return f"{Path(error.filename or file).name}, line {error.lineno}: {error.msg}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
-    return f"{file.name}{f', line {frames[-1].lineno}' if frames else ''}: {one_line(error)}"
-
-
-def space(name: str) -> "Space":
-    """Import a space by name, or read one from a file. Raises `UserError` with the nearest name, or what is wrong."""
-    if name.endswith(".toml"):
-        return study_of_file(name).space
-    if name not in spaces():
-        raise unknown_name("space", name, spaces())
-    try:
-        return importlib.import_module(f"search_spaces.{name}").SPACE
-    except UserError as error:
-        raise UserError(f"space {name!r} is wrong: {error}") from None
-    except Exception as error:  # of anybody's code
-        raise UserError(f"space {name!r} cannot be read: {_broken(SPACES / f'{name}.py', error)}") from error
-
-
-def named_space(name: str) -> "NamedSpace":
-    """A space by name, or of a file, with its question. Raises `UserError` as `space` does."""
-    from harness.config.space import NamedSpace
-
-    return study_of_file(name) if name.endswith(".toml") else NamedSpace(name, space(name), summary(name))
-
-
-def study_of_file(name: str) -> "NamedSpace":
-    """The study in a TOML file. Raises `UserError` with the line of what is wrong."""
-    from harness.config import study_file
-
-    return study_file.read(Path(name).expanduser())
-
-
 def overrides(arguments: argparse.Namespace) -> dict[str, str]:
     """Settings of `--data` and every `--set path=value`: dotted path -> value. Raises `UserError` for bad syntax."""
     settings: dict[str, str] = {}
@@ -113,6 +59,11 @@ def overrides(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.data is not None:
         settings["data"] = arguments.data
     return settings
+
+
+def use_kept_plugins(arguments: argparse.Namespace) -> None:
+    """Find plug-ins that were edited, moved or sent among the copies under `--out`."""
+    plugin_copies.use(local_workspace(arguments.out))
 
 
 def workspace(arguments: argparse.Namespace) -> Workspace:

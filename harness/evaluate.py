@@ -153,10 +153,13 @@ def _other(key: str, target: Target, workspace: Workspace, retrain: bool) -> tup
 
 def main() -> int:
     args = arguments()
+    cli.use_kept_plugins(args)
     workspace = cli.workspace(args)
     requested, trial = _resolve(args, workspace)
     if not args.quiet:
         print(f"{f'trial {trial.key}' if trial else args.model} ({args.suite}) on {workspace.device}", flush=True)
+        if names := ", ".join(requested.plugins):
+            print(f"plug-ins, as they were kept: {names}" if trial else f"plug-ins: {names}", flush=True)
     if args.other is not None:  # said before hours of training
         load_trial(args.other, workspace)
     if args.tracking_uri is not None:

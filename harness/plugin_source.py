@@ -1,6 +1,7 @@
 """Source of a plug-in: its files as they were when they were read, their digest, and the modules made of them.
 
-A plug-in that is a file consists of it and of the modules in its folder that it imports, and so on. One of an installed
+A plug-in that is a file consists of it and of the modules in its folder that it imports, or names as text, such as
+"alp.py:ALP", and so on. One of an installed
 package consists of all modules of the top-level package. What Python imports from elsewhere, and files of data, are no
 part of it. A `Source` of files is imported from memory: what the digest names is what runs, edited meanwhile or not.
 """
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import importlib.machinery
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,9 +55,9 @@ def of_file(file: Path) -> Source:
         name = pending.pop()
         if name not in files:
             files[name] = _read(file.parent / name)
-            pending += [
-                beside for module in _imported(name, files[name]) for beside in _modules_beside(file.parent, module)
-            ]
+            tree = parsed(name, files[name])
+            for module in (*_imported(name, tree), *_named(tree)):
+                pending += _modules_beside(file.parent, module)
     return Source(files, file.parent)
 
 
@@ -93,9 +95,16 @@ def _read(path: Path) -> bytes:
         raise UserError(f"cannot read the plug-in {str(path)!r}: {error.strerror}") from None
 
 
-def _imported(name: str, content: bytes) -> Iterator[str]:
+def _named(tree: ast.Module) -> Iterator[str]:
+    """The names, without `.py`, of the files that a module names as text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"(?:^|[+,])(\w+)\.py:[A-Za-z_]", node.value)
+
+
+def _imported(name: str, tree: ast.Module) -> Iterator[str]:
     """First words of the names of the modules that a file imports which may lie in the plug-in's folder."""
-    for node in ast.walk(parsed(name, content)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level in (0, len(PurePosixPath(name).parts)):
@@ -163,10 +172,10 @@ class _Loader(InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         if self._name is None:
-            return compile("", fullname, "exec")
+            return self.source_to_code("")
         tree = parsed(self._name, self._source.files[self._name])
         tree = ast.fix_missing_locations(_OwnModules(self._source).visit(tree))
-        return compile(tree, str(self._source.folder / self._name), "exec", dont_inherit=True)
+        return self.source_to_code(tree, str(self._source.folder / self._name))
 
 
 class _OwnModules(ast.NodeTransformer):

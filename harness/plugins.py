@@ -8,12 +8,15 @@ Only a pinned reference stands in a trial's settings, and so in its key: an edit
 one is loaded from where it was read, else from a copy that `search` finds.
 """
 
+import contextlib
 import functools
 import importlib
+import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +28,10 @@ from harness.plugin_source import PREFIX, Source
 from harness.setting_types import Setting
 
 _REFERENCE = re.compile(r"(?P<where>.+\.py|[A-Za-z_][\w.]*):(?P<thing>[A-Za-z_][\w.]*)(?:@(?P<digest>[0-9a-f]{12}))?")
+COPIES = "HARNESS_PLUGINS"  # environment variable: a folder of copies, each named by its digest
 _sources: dict[str, Source] = {}  # by digest: those that this process has read
 _searches: dict[str, Callable[[str], Path]] = {}  # by name: where copies of other sources may be
+_folder = ContextVar[Path | None]("_folder", default=None)  # of the plug-in that is imported: its references' own
 _imported: dict[tuple[str, str], ModuleType] = {}  # by digest and place
 # The thing that a reference names: a class, a function, or a value of any kind, which the taker checks.
 Thing = Any
@@ -54,9 +59,27 @@ class Reference:
         return self.where.endswith(".py")
 
 
+def unpinned(text: str) -> str:
+    """A reference without its digest."""
+    reference = Reference.parse(text)
+    return str(Reference(reference.where, reference.thing)) if reference else text
+
+
+def label(name: str) -> str:
+    """A name as tables and scores show it: of a plug-in `alp.ALP`, without its digest; any other as it is."""
+    reference = Reference.parse(name)
+    return f"{reference.where.removesuffix('.py').rpartition('/')[2]}.{reference.thing}" if reference else name
+
+
 def is_reference(text: str) -> bool:
     """Whether a text names a plug-in, and not something of ours."""
     return Reference.parse(text) is not None
+
+
+def is_pinned(text: str) -> bool:
+    """Whether a text names a version of a plug-in by its digest, as a trial's settings do."""
+    reference = Reference.parse(text)
+    return reference is not None and reference.digest != ""
 
 
 def pinned(text: str) -> str:
@@ -97,6 +120,17 @@ def reference(thing: type | Callable[..., Thing]) -> str:
     return pinned(f"{thing.__module__}:{thing.__qualname__}")
 
 
+def text(reference: str) -> bytes:
+    """The module that a pinned reference is in, as Python text."""
+    parsed = Reference.parse(reference)
+    files = source(reference).files
+    where = parsed.where.removesuffix(".py").replace(".", "/") if parsed else ""
+    found = files.get(f"{where}.py") or files.get(f"{where}/__init__.py")
+    if found is None:
+        raise UserError(f"the plug-in {reference!r} has no module {where!r}")
+    return found
+
+
 def source(text: str) -> Source:
     """The source of a pinned reference. Raises `UserError` if it is known neither here nor in any copy."""
     reference = Reference.parse(text)
@@ -110,16 +144,29 @@ def source(text: str) -> Source:
     )
 
 
+def search_what_was_sent() -> None:
+    """Look for sources in the folder that $HARNESS_PLUGINS names: where a command from outside left what it sent."""
+    if folder := os.environ.get(COPIES):
+        search(COPIES, Path(folder).joinpath)
+
+
 def search(name: str, find: Callable[[str], Path]) -> None:
     """Look for sources also in the folder find(digest), which need not exist. name: to say it once."""
     _searches[name] = find
 
 
+def is_kept(reference: str) -> bool:
+    """Whether a copy of the source of this very version is where `search` says."""
+    parsed = Reference.parse(reference)
+    digest = parsed.digest if parsed else ""
+    return digest != "" and any(find(digest).is_dir() for find in _searches.values())
+
+
 def references(texts: Setting) -> list[str]:
-    """The pinned references in the value of a setting, of one name or several."""
-    several = texts if isinstance(texts, tuple) else (texts,)
-    words = [word for text in several if isinstance(text, str) for word in text.split("+")]
-    return [word for word in words if (parsed := Reference.parse(word)) and parsed.digest]
+    """The references in the value of a setting, of one name or several."""
+    several = texts if isinstance(texts, tuple | list) else (texts,)
+    words = [word for text in several if isinstance(text, str) for word in re.split("[+,]", text)]
+    return [word for word in words if is_reference(word)]
 
 
 def _read(reference: Reference) -> Source:
@@ -129,7 +176,7 @@ def _read(reference: Reference) -> Source:
         if (found := plugin_source.of_package(top)) is None:
             raise UserError(f"there is no module {top!r} for {str(reference)!r}: is the package installed here?")
         return found
-    file = Path(reference.where).expanduser()
+    file = (_folder.get() or Path()) / Path(reference.where).expanduser()
     if "." in file.stem or not file.stem:
         raise UserError(f"the file of a plug-in has a name without dots, not {file.name!r}")
     if not file.is_file():
@@ -171,11 +218,22 @@ def _module(reference: Reference) -> ModuleType:
     else:
         _check_package(reference, of)
     try:
-        return _imported.setdefault(before, importlib.import_module(name))
+        with _within(of.folder if reference.of_file else None):
+            return _imported.setdefault(before, importlib.import_module(name))
     except UserError as error:
         raise UserError(f"{reference.where} cannot be imported: {error}") from None
     except (Exception, SystemExit) as error:  # of anybody's code
         raise UserError(f"{reference.where} cannot be imported: {_place(error, of)}{one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _within(folder: Path | None) -> Iterator[None]:
+    """Within, a relative path in a reference is one of this folder."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
 
 
 def _check_package(reference: Reference, of: Source) -> None:
@@ -203,3 +261,4 @@ def _place(error: BaseException, of: Source) -> str:
 _importer = plugin_source.Importer(_known)
 if not any(isinstance(finder, plugin_source.Importer) for finder in sys.meta_path):
     sys.meta_path.append(_importer)
+search_what_was_sent()

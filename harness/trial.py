@@ -20,6 +20,7 @@ from harness.trials.run import run_alone
 
 def main() -> int:
     arguments = cli.parser("harness.trial", __doc__, single=True).parse_args()
+    cli.use_kept_plugins(arguments)
     space = cli.space(arguments.space)
     workspace = cli.workspace(arguments)
     chosen = choose(space, [arguments.cell] if arguments.cell not in (None, "all") else [], cli.overrides(arguments))

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from harness import cli, sweep_driver
+from harness import cli, listing, sweep_driver
 from harness.arguments import Arguments, duration, filled, number, path, whole
 from harness.errors import UserError, complain, exit_status, shell_command
-from harness.sweep import ray_addresses, remote_command, run_file
+from harness.sweep import ray_addresses, remote_command, run_file, sent_plugins
 from harness.sweep.estimate import dry_run
 from harness.sweep.plan import Plan, plan
 from harness.sweep.request import Request
@@ -57,7 +57,7 @@ def _parser() -> Arguments:
         help="a run file: options by name, and `[set]`; see docs/run-files.md",
     )
     p.add_argument("--write-run", type=path, metavar="FILE", help="write this command as a run file, and run nothing")
-    p.add_argument("--list", action="store_true", help="list the spaces and the question of each")
+    p.add_argument("--list", action="store_true", help="list the spaces, the question of each, and what packages offer")
     p.add_argument("--dry-run", action="store_true", help="show cells, domains, trials and estimated cost; run nothing")
     p.add_argument(
         "--cell",
@@ -126,9 +126,9 @@ def _planned(args: Namespace) -> Plan:
 
 def main() -> int:
     args = arguments()
+    cli.use_kept_plugins(args)
     if args.list:
-        for name in cli.spaces():
-            print(f"{name:<12} {cli.summary(name)}")
+        print("\n".join(listing.lines()))
         return 0
     planned = _planned(args)
     asked = planned.request
@@ -138,7 +138,7 @@ def main() -> int:
         return 0
     ray_addresses.check_paths(asked)
     if ray_addresses.is_outside(asked.address):
-        return remote_command.run(asked.address, _words(args))
+        return remote_command.run(asked.address, *sent_plugins.sent(_words(args), args, planned.plugins))
     workspace = sweep_driver.opened(planned)
     if planned.note and not asked.quiet:
         print(planned.note, flush=True)

@@ -5,15 +5,19 @@ A method computes named loss terms from a model and a batch; the training loop m
     def loss(self, model, batch) -> dict[str, Tensor]
 
 The defaults are the published values. A method that trains on maps sets `reads_maps = True`; one that differentiates
-gradients sets `second_order = True`.
+gradients sets `second_order = True`. One of your own is `METHODS["path/to/alp.py:ALP"]`.
 """
 
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from harness.errors import UserError, one_line, unknown_name
+from harness import plugins
+from harness.errors import UserError, one_line
+from harness.plugins import Thing
+from harness.registry import Registry
 from harness.setting_types import Setting
 
 if TYPE_CHECKING:
@@ -36,27 +40,61 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+class _Modules(Mapping[str, type[Method]]):
+    """The dataclass of each module, which is imported when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names())
+
+    def __len__(self) -> int:
+        return len(names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in names()
+
+    def __getitem__(self, name: str) -> type[Method]:
+        try:
+            module = importlib.import_module(f"{__name__}.{name}")
+        except Exception as error:  # of anybody's code
+            raise UserError(f"method {name!r} cannot be read: {one_line(error)}") from error
+        classes: list[type[Method]] = [
+            c
+            for c in vars(module).values()
+            if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
+        ]
+        if len(classes) != 1:
+            raise UserError(f"method {name!r} must define one dataclass, its settings, not {len(classes)}")
+        return classes[0]
+
+
+def _check(thing: Thing) -> type[Method]:
+    """A plug-in's method: a frozen dataclass with a `loss`, whose fields all have defaults."""
+    if not isinstance(thing, type) or not dataclasses.is_dataclass(thing) or not callable(getattr(thing, "loss", None)):
+        raise UserError("a method is a frozen dataclass with loss(self, model, batch) -> {name: Tensor}")
+    kind: Thing = thing
+    if not kind.__dataclass_params__.frozen:
+        raise UserError("its dataclass must be frozen: @dataclass(frozen=True)")
+    required = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory]  # both are MISSING
+    if required:
+        raise UserError(f"its setting {required[0]!r} needs a default, the published value")
+    return kind
+
+
+METHODS: Registry[type[Method]] = Registry("method", "methods", _Modules(), _check)
+
+
 def make(name: str, **fields: Setting) -> Method:
-    """Build the method of module `name`; `fields` override its published values. Raises `UserError` if wrong."""
-    if name not in names():
-        raise unknown_name("method", name, names())
-    try:
-        module = importlib.import_module(f"{__name__}.{name}")
-    except Exception as error:  # of anybody's code
-        raise UserError(f"method {name!r} cannot be read: {one_line(error)}") from error
-    classes: list[type[Method]] = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
-    ]
-    if len(classes) != 1:
-        raise UserError(f"method {name!r} must define one dataclass, its settings, not {len(classes)}")
-    return classes[0](**fields)
+    """Build the method of module `name`, or of a plug-in; `fields` override its published values.
+
+    Raises `UserError` if the name is not known, or the method is wrong.
+    """
+    return METHODS.find(name)(**fields)
 
 
 def name(method: Method) -> str:
-    """The module name of a method, as for `make`."""
-    return type(method).__module__.rpartition(".")[2]
+    """The module name of a method, or the reference of a plug-in, as for `make`."""
+    module, _, own = type(method).__module__.rpartition(".")
+    return own if module == __name__ else plugins.reference(type(method))
 
 
 def reads_maps(method: Method) -> bool:

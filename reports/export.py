@@ -35,7 +35,7 @@ from harness.evaluation.scores import Score
 from harness.storage.files import write
 from reports import every_eval_ever, hugging_face
 from reports.model_card import ARCHITECTURES, card, name, tested_scores
-from reports.read import score_names
+from reports.read import score_names, trusted_plugins
 from reports.read.record import (
     Record,
     contradictions,
@@ -141,6 +141,7 @@ def write_all(record: Record, data: Data, out: Path, weights_note: str, owner: s
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
+    trusted_plugins.trust(args.plugins)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         fetched = Path(folder, "record")
         fetched.mkdir()

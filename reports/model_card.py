@@ -63,7 +63,8 @@ def card(record: Record, data: Data, weights_note: str) -> str:
         f"Classes: {plain(', '.join(data.classes))}.",
         "## Training",
         _table(["Setting", "Value"], settings),
-        "Numbers with three figures; `config.json` has them in full, and everything needed to build the net.",
+        "Numbers with three figures; `config.json` has them in full, and everything needed to build the net."
+        + "".join(f" {code(plugin)} is a plug-in, named with the digest of its source." for plugin in trial.plugins),
         "## Limitations",
         _limits(record),
         "## Provenance",

@@ -28,6 +28,7 @@ from harness.tracking.run_content import environment_tags
 from harness.training.epoch_metrics import EpochMetrics
 from harness.trials import run
 from harness.trials.result import Result
+from reports.read import trusted_plugins
 from reports.read.record import (
     Record,
     data_of,
@@ -69,6 +70,7 @@ def _threads(recorded: str | None, device: str) -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
+    trusted_plugins.trust(args.plugins)
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         fetched = Path(folder, "record")
         fetched.mkdir()

@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.config.named_settings import all_pinned
 from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
 from harness.config.trial import build, has_setting
 from harness.errors import UserError, short_name, unknown_name
+from harness.plugins import label
 from methods import Setting
 
 Settings = Mapping[str, Setting]
@@ -37,6 +39,7 @@ def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
     With one name, `overrides` may set the method, and what the space compares: the named cell is then the base of a
     new one. Raises `UserError` for an unknown name, or a setting that no cell has.
     """
+    overrides = all_pinned(overrides)
     for name in names:
         if name not in space.compare:
             raise unknown_name("cell", name, space.compare)
@@ -119,12 +122,16 @@ def _listed(names: Sequence[str]) -> str:
 
 def _name(space: Space, base: str, own: Settings, kept: Sequence[str]) -> str:
     """The row's name: the method's, if that replaces all that the base differs in; else the base's with the changes."""
-    changes = [f"{path}={value}" for path, value in own.items()]
+    changes = [f"{path}={_shown(value)}" for path, value in own.items()]
     if "method" in own and set(kept) <= set(own):
-        short = ", ".join([str(own["method"]), *(text for text in changes if not text.startswith("method="))])
+        short = ", ".join([_shown(own["method"]), *(text for text in changes if not text.startswith("method="))])
         if short not in space.compare:
             return short_name(short, NAME)
     return short_name(", ".join([base, *changes]), NAME)
+
+
+def _shown(value: Setting) -> str:
+    return label(value) if isinstance(value, str) else str(value)
 
 
 def _check_default(name: str, path: str, value: Setting, domain: Domain | Relative) -> None:

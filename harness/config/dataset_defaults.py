@@ -4,6 +4,8 @@ They override the dataclasses' own defaults in every trial on that data set, by 
 method does not have (`method.step` for `standard`) is ignored. Strengths are on the [0, 1] scale of pixels.
 """
 
+from harness import plugins
+from harness.data.readers import EMBEDDED
 from methods import Setting
 
 Settings = dict[str, Setting]
@@ -122,9 +124,14 @@ OTHER: Settings = {**DATASET_DEFAULTS["cifar10"], "data.size": 32}
 
 
 def dataset_defaults(name: str) -> Settings:
-    """Default settings of data set `name`; an unknown folder gets those of CIFAR-10 at 32 pixels."""
+    """Default settings of data set `name`; an unknown folder gets those of CIFAR-10 at 32 pixels.
+
+    A plug-in's are its attribute `defaults`, else those of CIFAR-10.
+    """
     if name in DATASET_DEFAULTS:
         return DATASET_DEFAULTS[name]
+    if plugins.is_reference(name):
+        return dict(getattr(EMBEDDED.find(name), "defaults", DATASET_DEFAULTS["cifar10"]))
     if name.startswith("tiny-imagenet"):
         return DATASET_DEFAULTS["tiny-imagenet"]
     return OTHER

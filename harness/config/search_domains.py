@@ -116,6 +116,13 @@ def contains(domain: Domain, value: Setting) -> bool:
     return abs(steps - round(steps)) < 1e-8
 
 
+def changed(domain: Domain | Relative, change: Callable[[Setting], Setting]) -> Domain | Relative:
+    """The domain with each of its choices changed; any other as it is."""
+    if isinstance(domain, Ordered):
+        return ordered(*map(change, domain.choices))
+    return choice(*map(change, domain.choices)) if isinstance(domain, CategoricalDistribution) else domain
+
+
 def examples(domain: Domain) -> tuple[Setting, ...]:
     """Values of the domain: all choices, or the ends of a range."""
     return tuple(domain.choices) if isinstance(domain, Choices) else (domain.low, domain.high)

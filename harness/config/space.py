@@ -12,10 +12,12 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from harness.config import search_domains
+from harness.config.named_settings import all_pinned, pinned, plugins_of
 from harness.config.search_domains import Domain, Relative
 from harness.config.setting_text import format_setting
 from harness.config.trial import Trial, build, check_settings_used, has_setting
@@ -50,6 +52,11 @@ class Cell:
         """The cell's trial with proposed values for the searched paths."""
         return build({**self.settings, **values})
 
+    def plugins(self) -> list[str]:
+        """Pinned references of the plug-ins that its trials may have."""
+        searched = [{path: value} for path, d in self.search.items() for value in search_domains.examples(d)]
+        return [name for settings in (self.trial.flat(), *searched) for name in plugins_of(settings)]
+
     def published(self) -> dict[str, Setting]:
         """The values of the searched paths in the published trial."""
         flat = self.trial.flat()
@@ -77,6 +84,7 @@ class Space:
     halving: int = 3
 
     def __post_init__(self) -> None:
+        self._pin()
         for goal in (*self.goals, *self.floor):
             if not goal.startswith("val/"):
                 raise UserError(f"a goal is a validation score, val/..., not {goal!r}")
@@ -90,12 +98,20 @@ class Space:
         if missing := set(self.search) - used:
             raise UserError(f"no cell of the space has {sorted(missing)[0]!r}")
 
+    def _pin(self) -> None:
+        """Pin the plug-ins that it names: while a sweep runs, all of its trials have the same ones."""
+        search = {path: search_domains.changed(domain, partial(pinned, path)) for path, domain in self.search.items()}
+        compare = {name: all_pinned(own) for name, own in self.compare.items()}
+        for name, value in (("base", all_pinned(self.base)), ("compare", compare), ("search", search)):
+            object.__setattr__(self, name, value)
+
     @property
     def goals(self) -> tuple[str, ...]:
         return (self.goal,) if isinstance(self.goal, str) else self.goal
 
     def cells(self, overrides: Mapping[str, Setting]) -> list[Cell]:
         """The cells, with `overrides` applied to each. Raises `UserError` for a setting that no cell has."""
+        overrides = all_pinned(overrides)
         for path in overrides:
             if any(path in own for own in self.compare.values()) and len(self.compare) > 1:
                 base = shlex.quote(next((n for n in self.compare if n not in self.controls), next(iter(self.compare))))
@@ -132,12 +148,14 @@ class NamedSpace:
     """A space with the name that its experiment, studies and reports have, and the question that it asks.
 
     table: what it was read from, if that is TOML.
+    reference: of a plug-in, pinned.
     """
 
     name: str
     space: Space
     question: str = ""
     table: Mapping[str, object] | None = None
+    reference: str = ""
 
 
 def _resolved(

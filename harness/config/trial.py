@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import methods
 from harness.config.dataset_defaults import dataset_defaults
+from harness.config.named_settings import pinned, plugins_of
 from harness.config.range_checks import check_bounds, declared_types
 from harness.config.trial_key import trial_key
 from harness.config.values import parse_value
@@ -62,6 +63,11 @@ class Trial:
         named: dict[str, Setting] = {"method": methods.name(self.method), "data": self.data.name}
         return named | {path: value for path, _, value in self._fields()}
 
+    @property
+    def plugins(self) -> list[str]:
+        """The pinned references of the plug-ins that its settings name."""
+        return plugins_of(self.flat())
+
     def identity(self) -> dict[str, Setting]:
         """`flat` without the settings that an earlier version did not have, where they have their default."""
         new = {path for path, field, value in self._fields() if is_new(field, value)}
@@ -89,8 +95,8 @@ def build(settings: Mapping[str, Setting]) -> Trial:
     Raises `UserError` for a path that does not exist or a value of the wrong type or range.
     """
     settings = dict(settings)
-    method = methods.make(str(parse_value("method", settings.pop("method", "standard"), str)))
-    source = str(parse_value("data", settings.pop("data", "digits"), str))
+    method = methods.make(str(pinned("method", parse_value("method", settings.pop("method", "standard"), str))))
+    source = str(pinned("data", parse_value("data", settings.pop("data", "digits"), str)))
     trial = Trial(method=method, data=DataSource(name=source))
     for path, value in dataset_defaults(source).items():
         if not path.startswith("method.") or hasattr(method, path.removeprefix("method.")):
@@ -128,7 +134,7 @@ def _with_setting(trial: Trial, path: str, value: Setting) -> Trial:
         if dataclasses.is_dataclass(part):
             leaves = ", ".join(f"{head}.{name}" for name in declared_types(type(part)))
             raise UserError(f"{path!r} is a group of settings; name one: {leaves}")
-        return _replaced(trial, head, parse_value(path, value, declared_types(Trial)[head]))
+        return _replaced(trial, head, pinned(path, parse_value(path, value, declared_types(Trial)[head])))
     if not dataclasses.is_dataclass(part):
         raise UserError(f"{head!r} is a single setting, {path!r} does not exist")
     if path == "data.name":
@@ -136,7 +142,7 @@ def _with_setting(trial: Trial, path: str, value: Setting) -> Trial:
     types = declared_types(type(part))
     if leaf not in types:
         raise _no_field(type(part).__name__, leaf, type(part))
-    return _replaced(trial, head, _replaced(part, leaf, parse_value(path, value, types[leaf])))
+    return _replaced(trial, head, _replaced(part, leaf, pinned(path, parse_value(path, value, types[leaf]))))
 
 
 def _replaced(settings: _Settings, name: str, value: "Setting | DataclassInstance") -> _Settings:

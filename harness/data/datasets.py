@@ -18,6 +18,7 @@ from torch import Tensor
 from harness.data import raw_checks, readers
 from harness.data.settings import DataSource
 from harness.errors import Notice, UserError
+from harness.plugins import label
 from harness.storage.files import digest, locked, quarantine
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
@@ -110,7 +111,7 @@ def load(source: DataSource, workspace: Workspace) -> Data:
     reader = _reader(source, workspace)
     later = (source.image, source.test_share) if source.image or source.test_share else ()
     stamp = repr((reader.stamp(), source.val, source.split, source.size, *later))
-    folder = workspace.node_cache("data", f"{source.name}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
+    folder = workspace.node_cache("data", f"{label(source.name)}-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}")
     with locked(folder.with_name(f"{folder.name}.lock")):
         meta = read_json(folder / "meta.json")
         if meta and not _intact(folder, meta):

@@ -287,7 +287,7 @@ def check(settings: Attribution, classes: int, height: int, width: int) -> None:
     if classes < 2:
         raise UserError(f"attributions are of one class against others; the data has {classes}")
     for name in settings.maps:
-        if name not in maps.attackable():
+        if name not in maps.MAPS or not maps.MAPS[name].differentiable:
             raise unknown_name("attribution.maps:", name, maps.attackable())
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from harness.attacks.pgd import Norm
 from harness.data.corruptions import names, registry
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError
 from harness.evaluation import attribution_protocols, measurements
 from harness.evaluation.measurements import Combined, EvaluationContext, Items, Measurement
 from harness.evaluation.score_name import OWN_MAP, ScoreName, in_255ths
 from harness.evaluation.settings import Measure
+from harness.plugins import Thing, label
+from harness.registry import Registry
 
 PIXEL = 1 / 255
 FULL_SUITE_ATTRIBUTIONS = 64  # images whose attributions `full` attacks if `attribution.images` is 0
@@ -80,7 +82,7 @@ def attribution_suite(context: EvaluationContext) -> Items:
     """The protocol `strong` and its random control for each of `attribution.maps`, the bound, and completeness."""
     settings, suite = context.attribution, {}
     for explain in settings.maps:
-        short = "" if explain == OWN_MAP else explain
+        short = "" if explain == OWN_MAP else label(explain)
         for name, control in (("strong", False), ("random", True)):
             protocol = attribution_protocols.strong(settings, explain, control)
             suite["-".join(filter(None, (name, short)))] = measurements.attribution(name, protocol, settings, short)
@@ -228,7 +230,18 @@ _ALL = (
     Suite("paper-art", paper_art_suite, attacks_attributions=True, corrupts=True),
     Suite("full", full_suite, attacks_attributions=True, corrupts=True),
 )
-SUITES = {suite.name: suite for suite in _ALL}
+
+
+def _check(thing: Thing) -> Suite:
+    """A plug-in's suite: a `Suite`, or a function (context) -> {name: Measurement or Combined}."""
+    if isinstance(thing, Suite):
+        return thing
+    if isinstance(thing, type) or not callable(thing):
+        raise UserError("a suite is a function (context) -> {name: Measurement}, or a harness.evaluation.suites.Suite")
+    return Suite(getattr(thing, "__name__", "own"), thing)
+
+
+SUITES: Registry[Suite] = Registry("suite", "suites", {suite.name: suite for suite in _ALL}, _check)
 
 
 def known(names: Iterable[str]) -> list[Suite]:
@@ -240,8 +253,7 @@ def combined(suites: Iterable[str]) -> Callable[[EvaluationContext], Items]:
     """Union of named suites. Raises `UserError` for an unknown name, or two suites that define a score differently."""
     chosen = tuple(dict.fromkeys(suites))
     for name in chosen:
-        if name not in SUITES:
-            raise unknown_name("suite", name, SUITES)
+        SUITES.find(name)
 
     def union(context: EvaluationContext) -> Items:
         items: Items = {}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, one_line, unknown_name
 from harness.explain import captum_maps, input_gradients
 from harness.explain.base import Map
 from harness.explain.captum_maps import GuidedBackpropModules
@@ -25,6 +25,8 @@ from harness.models.feature_layer import WithFeatureLayer
 from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.models.relus import Softened, rectified_by
+from harness.plugins import Thing
+from harness.registry import Registry
 
 # Gradients
 
@@ -223,7 +225,7 @@ def minmax(s: Tensor) -> Tensor:
 
 # Names
 
-MAPS: dict[str, type[Map]] = {
+_OWN: dict[str, type[Map]] = {
     "gradient": Gradient,
     "guided_backprop": GuidedBackprop,
     "guided_backprop_modules": GuidedBackpropModules,
@@ -234,6 +236,20 @@ MAPS: dict[str, type[Map]] = {
     "gradcam_pp": GradCAMPlusPlus,
     "guided_gradcam_pp": GuidedGradCAMPlusPlus,
 }
+
+
+def _check(thing: Thing) -> type[Map]:
+    """A plug-in's map: a dataclass that makes a `Map` by its defaults."""
+    if not isinstance(thing, type) or not issubclass(thing, Map):
+        raise UserError("a map is a subclass of harness.explain.base.Map, a frozen dataclass")
+    try:
+        thing()
+    except TypeError as error:
+        raise UserError(f"its constants need defaults, and it a __call__: {one_line(error)}") from None
+    return thing
+
+
+MAPS: Registry[type[Map]] = Registry("saliency", "maps", _OWN, _check)
 
 
 def trapezoids(points: int, chunk: int) -> IntegratedGradients:
@@ -248,10 +264,9 @@ def for_training(name: str) -> Map:
     """
     if name.startswith(captum_maps.PREFIX):
         return captum_maps.find(name)
-    if name not in MAPS:
-        raise unknown_name("saliency", name, MAPS)
+    kind = MAPS.find(name)
     differing = {"smoothgrad": SmoothGrad(noise="fresh"), "integrated_gradients": trapezoids(100, chunk=128)}
-    return differing.get(name) or MAPS[name]()
+    return differing.get(name) or kind()
 
 
 def attackable() -> dict[str, type[Map]]:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, one_line
+from harness.plugins import Thing, is_reference
+from harness.registry import Registry
 
 
 class Net(nn.Module):
@@ -203,7 +205,7 @@ def vgg_gap(channels: int, classes: int) -> Net:
     return Net(features, 1024, classes, channels, stages=[m for m in body if isinstance(m, nn.MaxPool2d)])
 
 
-NETS: dict[str, Callable[[int, int], Net]] = {
+_OWN: dict[str, Callable[[int, int], Net]] = {
     "small": small,
     "tiny": tiny,
     "resnet10": resnet(1, 1, 1, 1),
@@ -216,14 +218,30 @@ NETS: dict[str, Callable[[int, int], Net]] = {
 }
 
 
-def build(name: str, channels: int, classes: int) -> Net:
-    """Build network `name`, initialised by the global generator, in channels-last memory.
+def _check(thing: Thing) -> Callable[[int, int], Net]:
+    if not callable(thing):
+        raise UserError("a net is a function (channels, classes) -> harness.models.nets.Net")
+    return thing
 
-    Raises `UserError` for an unknown name.
+
+NETS: Registry[Callable[[int, int], Net]] = Registry("model", "nets", _OWN, _check)
+
+
+def build(name: str, channels: int, classes: int) -> Net:
+    """Build network `name`, or of a plug-in, initialised by the global generator, in channels-last memory.
+
+    Raises `UserError` for an unknown name, and for a plug-in that gives no `Net` or fails.
     """
-    if name not in NETS:
-        raise unknown_name("model", name, NETS)
-    net = NETS[name](channels, classes)
+    build_net = NETS.find(name)
+    if not is_reference(name):
+        net = build_net(channels, classes)
+    else:
+        try:
+            net = build_net(channels, classes)
+        except Exception as error:  # of anybody's code
+            raise UserError(f"model {name!r} with {channels} channels, {classes} classes: {one_line(error)}") from error
+        if not isinstance(net, Net):
+            raise UserError(f"model {name!r} must give a Net of harness.models.nets, not {type(net).__name__}")
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads forget it
 
 

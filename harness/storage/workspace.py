@@ -41,6 +41,10 @@ class Workspace:
         """The folder of a teacher."""
         return self.out / "teachers" / key
 
+    def plugin(self, digest: str) -> Path:
+        """The folder of the kept source of a plug-in."""
+        return self.out / "plugins" / digest
+
     def cache(self, *parts: str) -> Path:
         """A cache path shared by all nodes."""
         return self.out.joinpath("cache", *parts)

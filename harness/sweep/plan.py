@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness import cli
 from harness.errors import UserError
+from harness.plugins import is_reference, label
 from harness.sweep.request import Request
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Plan:
     sweep: its id, of the space, the data set, the settings for all cells, and the seed of the search. former_sweep: the
     id by earlier versions, of the studies, so that a cell more made another sweep. space_cells: names of all cells of
     the space, which the chosen ones share the sweep and its report with. settings: those of the sweep, as text; "" for
-    the plain command. note: how a cell that is not of the space was made.
+    the plain command. note: how a cell that is not of the space was made. plugins: pinned references of those
+    that it is, and that its cells name.
     """
 
     request: Request
@@ -37,6 +39,7 @@ class Plan:
     space_cells: tuple[str, ...]
     settings: str = ""
     note: str = ""
+    plugins: tuple[str, ...] = ()
 
     @property
     def space(self) -> "Space":
@@ -48,7 +51,7 @@ class Plan:
 
     @property
     def experiment(self) -> str:
-        return f"{self.named.name}-{self.data}"
+        return f"{self.named.name}-{label(self.data)}"
 
     def order(self, cell: "Cell") -> int:
         """Position of a cell in the space; a cell that is not of the space comes last."""
@@ -69,8 +72,9 @@ def plan(request: Request) -> Plan:
     chosen = chosen_cells.choose(space, request.cells, request.settings)
 
     def studies(cells: "list[Cell]") -> "dict[str, Cell]":
-        return {f"{named.name}-{c.data}/{c.name} @{space.digest(c)}-{seed}": c for c in cells}
+        return {f"{named.name}-{label(c.data)}/{c.name} @{space.digest(c)}-{seed}": c for c in cells}
 
+    used = [named.reference, *(plugin for cell in chosen.cells for plugin in cell.plugins())]
     settings = [f"{path}={value}" for path, value in chosen.settings.items()]
     settings += [f"--seed {seed}"] if seed else []
     if named.table is not None:  # as it was read now
@@ -86,6 +90,7 @@ def plan(request: Request) -> Plan:
         space_cells=tuple(cell.name for cell in chosen.space_cells),
         settings=" ".join(settings),
         note=chosen.note,
+        plugins=tuple(dict.fromkeys(filter(is_reference, used))),
     )
 
 
@@ -94,17 +99,17 @@ def _digest(text: str) -> str:
 
 
 def check_data(planned: Plan, workspace: "Workspace") -> None:
-    """Decode the data before any worker needs it, and check models, maps and measurements of all cells."""
+    """Decode the data and keep the plug-ins before any worker needs them; check what all cells name and measure."""
     import methods
     from harness.data import datasets
-    from harness.errors import unknown_name
     from harness.evaluation import evaluator
     from harness.models import nets
+    from harness.storage import plugin_copies
     from harness.training import training_maps
 
+    plugin_copies.keep(planned.plugins, workspace)
     for cell in planned.studies.values():
-        if cell.trial.model not in nets.NETS:
-            raise unknown_name("model", cell.trial.model, nets.NETS)
+        nets.NETS.find(cell.trial.model)
         data = datasets.load(cell.trial.data, workspace)
         if methods.reads_maps(cell.trial.method):
             training_maps.check(cell.trial.maps, data, cell.data)

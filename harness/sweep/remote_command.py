@@ -18,18 +18,20 @@ from types import FrameType
 from typing import IO, Any
 
 from harness.errors import UserError, one_line
+from harness.plugins import COPIES
 from harness.storage import provenance
 from harness.sweep import ray_internals, stop_signals
+from harness.sweep.sent_plugins import Sources, unpacked
 
 CHECKOUT = Path(__file__).parents[2]
 POLL_SECONDS = 0.5  # seconds between two checks for a stop request
 
 
-def run(address: str | None, arguments: list[str]) -> int:
+def run(address: str | None, arguments: list[str], plugins: Sources | None = None) -> int:
     """Run `python -m harness.tune ARGUMENTS` on the head node of the cluster at ray://host:port; its exit status.
 
-    address: as in the arguments; None if the environment names the cluster. Its output is printed here. Raises
-    `UserError` if there is no such cluster, or the connection is lost.
+    address: as in the arguments; None if the environment names the cluster. plugins: their sources, sent along. Its
+    output is printed here. Raises `UserError` if there is no such cluster, or the connection is lost.
     """
     import ray
 
@@ -45,7 +47,7 @@ def run(address: str | None, arguments: list[str]) -> int:
         command: Any = (  # a handle, whose methods Ray makes from those of the class
             ray.remote(Command)
             .options(num_cpus=0, max_concurrency=2, resources={ray_internals.HEAD_NODE: 0.001})
-            .remote(arguments, commit=provenance.commit() if package else "")
+            .remote(arguments, commit=provenance.commit() if package else "", plugins=plugins or {})
         )
         interrupted, pending = False, command.output.remote()
         while True:
@@ -93,8 +95,8 @@ class Command:
     `output` blocks in one thread while `interrupt` arrives in another.
     """
 
-    def __init__(self, arguments: list[str], commit: str = ""):
-        """commit: of the working directory, which is sent without its repository."""
+    def __init__(self, arguments: list[str], commit: str, plugins: Sources):
+        """commit: of the working directory, which is sent without its repository. plugins: their sources."""
         import ray
 
         context = ray.get_runtime_context()
@@ -104,6 +106,8 @@ class Command:
             "RAY_ADDRESS": context.gcs_address,
             "PYTHONUNBUFFERED": "1",
         }
+        if plugins:
+            environment[COPIES] = unpacked(plugins)
         if commit:
             environment[provenance.COMMIT] = commit
         self._output: queue.Queue[tuple[bool, bytes]] = queue.Queue()

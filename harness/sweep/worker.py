@@ -16,7 +16,7 @@ import ray
 from ray import tune
 
 from harness.errors import UserError, one_line
-from harness.storage import provenance
+from harness.storage import plugin_copies, provenance
 from harness.storage.workspace import Workspace
 from harness.sweep import device_loss
 from harness.sweep.job_types import Outcome
@@ -89,6 +89,7 @@ def _outcome(config: dict, workspace: Workspace, reports: _Reports) -> Outcome:
     from harness.training.settings import Maps
     from harness.trials.prerequisites import Prerequisite
 
+    plugin_copies.use(workspace)
     settings, role = build(config["settings"]), config["role"]
     if role in ("teacher", "maps"):
         shared = Prerequisite(settings, Maps(**config["maps"]) if config["maps"] else None)

@@ -15,6 +15,7 @@ def sweep_tags(planned: Plan) -> dict[str, str]:
         "harness.space": planned.named.name,
         "harness.data": planned.data,
         "harness.settings": planned.settings,
+        **({"harness.plugins": ", ".join(planned.plugins)} if planned.plugins else {}),
         **environment_tags(),
     }
 

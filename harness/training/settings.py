@@ -12,17 +12,17 @@ from harness.setting_types import Decay, NonNegative, Positive, Seed, Share
 class Optim:
     """Optimiser, schedule and precision.
 
-    lr: peak learning rate. average: decay of the weight average (EMA) that is evaluated (0: none).
-    schedule: `step` multiplies by 0.1 at 50 % and 75 %, `cosine` falls to 0, `cyclic` rises for 40 % and falls to 0.
-    clip: maximum gradient norm (0: no clipping). precision: `auto` is bfloat16 where a GPU supports it, else float32;
-    evaluation is always float32.
+    name: `sgd` or `adam`. lr: peak learning rate. schedule: `constant`; `step` multiplies by 0.1 at 50 % and 75 %,
+    `cosine` falls to 0, `cyclic` rises for 40 % and falls to 0. Both may be of a plug-in. average: decay of the weight
+    average (EMA) that is evaluated (0: none). clip: maximum gradient norm (0: no clipping). precision: `auto` is
+    bfloat16 where a GPU supports it, else float32; evaluation is always float32.
     """
 
-    name: Literal["sgd", "adam"] = "sgd"
+    name: str = "sgd"
     lr: Positive = 0.1
     momentum: Decay = 0.9
     weight_decay: NonNegative = 0.0
-    schedule: Literal["constant", "step", "cosine", "cyclic"] = "constant"
+    schedule: str = "constant"
     average: Decay = 0.0
     clip: NonNegative = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"

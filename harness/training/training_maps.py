@@ -45,7 +45,7 @@ def map_sources(maps: Maps) -> list[tuple[str, str]]:
         if name not in FROM_DATA:
             for_training(name)
     for teacher in teachers:
-        if teacher not in methods.names() or methods.reads_maps(methods.make(teacher)):
+        if teacher not in methods.METHODS or methods.reads_maps(methods.make(teacher)):
             raise unknown_name(
                 "teacher", teacher, [m for m in methods.names() if not methods.reads_maps(methods.make(m))]
             )

@@ -23,6 +23,7 @@ from harness.evaluation.external.loading import checked, fingerprint, load_exter
 from harness.evaluation.external.weights import Say, silent
 from harness.evaluation.scores import Ledger, Score, load_images, save_images
 from harness.explain import curvature
+from harness.storage import plugin_copies
 from harness.storage.files import locked, write
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
@@ -172,6 +173,7 @@ def evaluate(
         if split == "test" and not stem.exists():
             target.record_test_evaluation()
         stem.mkdir(parents=True, exist_ok=True)  # an existing one is resumed
+        plugin_copies.keep(requested.plugins, workspace)
         began = time.perf_counter()
         measured = measure(
             target.model,

@@ -19,6 +19,7 @@ from harness.errors import UserError, one_line
 from harness.evaluation import evaluator, gallery, suites
 from harness.evaluation.evaluator import Progress, no_progress
 from harness.evaluation.scores import Ledger, Score, load_images
+from harness.storage import plugin_copies
 from harness.storage.files import CorruptFile, quarantine
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.weights import load_weights
@@ -162,6 +163,7 @@ def _train(
         check_same_data(stored["checksums"], trial, folder, data)
     else:
         Ledger(folder / "measuring-val").clear()  # scores of earlier weights
+    plugin_copies.keep(trial.plugins, workspace)
     write_json(folder / "trial.json", {"settings": trial.flat(), "checksums": data.checksums})
 
     val = data.val.to(workspace.device)

@@ -6,6 +6,7 @@ from torch import nn
 
 from harness.config.trial import Trial, build
 from harness.data import datasets
+from harness.storage import plugin_copies
 from harness.storage.files import locked
 from harness.storage.sealed_json import read_json, write_json
 from harness.storage.workspace import Workspace
@@ -49,6 +50,7 @@ def train_teacher(
             push_if_due()
             report(row)
 
+        plugin_copies.keep(teacher.plugins, workspace)
         write_json(folder / "trial.json", {"settings": teacher.flat(), "checksums": data.checksums})
         net, rows = train_net(teacher, data, workspace, folder, report=on_epoch)
         seconds = sum(row["seconds"] for row in rows)

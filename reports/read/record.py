@@ -28,6 +28,7 @@ from harness.storage.workspace import Workspace
 from harness.tracking.artifact_places import ArtifactPlaces
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from harness.trials.result import Result, decode_result
+from reports.read import trusted_plugins
 from reports.read.runs import ARTIFACTS_HELP, STORE
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def parser(program: str, description: str) -> Arguments:
     p.add_argument("--tracking-uri", type=filled, default=STORE, help="MLflow store or server (default %(default)s)")
     p.add_argument("--artifacts", type=path, action="append", default=[], metavar="FOLDER", help=ARTIFACTS_HELP)
     p.add_argument("--data-root", type=place, help="folder of the data sets (default $HARNESS_DATA, else ./data)")
+    trusted_plugins.add_argument(p)
     return p
 
 
@@ -120,11 +122,12 @@ def stored(folder: Path, source: str) -> Result:
         raise damaged from None
     if not valid:
         raise damaged
+    trusted_plugins.check(settings, source)
     try:
         trial = build(settings)
     except UserError as error:
         raise UserError(f"the settings {source} are of another version of this harness: {error}") from None
-    if trial.model not in NETS:  # `module:name` would import code
+    if trial.model not in NETS:
         raise UserError(f"{unknown_name('model', trial.model, NETS)}, in the settings {source}")
     images = _images(folder / "val.npz", source) | _images(folder / "test.npz", source)
     scores = [dataclasses.replace(score, per_example=images.get(score.name)) for score in result.scores]

@@ -333,15 +333,15 @@ FORBIDDEN = {"pickle", "cPickle", "_pickle", "cloudpickle", "joblib", "dill", "s
 RUNS = {"eval", "exec", "compile", "__import__"}
 UNPACKS = {"extractall", "extract", "unpack_archive", "extract_archive", "download_and_extract_archive"}
 READS = {"read_pickle", "load_state_dict_from_url", "system", "popen", "load_model", "unsafe_load", "full_load"}
-# Modules that import by a name of ours that was looked up before, or by one that the user typed (external).
+# Modules that import by a name of ours that was looked up before, or by one that the user typed (plugins, external).
 IMPORTERS = {
     f"harness/{name}.py"
     for name in (
-        *("bench/other_libraries", "cli", "evaluation/external/nets", "evaluation/external/libraries"),
+        *("bench/other_libraries", "evaluation/external/nets", "evaluation/external/libraries"),
         *("sweep/worker", "models/torchvision_import"),
     )
 }
-IMPORTERS |= {"methods/__init__.py"}
+IMPORTERS |= {"methods/__init__.py", "harness/plugins.py", "harness/spaces.py"}
 
 
 def doubtful(source, name):

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import plugin_files
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from harness import plugins
 from harness.config.trial import build
 from harness.config.trial_key import TRAINING_VERSION
 from harness.errors import UserError, exit_status
@@ -23,7 +25,7 @@ from harness.tracking import delivery
 from harness.tracking.run_content import environment_tags
 from harness.tracking.tracker import Tracker
 from harness.trials import run as trial_run
-from reports import verify
+from reports import export, verify
 from reports.read import record
 from reports.record_comparison import NUMERIC, compare, exact, tolerance
 
@@ -193,14 +195,37 @@ def test_another_version_is_refused(capsys, store):
     refused(capsys, store, run, "another version of this harness: Optim has no 'rate'")
 
 
-def test_a_record_names_nothing_that_is_imported(capsys, store, monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", ["model", "method", "data", "measure.suites", "optim.schedule"])
+@pytest.mark.parametrize("name", ["stranger:net", "stranger.py:net"])
+def test_a_record_names_nothing_that_is_imported(capsys, store, monkeypatch, tmp_path, path, name):
     (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    run, folder = store.write()
-    edit(folder, lambda r: r["trial"].update({"model": "stranger:net"}))
-    store.client.set_tag(run, "harness.key", build({**SETTINGS, "model": "stranger:net"}).key)
-    refused(capsys, store, run, "model 'stranger:net' is not known")
-    assert "stranger" not in sys.modules
+    monkeypatch.chdir(tmp_path)
+    pinned = plugins.pinned(name)
+    for named in {name, pinned}:
+        run, folder = store.write()
+        edit(folder, lambda r, named=named: r["trial"].update({path: [named] if path == "measure.suites" else named}))
+        refused(capsys, store, run, f"plug-in '{named}', of which no copy is trusted")
+    assert "stranger" not in sys.modules and not any("stranger" in module for module in sys.modules)
+
+
+@pytest.mark.slow
+def test_a_record_of_a_plug_in_is_verified_with_its_kept_copy(capsys, tmp_path, empty_store, monkeypatch):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(plugin_files.write(tmp_path / "ideas"))
+    monkeypatch.setattr(plugins, "_searches", {})
+    own = Store(tmp_path, {"method": "alp.py:ALP"}.items())
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "ideas")
+    run, _ = own.write()
+    refused(capsys, own, run, "no copy is trusted")
+    refused(capsys, own, run, "OUT/plugins; 'nowhere' is none", "--plugins", "nowhere")
+    assert verified(own, run, "--plugins", str(tmp_path / "plugins")) == 0
+    words = [run, "--tracking-uri", own.uri, "--plugins", "plugins", "--out", "out"]
+    assert exit_status(lambda: export.main(words)) == 0
+    (card,) = (tmp_path / "out").glob("*/README.md")
+    text = card.read_text()
+    assert "is a plug-in, named with the digest" in text and "Adversarial logit pairing" in text
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from harness.data.corruptions import blur, digital, noise, weather
 from harness.data.corruptions.names import FACTS, SEVERITIES
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError
+from harness.plugins import Thing
 from harness.randomness import PerImageRng
+from harness.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,25 @@ class Corruption:
 
 def corrupt(name: str, x: Tensor, severity: int, draws: PerImageRng) -> Tensor:
     """Apply corruption `name`. Raises `UserError` for an unknown name, a severity not in 1..5, or a bad shape of x."""
-    if name not in CORRUPTIONS:
-        raise unknown_name("corruption", name, CORRUPTIONS)
+    corruption = CORRUPTIONS.find(name)
     if severity not in SEVERITIES:
         raise UserError(f"a corruption's severity is 1, 2, 3, 4 or 5, not {severity!r}")
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"corruptions need images of 1 or 3 channels, (B, C, H, W), not {tuple(x.shape)}")
-    return CORRUPTIONS[name].apply(x, severity, draws)
+    return corruption.apply(x, severity, draws)
 
 
 _FUNCTIONS = {**vars(noise), **vars(blur), **vars(weather), **vars(digital)}
-CORRUPTIONS = {name: Corruption(_FUNCTIONS[name], facts.random) for name, facts in FACTS.items()}
+_OWN = {name: Corruption(_FUNCTIONS[name], facts.random) for name, facts in FACTS.items()}
+
+
+def _check(thing: Thing) -> Corruption:
+    """A plug-in's corruption: a `Corruption`, or a function (x, severity, draws) -> x'."""
+    if isinstance(thing, Corruption):
+        return thing
+    if not callable(thing):
+        raise UserError("a corruption is a function (x, severity, draws) -> x'")
+    return Corruption(thing)
+
+
+CORRUPTIONS: Registry[Corruption] = Registry("corruption", "corruptions", _OWN, _check)

@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.data.readers import cub, flowers, image_folder, parquet, tiny_imagenet, torchvision_archives
 from harness.data.readers.builtin import EMBEDDED
 from harness.data.readers.common import Part, Raw, Reader
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, one_line, unknown_name
+from harness.plugins import is_reference
 
 __all__ = ["EMBEDDED", "Part", "Raw", "Reader", "find"]
 
@@ -28,6 +29,8 @@ def find(name: str, root: Path, image: str = "") -> Reader:
 
     Raises `UserError` if none fits.
     """
+    if is_reference(name):
+        return _without_columns(name, Reader(read=lambda size: _of_plugin(name, size), stamp=lambda: name), image)
     if name in EMBEDDED:
         return _without_columns(name, Reader(read=EMBEDDED[name], stamp=lambda: f"{name}-1"), image)
     try:
@@ -41,6 +44,18 @@ def _without_columns(name: str, reader: Reader, image: str) -> Reader:
     if image:
         raise UserError(f"data.image has no effect: data {name!r} is not a table with columns")
     return reader
+
+
+def _of_plugin(name: str, size: int) -> Raw:
+    try:
+        raw = EMBEDDED.find(name)(size)
+    except UserError:
+        raise
+    except Exception as error:  # of anybody's code
+        raise UserError(f"data {name!r} cannot be read: {one_line(error)}") from error
+    if not isinstance(raw, Raw):
+        raise UserError(f"data {name!r} must give a harness.data.readers.Raw, not {type(raw).__name__}")
+    return raw
 
 
 def _folder(name: str, root: Path, image: str) -> Reader:

@@ -8,6 +8,9 @@ import numpy as np
 
 from harness.data.readers.common import Part, Raw
 from harness.data.readers.images import boxes_around, check_memory, resized
+from harness.errors import UserError
+from harness.plugins import Thing
+from harness.registry import Registry
 
 _TEXTURE_BYTES = 16  # per value of an image while the shapes are drawn: integers of its textures
 
@@ -94,5 +97,12 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "star": lambda u, v: _triangle(u, v) | _triangle(u, -v),
 }
 
+
+def _check(thing: Thing) -> Callable[[int], Raw]:
+    if not callable(thing):
+        raise UserError("a data set is a function (size) -> harness.data.readers.Raw")
+    return thing
+
+
 # name -> read(size)
-EMBEDDED: dict[str, Callable[[int], Raw]] = {"digits": digits, "shapes": shapes}
+EMBEDDED: Registry[Callable[[int], Raw]] = Registry("data", "data", {"digits": digits, "shapes": shapes}, _check)

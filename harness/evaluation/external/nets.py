@@ -22,6 +22,8 @@ def make(model: str, data: Data, say: Say) -> nn.Module:
 
     Raises `UserError` for an unknown name, and for whatever a stranger's code raises.
     """
+    if plugins.is_pinned(model):  # of a trial
+        return nets.build(model, data.channels, len(data.classes))
     kind, _, name = model.partition(":")
     if not name:
         if model not in nets.NETS:
