@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from map_contract import quick
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.attacks import attribution
 from harness.attacks.attribution import attack
+from harness.contracts.map_examples import quick
 from harness.explain import similarity as explain_similarity
 from harness.explain.integrated_gradients import IntegratedGradients
 from harness.explain.maps import Gradient, attackable

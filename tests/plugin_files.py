@@ -14,6 +14,8 @@ from harness.setting_types import NonNegative, Strength
 
 @dataclass(frozen=True)
 class ALP:
+    """Cross-entropy, and the squared difference of the logits of an image and a neighbour."""
+
     eps: Strength = 8 / 255
     weight: NonNegative = 0.5
 
@@ -32,9 +34,12 @@ import torch
 from dataclasses import dataclass
 from torch import nn
 
+from harness.data.corruptions import filters
 from harness.data.readers import Part, Raw
+from harness.data.readers.images import resized
 from harness.evaluation.measurements import Measurement
 from harness.explain.base import Map
+from harness.explain.maps import Gradient
 from harness.models.nets import Net, conv
 
 
@@ -47,6 +52,7 @@ def squares(size):
     x = np.zeros((60, 1, 8, 8), np.uint8)
     y = np.arange(60) % 2
     x[y == 1, :, 2:6, 2:6] = 255
+    x = resized(x, size)
     return Raw(Part(x[:40], y[:40]), Part(x[40:], y[40:]), ("empty", "full"))
 
 
@@ -58,14 +64,12 @@ class Doubled(Map):
     differentiable = True
 
     def __call__(self, net, x, y):
-        (g,) = torch.autograd.grad(net(x).gather(1, y[:, None]).sum(), x, create_graph=True) if x.requires_grad else (
-            torch.autograd.grad(net(z := x.detach().requires_grad_(True)).gather(1, y[:, None]).sum(), z)
-        )
-        return 2 * g
+        return 2 * Gradient()(net, x, y)
 
 
 def darker(x, severity, draws):
-    return (x * 255 * (1 - severity / 10)).floor() / 255
+    lost = draws.uniform(1, *x.shape[2:]) < 0.05 * severity
+    return filters.truncated(filters.unit(x) * ~lost)
 
 
 def confidence(context):

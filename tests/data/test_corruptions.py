@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from harness.contracts.corruptions import CONTRACT, draws, photos
 from harness.data.corruptions import filters
 from harness.data.corruptions import textures as corruptions_textures
 from harness.data.corruptions.names import ART, EXTRA, SEVERITIES, STANDARD
@@ -48,19 +49,8 @@ SHARE |= {"saturate": 0.002, "jpeg_compression": 0.02, "frost": 0.08, "spatter":
 TIMES = {"fog": 5}  # how often each image is corrupted: the changes of 128 clouds have a spread of 2 % of their size
 
 
-def draws(n, first=0):
-    return PerImageRng(torch.arange(first, first + n))
-
-
 def levels(x):
     return (x * 255).round().numpy()
-
-
-def photos(n=6, channels=3, height=32, width=32, seed=0):
-    """Smooth random images with 8-bit levels."""
-    x = torch.rand(n, channels, height // 4, width // 4, generator=torch.Generator().manual_seed(seed))
-    x = torch.nn.functional.interpolate(x, (height, width), mode="bilinear")
-    return (x * 255).round() / 255
 
 
 @pytest.fixture(scope="module")
@@ -99,51 +89,6 @@ def test_unknown_names_severities_and_shapes():
 
 
 # The contract, over every name
-
-
-def it_gives_levels_of_8_bits_at_any_size_and_leaves_the_input(name):
-    for channels, height, width in ((1, 8, 8), (3, 28, 28), (3, 64, 64), (1, 32, 32), (3, 40, 48), (3, 8, 120)):
-        x = photos(2, channels, height, width)
-        before = x.clone()
-        for severity in (1, 5):
-            z = corrupt(name, x, severity, draws(2))
-            assert z.shape == x.shape and z.dtype == torch.float32, f"{name}: turns {x.shape} into {z.dtype} {z.shape}"
-            assert z.min() >= 0 and z.max() <= 1, f"{name}: leaves [0, 1]"
-            says = f"{name}: end with `filters.truncated`, as values must be on 8-bit levels"
-            torch.testing.assert_close(z, (z * 255).round() / 255, rtol=0, atol=0, msg=says)
-        assert torch.equal(x, before), f"{name}: changes its input"
-
-
-def it_changes_large_images(name):
-    x = photos(1, 3, 224, 224)
-    z = corrupt(name, x, 3, draws(1))
-    assert z.shape == x.shape and not torch.equal(z, x), f"{name}: changes nothing"
-
-
-def it_gives_an_image_the_same_in_any_batch_order_and_memory_format(name):
-    x, seeds = photos(5), torch.arange(5)
-    whole = corrupt(name, x, 4, PerImageRng(seeds))
-    order = torch.tensor([3, 0, 4])
-    says = f"{name}: depends on the batch; draw from `draws`, and reduce over an image at a time"
-    assert torch.equal(corrupt(name, x[order], 4, PerImageRng(seeds[order])), whole[order]), says
-    last = x.to(memory_format=torch.channels_last)
-    assert torch.equal(corrupt(name, last, 4, PerImageRng(seeds)), whole), f"{name}: depends on the memory format"
-
-
-def it_is_random_if_it_says_so_and_the_same_for_the_same_seeds(name):
-    x = photos(1).repeat(2, 1, 1, 1)
-    z = corrupt(name, x, 5, draws(2))
-    differs, random = not torch.equal(z[0], z[1]), CORRUPTIONS[name].random
-    assert torch.equal(z, corrupt(name, x, 5, draws(2))), f"{name}: draw from `draws` only"
-    assert differs == random, f"{name}: declares `random={random}`, but equal images become {'un' * differs}equal"
-
-
-CONTRACT = (
-    it_gives_levels_of_8_bits_at_any_size_and_leaves_the_input,
-    it_changes_large_images,
-    it_gives_an_image_the_same_in_any_batch_order_and_memory_format,
-    it_is_random_if_it_says_so_and_the_same_for_the_same_seeds,
-)
 
 
 @pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: promise.__name__)

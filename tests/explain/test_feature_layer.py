@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from map_contract import example
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.contracts.map_examples import example
 from harness.errors import UserError
 from harness.explain.localization import measure_boxes
 from harness.explain.maps import MAPS, GradCAM

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from map_contract import Linear, with_trained_norms
 from oracles import Brightness
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from harness.contracts.map_examples import Linear, with_trained_norms
 from harness.errors import UserError
 from harness.explain import maps, similarity
 from harness.explain.base import Map

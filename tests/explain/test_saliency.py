@@ -6,13 +6,15 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-import map_contract
 import pytest
 import torch
-from map_contract import CONTRACT, detector, example, explain, linear_model, twins
 from torch import nn
 from torch.nn import functional as F
 
+from harness.contracts import map_examples
+from harness.contracts import maps as map_contract
+from harness.contracts.map_examples import detector, example, explain, linear_model, twins
+from harness.contracts.maps import CONTRACT
 from harness.errors import UserError
 from harness.explain.base import Map
 from harness.explain.captum_maps import GuidedBackpropModules
@@ -45,7 +47,7 @@ OF_WEIGHTS_AND_IMAGE = ("integrated_gradients", "captum.DeepLift", "captum.Input
 @pytest.fixture(scope="module")
 def nets():
     """name -> (net, x, y), two images each, in float32; the activation maps of y have both signs."""
-    return {on: example(on) for on in map_contract.NETS}
+    return {on: example(on) for on in map_examples.NETS}
 
 
 def modules():
