@@ -3,11 +3,14 @@
 METRICS[ScoreName.parse("test/pgd10-8").metric].unit      or  ScoreName.parse("test/pgd10-8").about.unit
 """
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.data.corruptions import names
+from harness.errors import UserError
 
 # Kinds of metrics, and the heading of their table.
 KINDS = {
@@ -125,3 +128,32 @@ METRICS: dict[str, Metric] = {
         for name in names.NAMES
     },
 }
+OURS = frozenset(METRICS)  # plug-ins add theirs to `METRICS`
+
+
+def declare(metrics: Mapping[str, Metric]) -> None:
+    """Add the metrics of a plug-in to `METRICS`. Raises `UserError` for a name of ours."""
+    if taken := sorted(OURS & metrics.keys()):
+        raise UserError(f"its metric {taken[0]!r} has the name of one of ours; rename it")
+    METRICS.update(metrics)
+
+
+def as_text(metric: Metric) -> str:
+    """A metric of a plug-in as JSON, as tags of runs have it: reports read it from there, without the plug-in."""
+    unit = metric.unit
+    shown = {"label": metric.label, "kind": metric.kind, "better": metric.better, "headline": metric.headline}
+    return json.dumps({**shown, "unit": [unit.name, unit.scale, unit.lowest, unit.highest]})
+
+
+def declare_text(name: str, text: str) -> None:
+    """Add a metric as `as_text` gave it, unless it has a name of ours, or the text is of another form."""
+    try:
+        read = json.loads(text)
+        unit = Unit(str(read["unit"][0]), *map(float, read["unit"][1:4]))
+        better: Literal["higher", "lower", ""] = read["better"] if read["better"] in ("higher", "lower") else ""
+        kind = read["kind"] if read["kind"] in KINDS else "other"
+        metric = Metric(str(read["label"]), kind, SHARE if unit == SHARE else unit, better, bool(read["headline"]))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return
+    if name not in OURS:
+        METRICS[name] = metric

@@ -7,14 +7,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from harness.attacks.pgd import Norm
 from harness.data.corruptions import names, registry
 from harness.errors import UserError
-from harness.evaluation import attribution_protocols, measurements
+from harness.evaluation import attribution_protocols, measurements, metrics
 from harness.evaluation.measurements import Combined, EvaluationContext, Items, Measurement
+from harness.evaluation.metrics import Metric
 from harness.evaluation.score_name import OWN_MAP, ScoreName, in_255ths
 from harness.evaluation.settings import Measure
 from harness.plugins import Thing, label
@@ -203,7 +204,7 @@ class Suite:
 
     build: see `__call__`. attacks_attributions: whether it reads the settings `attribution.*`. corrupts: whether it
     corrupts images, and so reads published corrupted files. needs_annotations: whether it is nothing without boxes or
-    masks.
+    masks. metrics: of a plug-in, how reports show its scores, by name; those of ours are in `metrics.METRICS`.
     """
 
     name: str
@@ -211,6 +212,7 @@ class Suite:
     attacks_attributions: bool = False
     corrupts: bool = False
     needs_annotations: bool = False
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def __call__(self, context: EvaluationContext) -> Items:
         """The measurements by name."""
@@ -235,6 +237,7 @@ _ALL = (
 def _check(thing: Thing) -> Suite:
     """A plug-in's suite: a `Suite`, or a function (context) -> {name: Measurement or Combined}."""
     if isinstance(thing, Suite):
+        metrics.declare(thing.metrics)
         return thing
     if isinstance(thing, type) or not callable(thing):
         raise UserError("a suite is a function (context) -> {name: Measurement}, or a harness.evaluation.suites.Suite")

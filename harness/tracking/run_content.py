@@ -7,7 +7,8 @@ import methods
 from harness.config.setting_text import format_setting
 from harness.config.trial_key import TRAINING_VERSION
 from harness.evaluation.checks.evidence import Check
-from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS
+from harness.evaluation.metrics import DEPENDS_ON_WEIGHTS, METRICS, OURS, as_text
+from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Score
 from harness.storage import provenance
 from harness.sweep.job_types import Job, Outcome
@@ -107,6 +108,12 @@ def run_note(job: Job, outcome: Outcome, cell: str, searched: tuple[str, ...]) -
         lines += ["Checks in doubt:\n" + "\n".join(failed)] if failed else []
         lines += [f"Checks passed: {passed}."]
     return "\n\n".join(lines)
+
+
+def metric_tags(scores: list[Score]) -> dict[str, str]:
+    """A tag per metric of a plug-in: how reports show it."""
+    found = {name for score in scores if (name := ScoreName.parse(score.name).metric) in METRICS.keys() - OURS}
+    return {f"harness.metric.{name}": as_text(METRICS[name]) for name in sorted(found)}
 
 
 def check_tags(checks: list[Check]) -> dict[str, str]:

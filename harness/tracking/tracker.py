@@ -19,6 +19,7 @@ from harness.tracking.run_content import (
     curve_tags,
     data_inputs,
     data_tags,
+    metric_tags,
     metrics_at,
     run_note,
     run_title,
@@ -208,7 +209,7 @@ class Tracker:
             # The machine that trained it, not necessarily this one.
             tags |= {f"harness.{name}": value for name, value in outcome.result.machine.items()}
             tags |= data_tags(outcome.result)
-            tags |= check_tags(outcome.result.checks)
+            tags |= check_tags(outcome.result.checks) | metric_tags(outcome.result.scores)
             inputs = data_inputs(outcome.result)
             names = RESULT_FILES + (("weights.pt", "gallery.npz") if job.role == "seed" else ())
             files = self._files(self._workspace.trial(job.trial.key) / name for name in names)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.errors import UserError, printable, short_name, unknown_name
+from harness.evaluation.metrics import declare_text
 from harness.tracking.logged_runs import logged_runs
 from harness.tracking.mlflow_client import opened_reader, search_experiments, search_runs
 from reports.read import sweeps
@@ -182,6 +183,8 @@ def _row(parent: "Run", run: "Run") -> dict[str, object]:
     row |= {"tag:settings": study["harness.settings"]} if study.get("harness.settings") else {}
     if run is not parent:
         row |= {f"param:{path}": text for path, text in run.data.params.items()}
+        for name, text in _tagged(tags, "metric."):  # of plug-ins
+            declare_text(name, text)
         row |= {f"{kind}:{name}": text for kind in ("check", "curve") for name, text in _tagged(tags, f"{kind}.")}
         row |= {f"tag:{name}": text for name, text in _tagged(tags, "") if name.startswith(TAGS)}
         row |= run.data.metrics

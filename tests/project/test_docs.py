@@ -19,11 +19,12 @@ import methods
 import reports.__main__
 import reports.export
 import reports.verify
-from harness import api, cli, deliver, evaluate, prune, tune
+from harness import api, check, cli, deliver, evaluate, new, prune, tune
 from harness.bench import __main__
 from harness.config import chosen_cells
 from harness.config import trial as config_trial
 from harness.config.dataset_defaults import DATASET_DEFAULTS
+from harness.contracts import kinds
 from harness.data.corruptions.registry import CORRUPTIONS
 from harness.evaluation import suites
 from harness.evaluation.checks.registry import CHECKS
@@ -103,7 +104,7 @@ def test_every_block_says_what_it_is():
 
 def test_the_pages_show_commands_of_every_module():
     assert {arguments(command)[0] for command in COMMANDS} == {
-        *(f"harness.{name}" for name in ("tune", "trial", "evaluate", "deliver", "prune", "bench")),
+        *(f"harness.{name}" for name in ("tune", "trial", "evaluate", "deliver", "prune", "bench", "check", "new")),
         "reports",
     }
 
@@ -127,11 +128,24 @@ def examples(tmp_path_factory):
         sys.modules.pop(f"methods.{name}", None)
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with the files of one's own that commands name."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_method.py").write_text(new.METHOD.format(thing="MyMethod"))
+    (folder / "my_suite.py").write_text((ROOT / "examples" / "plugin" / "saliency_alp" / "suite.py").read_text())
+    return folder
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_a_valid_one(command, monkeypatch, examples):
+def test_every_command_is_a_valid_one(command, monkeypatch, examples, own):
     module, words = arguments(command)
-    monkeypatch.chdir(examples)
-    if module == "harness.tune" and "--list" in words:
+    monkeypatch.chdir(own if "my_" in " ".join(words) else examples)
+    if module == "harness.check":
+        assert kinds.kind_of(check.arguments(words).name) in kinds.KINDS
+    elif module == "harness.new":
+        assert new.arguments(words).kind in new.TEMPLATES
+    elif module == "harness.tune" and "--list" in words:
         assert tune.arguments(words).list
     elif module == "harness.tune":
         assert plan.plan(tune.request(tune.arguments(words))).studies
