@@ -161,11 +161,13 @@ def open_studies(planned: Plan, workspace: "Workspace", tracker: "Tracker") -> "
     """Open or resume the Optuna study of every cell, and start its MLflow run."""
     from harness.config.setting_text import format_setting
     from harness.storage.driver_files import JOURNAL
-    from harness.sweep import optuna_journal
+    from harness.sweep import optuna_journal, warm_start
     from harness.sweep.study import Study
     from harness.tracking.sweep_tags import study_tags, sweep_note
 
     request = planned.request
+    storage = optuna_journal.open_journal(workspace.out / JOURNAL)
+    warm = warm_start.read(planned, request.warm_start, storage, workspace) if request.warm_start else None
     tracker.start_sweep(f"{planned.experiment} {planned.sweep}", sweep_note(planned))
     for study, cell in reversed(planned.studies.items()):  # MLflow shows the newest first
         searched = {path: format_setting(cell.trial, path, domain) for path, domain in cell.search.items()}
@@ -174,11 +176,17 @@ def open_studies(planned: Plan, workspace: "Workspace", tracker: "Tracker") -> "
     kept = workspace.out / "reports" / f"{tracker.log.stem}.toml"
     if run_file.keep(request, kept):
         tracker.attach([kept], folder="")
-    storage = optuna_journal.open_journal(workspace.out / JOURNAL)
     studies = [
         Study(study, planned.space, cell, planned.trials, storage, request.seed)
         for study, cell in planned.studies.items()
     ]
+    if warm:
+        for opened in studies:
+            for known in warm.known[opened.name]:
+                opened.know(known.source, known.values, known.scores)
+        tracker.log_search(planned.studies, {"harness.warm_start": str(warm)})
+        if not request.quiet:
+            print(warm, flush=True)
     if request.retry_failed:
         number = sum(min(study.retry_failed(), study.remaining()) for study in studies)
         if not request.quiet:
@@ -223,7 +231,7 @@ def _run_jobs(
     def log_end() -> None:
         trials = {study.cell.name: study.n_started for study in studies}
         text = search_limits.ending(source.reached, trials, planned.trials, source.seeds_left)
-        tracker.log_search_end(planned.studies, search_limits.tags(request, text))
+        tracker.log_search(planned.studies, search_limits.tags(request, text))
 
     if source.finished():
         log_end()

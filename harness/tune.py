@@ -76,6 +76,9 @@ def _parser() -> Arguments:
     p.add_argument(
         "--stop-after", type=whole(1), metavar="N", help="end the search when no cell has got better in N of its trials"
     )
+    p.add_argument(
+        "--warm-start", type=filled, metavar="EXPERIMENT", help="let the search know trials of this earlier experiment"
+    )
     p.add_argument("--cpus", type=number, default=1, help="CPU cores per trial (default 1)")
     p.add_argument("--gpus", type=number, help="GPUs per trial, fractions allowed (default 1 on a GPU device)")
     p.add_argument("--workers", type=whole(1), metavar="N", help="run at most N trials at once (default: all that fit)")

@@ -29,10 +29,11 @@ class Request:
 
     space: the name of a module of `search_spaces`, or the space itself. cells: names; none means all. settings: dotted
     path -> value, the data set as `data`. trials: per cell. seeds: per winner. seed: of the search. budget: seconds
-    that the sweep may take. stop_after: the search ends when no cell got better in so many of its trials. cpus, gpus:
-    of a trial. workers: at most so many trials at once. time_limit: seconds after which a trial fails. keep: whose
-    weights stay, `winners` or `all`. out, data_root: folders or URIs. register: the MLflow model whose versions winners
-    become. quiet: whether only the report is printed.
+    that the sweep may take. stop_after: the search ends when no cell got better in so many of its trials. warm_start:
+    an earlier experiment of the output, whose outcomes the search knows. cpus, gpus: of a trial. workers: at most so
+    many trials at once. time_limit: seconds after which a trial fails. keep: whose weights stay, `winners` or `all`.
+    out, data_root: folders or URIs. register: the MLflow model whose versions winners become. quiet: whether only the
+    report is printed.
     """
 
     space: "str | NamedSpace | None" = None
@@ -43,6 +44,7 @@ class Request:
     seed: int = 0
     budget: float | None = None
     stop_after: int | None = None
+    warm_start: str | None = None
     retry_failed: bool = False
     cpus: float = 1
     gpus: float | None = None

@@ -28,6 +28,7 @@ from harness.training.epoch_metrics import EpochMetrics
 from methods import Setting
 
 DUPLICATE_OF = "duplicate_of"  # user attribute of a proposal that was not run: the number of the equal one
+KNOWN_FROM = "known_from"  # user attribute of the outcome of another study's trial, which only the sampler sees
 CAUSE = "cause"  # user attribute of a failed trial
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -49,7 +50,7 @@ class Study:
         self._reported: dict[int, set[int]] = {}
         self._unfinished = self._interrupted()
         published = to_params(cell.search, cell.published())
-        first = (t for t in self._optuna.get_trials(deepcopy=False) if REPEATS not in t.user_attrs)
+        first = (t for t in self._optuna.get_trials(deepcopy=False) if not {REPEATS, KNOWN_FROM} & t.user_attrs.keys())
         if not any(t.state == TrialState.WAITING or t.params == published for t in first):
             self._optuna.enqueue_trial(published)
         self._repeated: set[int] = set()  # numbers of the failed trials that this run of the command repeats
@@ -95,8 +96,8 @@ class Study:
         return self._optuna.get_trials(deepcopy=False)[number]
 
     def _proposed(self, trial: FrozenTrial) -> bool:
-        """Whether all parameters were stored, before the command was killed."""
-        return set(trial.params) == set(self._distributions)
+        """Whether it is a trial of this study all of whose parameters were stored, before the command was killed."""
+        return set(trial.params) == set(self._distributions) and KNOWN_FROM not in trial.user_attrs
 
     def _failed(self) -> list[FrozenTrial]:
         """Failed trials in whose place there is no other."""
@@ -124,6 +125,21 @@ class Study:
 
     def _trial(self, params: Mapping[str, Setting]) -> Trial:
         return self.cell.proposed(from_params(self.cell.search, params))
+
+    def know(self, source: str, values: Mapping[str, Setting], scores: Mapping[str, float]) -> None:
+        """Tell the sampler the outcome of another study's trial, once. It is none of this study's trials."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        self._valued = True
+        if all(trial.user_attrs.get(KNOWN_FROM) != source for trial in trials):
+            self._optuna.add_trial(
+                optuna.trial.create_trial(
+                    params=to_params(self.cell.search, values),
+                    distributions=self._distributions,
+                    values=[scores[goal] for goal in self.goals],
+                    constraints={name: least - scores[name] for name, least in self.floor.items()},
+                    user_attrs={KNOWN_FROM: source},
+                )
+            )
 
     def remaining(self) -> int:
         """Number of trials to resume or to propose."""

@@ -130,11 +130,10 @@ class Tracker:
             study, tags={"harness.winners": ",".join(winners), "harness.duplicates": str(duplicates or "")}
         )
 
-    def log_search_end(self, studies: Iterable[str], tags: Mapping[str, str]) -> None:
-        """Log at the sweep and its studies how the search ended."""
+    def log_search(self, studies: Iterable[str], tags: Mapping[str, str]) -> None:
+        """Log at the sweep and its studies what their search began with, or how it ended."""
         for name in (SWEEP, *studies):
-            known = self._runs[name].tags
-            self._log.update_tags(name, {tag: text for tag, text in tags.items() if text or tag in known})
+            self._log.update_tags(name, {t: v for t, v in tags.items() if v or t in self._runs[name].tags})
 
     def log_winner(self, study: str, figures: Mapping[str, float]) -> None:
         """Log the report's figures of the winner on the study's run, so that MLflow's run list is a leaderboard."""

@@ -47,7 +47,7 @@ SECONDS = 60  # of one command with wrong arguments: not a time to keep, but one
 
 # Options that take any text, of which some of the values above are fair: files, folders, URIs and addresses.
 ANY_TEXT = {"--out", "--data-root", "--tracking-uri", "--address", "--weights", "--json", "--features", "--register"}
-ANY_TEXT |= {"reports verify --keep"}
+ANY_TEXT |= {"reports verify --keep", "--warm-start"}  # a dry run does not open the journal
 
 BENCHMARKS = ((bench.sweep, "_Clock"), (bench.epochs, "step_seconds"), (bench.report, "report"), (bench.fleet, "fleet"))
 # What an option of `harness.bench` is of, where not of all benchmarks; elsewhere it is not looked at.
