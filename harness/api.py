@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -29,9 +29,6 @@ from harness.data.own import OwnData as Data
 from harness.errors import UserError, nearest, shown
 from harness.storage.workspace import Workspace
 from methods import Setting
-
-if TYPE_CHECKING:
-    from harness.sweep.request import Request
 
 __all__ = [
     "Data",
@@ -107,18 +104,19 @@ def tune(
     The same call continues what was interrupted, and adds trials, seeds or cells to what is finished. space: a space,
     or the name of one of `search_spaces`. cells: names, all by default. settings: fixed in all cells. trials: per cell.
     seeds: per winner. seed: of the search. workers: at most so many trials at once. name: of a space of your own, for
-    its experiment. options: the further options of `harness.tune`, such as `cpus`, `gpus`, `address`, `tracking_uri`,
-    `time_limit`, `keep`. Raises `KeyboardInterrupt` when interrupted: finished trials are stored.
+    its experiment. options: the further options of `harness.tune`, such as `cpus`, `gpus`, `budget` (in seconds),
+    `address`, `tracking_uri`, `keep`. Raises `KeyboardInterrupt` when interrupted: finished trials are stored.
     """
     from harness import sweep_driver
     from harness.storage.driver_lock import DriverLost
     from harness.sweep import ray_addresses
+    from harness.sweep.request import Request
 
     if not isinstance(space, Space | str):
         raise UserError(f"a space is a Space, or the name of one, not a {type(space).__name__}")
     own = [space.base, *space.compare.values()] if isinstance(space, Space) else []
     there = api_data.placed(data, out, data_root, [settings or {}, *own])
-    asked = _request(
+    asked = Request(
         space=NamedSpace(_own_name(name), space) if isinstance(space, Space) else space,
         cells=(cells,) if isinstance(cells, str) else tuple(cells),
         settings={**(settings or {}), **there.settings},
@@ -130,7 +128,7 @@ def tune(
         data_root=there.root,
         device=device,
         quiet=quiet,
-        **options,
+        **_options(options),
     )
     if ray_addresses.is_outside(asked.address):
         raise UserError("a notebook outside of a cluster cannot tune there; run it on a node, with address HOST:6379")
@@ -270,11 +268,15 @@ def _whole(name: str, value: int | None, least: int, most: int = MOST) -> int | 
         raise UserError(f"{name} {error}") from None
 
 
-def _request(**fields: Any) -> "Request":
-    """A request of these fields. Raises `UserError` for one that there is not."""
+def _options(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Further fields of a request. Raises `UserError` for one that there is not, or of another type."""
     from harness.sweep.request import Request
 
-    known = [field.name for field in dataclasses.fields(Request)]
-    if unknown := next((name for name in fields if name not in known), None):
-        raise UserError(f"tune has no {unknown!r}; {nearest(unknown, known)}")
-    return Request(**fields)
+    known = {field.name: field.type for field in dataclasses.fields(Request)}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"tune has no {name!r}; {nearest(name, known)}")
+        kind: Any = known[name]
+        if not isinstance(value, kind) and not (type(value) is int and isinstance(0.0, kind)):
+            raise UserError(f"{name} takes {getattr(kind, '__name__', kind)}, not {shown(value)}")
+    return given

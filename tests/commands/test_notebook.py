@@ -68,7 +68,7 @@ def test_its_cells_run_in_a_kernel_and_print_plain_lines(tmp_path, monkeypatch):
     import nbformat
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    book = nbformat.from_dict(json.loads(FILE.read_text()))
+    book = nbformat.read(FILE, 4)
     nbclient.NotebookClient(book, timeout=LIMIT, resources={"metadata": {"path": str(tmp_path)}}).execute()
     for stored, cell in zip(CODE, (cell for cell in book.cells if cell.cell_type == "code"), strict=True):
         assert kinds(cell.outputs) == kinds(stored["outputs"]), cell.source
