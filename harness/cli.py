@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.arguments import Arguments, place, whole
+from harness.config.named_spaces import named_space, space, spaces, summary
 from harness.errors import UserError, shown, unknown_name
-from harness.spaces import named_space, space, spaces, summary
 from harness.storage import plugin_copies
 from harness.storage.workspace import Workspace
 

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from harness import cli, listing, sweep_driver
+from harness import cli, sweep_driver
 from harness.arguments import Arguments, duration, filled, number, path, whole
+from harness.config import listing
 from harness.errors import UserError, complain, exit_status, shell_command
 from harness.sweep import ray_addresses, remote_command, run_file, sent_plugins
 from harness.sweep.estimate import dry_run

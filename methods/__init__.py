@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from harness import plugins
 from harness.errors import UserError, one_line
 from harness.plugins import Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 from harness.setting_types import Setting
 
 if TYPE_CHECKING:

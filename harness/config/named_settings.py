@@ -12,7 +12,7 @@ from harness.data import readers
 from harness.evaluation import suites
 from harness.explain.maps import MAPS
 from harness.models.nets import NETS
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 from harness.training.optim import OPTIMISERS, SCHEDULES
 from methods import Setting
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import methods
-from harness import plugins, spaces
+from harness import plugins
+from harness.config import named_spaces
 from harness.config.space import Space
-from harness.contracts import corruptions, maps, nets, others, suites
+from harness.contracts import corruptions, data_sets, maps, nets, optimisation, spaces, suites
 from harness.contracts import methods as method_contract
 from harness.contracts.promise import Promise
 from harness.data.corruptions.registry import CORRUPTIONS, Corruption
@@ -18,7 +19,7 @@ from harness.explain.base import Map
 from harness.explain.maps import MAPS
 from harness.models.nets import NETS
 from harness.plugins import Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 from harness.training.optim import OPTIMISERS, SCHEDULES
 
 
@@ -34,13 +35,13 @@ class Kind:
 KINDS = {
     "method": Kind(methods.METHODS, method_contract.CONTRACT),
     "net": Kind(NETS, nets.CONTRACT, ("channels", "classes")),
-    "data": Kind(EMBEDDED, others.DATA, ("size",)),
+    "data": Kind(EMBEDDED, data_sets.CONTRACT, ("size",)),
     "map": Kind(MAPS, maps.CONTRACT),
     "corruption": Kind(CORRUPTIONS, corruptions.CONTRACT, ("x", "severity", "draws")),
     "suite": Kind(SUITES, suites.CONTRACT, ("context",)),
-    "space": Kind(spaces.REGISTRY, others.SPACE),
-    "optimiser": Kind(OPTIMISERS, others.OPTIMISER, ("optim", "model")),
-    "schedule": Kind(SCHEDULES, others.SCHEDULE, ("progress",)),
+    "space": Kind(named_spaces.REGISTRY, spaces.CONTRACT),
+    "optimiser": Kind(OPTIMISERS, optimisation.OPTIMISER, ("optim", "model")),
+    "schedule": Kind(SCHEDULES, optimisation.SCHEDULE, ("progress",)),
 }
 _TYPES = {Suite: "suite", Space: "space", Corruption: "corruption"}
 

@@ -19,7 +19,7 @@ from harness.evaluation.metrics import Metric
 from harness.evaluation.score_name import OWN_MAP, ScoreName, in_255ths
 from harness.evaluation.settings import Measure
 from harness.plugins import Thing, label
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 
 PIXEL = 1 / 255
 FULL_SUITE_ATTRIBUTIONS = 64  # images whose attributions `full` attacks if `attribution.images` is 0

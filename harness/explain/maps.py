@@ -26,7 +26,7 @@ from harness.models.freezing import frozen
 from harness.models.nets import Net
 from harness.models.relus import Softened, rectified_by
 from harness.plugins import Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 
 # Gradients
 

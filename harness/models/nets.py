@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from harness.errors import UserError, one_line
 from harness.plugins import Thing, is_reference
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 
 
 class Net(nn.Module):

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import mkdtemp
 
-from harness import plugins, spaces
+from harness import plugins
+from harness.config import named_spaces
 
 Sources = dict[str, dict[str, bytes]]  # by digest: files
 
@@ -17,7 +18,7 @@ def pinned_words(words: Iterable[str], args: Namespace) -> list[str]:
     """
     from harness.config.named_settings import pinned
 
-    given = {} if args.space is None else {args.space: spaces.pinned(args.space)}
+    given = {} if args.space is None else {args.space: named_spaces.pinned(args.space)}
     given |= {} if args.data is None else {args.data: str(pinned("data", args.data))}
     for text in args.set:
         path, equals, value = text.partition("=")

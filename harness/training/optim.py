@@ -8,7 +8,7 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.plugins import Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 from harness.training.settings import Optim
 
 Optimiser = Callable[[Optim, nn.Module], torch.optim.Optimizer]

@@ -24,7 +24,8 @@ from sweeps import (
     until,
 )
 
-from harness import cli, spaces, sweep_driver, tune
+from harness import cli, sweep_driver, tune
+from harness.config import named_spaces
 from harness.config.trial_key import TRAINING_VERSION
 from harness.errors import UserError, exit_status
 from harness.sweep.request import Request
@@ -316,7 +317,7 @@ def test_a_broken_space_is_named_and_the_others_are_listed(text, tmp_path, monke
 
     (tmp_path / "broken.py").write_text(text)
     (tmp_path / "fine.py").write_text('"""Is it fine? é"""\n', encoding="utf-8")
-    monkeypatch.setattr(spaces, "SPACES", tmp_path)
+    monkeypatch.setattr(named_spaces, "SPACES", tmp_path)
     monkeypatch.setattr(search_spaces, "__path__", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "search_spaces.broken", raising=False)
     monkeypatch.setattr(sys, "argv", ["tune", "--list"])

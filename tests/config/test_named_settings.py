@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import methods
-from harness import plugins, spaces
+from harness import plugins
+from harness.config import named_spaces
 from harness.config.chosen_cells import choose
 from harness.config.named_settings import REGISTRIES
 from harness.config.trial import build
@@ -101,21 +102,24 @@ def test_a_trial_of_plug_ins_alone_runs_and_its_net_outlives_them(folder, tmp_pa
 
 def test_the_names_of_a_study_are_those_beside_it_and_stay_as_they_were(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    space = spaces.space("ideas/study.py")
-    assert spaces.title("ideas/study.py") == "study" and spaces.summary("ideas/study.py") == "Does pairing help?"
+    space = named_spaces.space("ideas/study.py")
+    assert (
+        named_spaces.title("ideas/study.py") == "study"
+        and named_spaces.summary("ideas/study.py") == "Does pairing help?"
+    )
     control, alp = space.cells({})
     assert alp.trial.plugins == [plugins.pinned(f"ideas/{name}") for name in ("alp.py:ALP", "things.py:squares")]
     assert {*alp.plugins()} == {*alp.trial.plugins, plugins.pinned("ideas/things.py:thin")}
     assert {*control.plugins()} == {*alp.plugins()} - {plugins.pinned("ideas/alp.py:ALP")}
-    assert plugins.source(spaces.pinned("ideas/study.py")).files.keys() == plugin_files.FILES.keys()
+    assert plugins.source(named_spaces.pinned("ideas/study.py")).files.keys() == plugin_files.FILES.keys()
     before = alp.proposed({"method.weight": 0.25, "model": "tiny"})
     (folder / "pairing.py").write_text("def squared(a, b):\n    return (a - b).abs().mean()\n")
     assert alp.proposed({"method.weight": 0.25, "model": "tiny"}) == before
-    assert space.digest(spaces.space("ideas/study.py").cells({})[1]) != space.digest(alp)
+    assert space.digest(named_spaces.space("ideas/study.py").cells({})[1]) != space.digest(alp)
 
 
 def test_a_method_of_a_file_is_a_cell_named_without_its_digest(folder):
-    chosen = choose(spaces.space("pgd"), ["pgd"], {"method": "alp.py:ALP", "method.weight": "0.1"})
+    chosen = choose(named_spaces.space("pgd"), ["pgd"], {"method": "alp.py:ALP", "method.weight": "0.1"})
     (cell,) = chosen.cells
     assert cell.name == "alp.ALP, method.weight=0.1" and cell.trial.method.weight == 0.1
     assert plugins.pinned("alp.py:ALP") in chosen.note
@@ -174,7 +178,7 @@ def test_a_net_and_a_data_set_that_fail_say_so(folder, tmp_path):
 def test_a_space_with_the_name_of_one_of_ours_is_refused(folder):
     (folder / "sat.py").write_text((folder / "study.py").read_text())
     with pytest.raises(UserError, match=r"^space 'sat\.py' would be taken for our space 'sat'; rename its file$"):
-        spaces.space("sat.py")
+        named_spaces.space("sat.py")
 
 
 def test_a_suite_of_ones_own_has_its_place_in_the_settings(folder):

@@ -3,10 +3,12 @@
 import plugin_files
 import pytest
 
-from harness import listing, plugins, registry, spaces
+from harness import plugins
+from harness.config import listing, named_spaces
 from harness.config.trial import build
 from harness.errors import UserError
 from harness.models.nets import NETS
+from harness.plugins import registry
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_a_name_that_two_packages_offer_is_refused(offer, tmp_path):
 
 def test_what_is_offered_is_listed_with_what_is_wrong_with_it(offer):
     plain = listing.lines()
-    assert len(plain) == len(spaces.spaces())
+    assert len(plain) == len(named_spaces.spaces())
     offer("nets", "thin", "ideas_of_a_test.things:thin")
     offer("maps", "doubled", "ideas_of_a_test.things:number")
     offer("methods", "gone", "no_such_package.gone:Gone")
@@ -84,4 +86,4 @@ def test_what_is_offered_is_listed_with_what_is_wrong_with_it(offer):
     assert "method: cannot be used: method 'gone': there is no module 'no_such_package'" in found["gone"]
     assert found["pairing"] == "pairing      space ideas_of_a_test.study:SPACE: Does pairing help?"
     assert "space: cannot be used: space 'pgd' is a name of ours" in found["pgd"]
-    assert spaces.title("pairing") == "pairing" and len(spaces.space("pairing").cells({})) == 2
+    assert named_spaces.title("pairing") == "pairing" and len(named_spaces.space("pairing").cells({})) == 2

@@ -341,7 +341,7 @@ IMPORTERS = {
         *("sweep/worker", "models/torchvision_import"),
     )
 }
-IMPORTERS |= {"methods/__init__.py", "harness/plugins.py", "harness/spaces.py"}
+IMPORTERS |= {"methods/__init__.py", "harness/plugins/__init__.py", "harness/config/named_spaces.py"}
 
 
 def doubtful(source, name):

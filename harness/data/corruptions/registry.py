@@ -23,8 +23,8 @@ from harness.data.corruptions import blur, digital, noise, weather
 from harness.data.corruptions.names import FACTS, SEVERITIES
 from harness.errors import UserError
 from harness.plugins import Thing
+from harness.plugins.registry import Registry
 from harness.randomness import PerImageRng
-from harness.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from harness.data.readers.common import Part, Raw
 from harness.data.readers.images import boxes_around, check_memory, resized
 from harness.errors import UserError
 from harness.plugins import Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 
 _TEXTURE_BYTES = 16  # per value of an image while the shapes are drawn: integers of its textures
 

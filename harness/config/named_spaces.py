@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from harness import plugins
 from harness.errors import UserError, one_line
 from harness.plugins import Reference, Thing
-from harness.registry import Registry
+from harness.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from harness.config.space import NamedSpace, Space
 
-SPACES = Path(__file__).parent.parent / "search_spaces"
+SPACES = Path(__file__).parents[2] / "search_spaces"
 THING = "SPACE"  # what a module of a space calls it
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from harness import api_data, cli
-from harness.api_data import Folder, Placed
-from harness.api_results import Evaluation, Report, Run
+from harness import cli
+from harness.api import given_data
+from harness.api.given_data import Folder, Placed
+from harness.api.results import Evaluation, Report, Run
 from harness.arguments import MOST, whole
 from harness.config.search_domains import choice, integer, log, ordered, times, uniform, within
 from harness.config.space import NamedSpace, Space
@@ -77,7 +78,7 @@ def run(
 
     there = _placed(data, out, data_root, trial)
     built = trial if isinstance(trial, Trial) else build({**trial, **there.settings})
-    workspace = api_data.workspace(out, there.root, device, built.data.name)
+    workspace = given_data.workspace(out, there.root, device, built.data.name)
     result = run_alone(built, workspace, report=no_report if quiet else print_row, test=test)
     return Run({s.name: s for s in result.scores}, built, result, workspace)
 
@@ -115,7 +116,7 @@ def tune(
     if not isinstance(space, Space | str):
         raise UserError(f"a space is a Space, or the name of one, not a {type(space).__name__}")
     own = [space.base, *space.compare.values()] if isinstance(space, Space) else []
-    there = api_data.placed(data, out, data_root, [settings or {}, *own])
+    there = given_data.placed(data, out, data_root, [settings or {}, *own])
     asked = Request(
         space=NamedSpace(_own_name(name), space) if isinstance(space, Space) else space,
         cells=(cells,) if isinstance(cells, str) else tuple(cells),
@@ -178,14 +179,14 @@ def evaluate(
         if not there.name:
             raise UserError("name the data that the net is measured on: data='cifar10'")
         requested = build({**changed, **there.settings})
-        workspace = api_data.workspace(out, there.root, device, there.name)
+        workspace = given_data.workspace(out, there.root, device, there.name)
         target = evaluate_stored.net_target(net, requested, workspace, features)
     else:
         if other := [path for path in changed if not path.startswith(("measure.", "attribution."))]:
             raise UserError(f"{other[0]} is fixed by the trial; only measure.* and attribution.* can be set")
         trial = net if isinstance(net, Trial) else build({**net, **there.settings})
         requested = build({**trial.flat(), **changed})
-        workspace = api_data.workspace(out, there.root, device, trial.data.name)
+        workspace = given_data.workspace(out, there.root, device, trial.data.name)
         target = evaluate_stored.trial_target(trial, requested, workspace)
     counter = EvaluationProgress()
     evaluation = evaluate_stored.evaluate(
@@ -254,10 +255,10 @@ def _placed(data: str | Data | None, out: Folder, data_root: Folder | None, sett
     if isinstance(settings, Trial):
         if data is not None:
             raise UserError("the data of a trial are a part of it; give settings in its place, and data beside them")
-        return api_data.placed(None, out, data_root)
+        return given_data.placed(None, out, data_root)
     if not isinstance(settings, Mapping):
         raise UserError(f"a trial is given by its settings, such as {{'method': 'sat'}}, not by {shown(settings)}")
-    return api_data.placed(data, out, data_root, [settings])
+    return given_data.placed(data, out, data_root, [settings])
 
 
 def _whole(name: str, value: int | None, least: int, most: int = MOST) -> int | None:

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harness import plugin_source
 from harness.errors import UserError, nearest, one_line, shown
-from harness.plugin_source import PREFIX, Source
+from harness.plugins import source_files
+from harness.plugins.source_files import PREFIX, Source
 from harness.setting_types import Setting
 
 _REFERENCE = re.compile(r"(?P<where>.+\.py|[A-Za-z_][\w.]*):(?P<thing>[A-Za-z_][\w.]*)(?:@(?P<digest>[0-9a-f]{12}))?")
@@ -173,7 +173,7 @@ def _read(reference: Reference) -> Source:
     """The source of a reference as it is now."""
     if not reference.of_file:
         top = reference.where.partition(".")[0]
-        if (found := plugin_source.of_package(top)) is None:
+        if (found := source_files.of_package(top)) is None:
             raise UserError(f"there is no module {top!r} for {str(reference)!r}: is the package installed here?")
         return found
     file = (_folder.get() or Path()) / Path(reference.where).expanduser()
@@ -182,7 +182,7 @@ def _read(reference: Reference) -> Source:
     if not file.is_file():
         folder = file.parent if file.parent.is_dir() else Path()
         raise UserError(f"there is no file {str(file)!r}; {nearest(file.name, [p.name for p in folder.glob('*.py')])}")
-    return plugin_source.of_file(file.absolute())
+    return source_files.of_file(file.absolute())
 
 
 def _known(digest: str) -> Source | None:
@@ -191,7 +191,7 @@ def _known(digest: str) -> Source | None:
         return _sources[digest]
     for find in _searches.values():
         if (folder := find(digest)).is_dir():
-            copy = plugin_source.of_folder(folder)
+            copy = source_files.of_folder(folder)
             if copy.digest != digest:
                 raise UserError(f"the copy of a plug-in {str(folder)!r} is damaged: its digest is {copy.digest}")
             return _sources.setdefault(digest, copy)
@@ -239,7 +239,7 @@ def _within(folder: Path | None) -> Iterator[None]:
 def _check_package(reference: Reference, of: Source) -> None:
     """Have Python find this source of a package. Raises `UserError` if it has another one already."""
     top = reference.where.partition(".")[0]
-    installed = plugin_source.of_package(top)
+    installed = source_files.of_package(top)
     if installed and installed.digest == of.digest:
         return
     if top in sys.modules:
@@ -258,7 +258,7 @@ def _place(error: BaseException, of: Source) -> str:
     return f"{files[frames[-1].filename]}, line {frames[-1].lineno}: " if frames else ""
 
 
-_importer = plugin_source.Importer(_known)
-if not any(isinstance(finder, plugin_source.Importer) for finder in sys.meta_path):
+_importer = source_files.Importer(_known)
+if not any(isinstance(finder, source_files.Importer) for finder in sys.meta_path):
     sys.meta_path.append(_importer)
 search_what_was_sent()
