@@ -32,11 +32,15 @@ UNRELATED = ("measure.suites", "measure.watch", "measure.images")  # to how a go
 
 @dataclass(frozen=True)
 class Known:
-    """The outcome of an earlier trial. values: of the searched paths. scores: by name. source: its study and number."""
+    """The outcome of an earlier trial. values: of the searched paths. scores: by name. source: its study and number.
+
+    differing: paths of the other settings that the new study has otherwise.
+    """
 
     values: Mapping[str, Setting]
     scores: Mapping[str, float]
     source: str
+    differing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ class WarmStart:
         told = sum(map(len, self.known.values()))
         cells = sum(map(bool, self.known.values()))
         left = ", ".join(f"{number} {why}" for why, number in self.skipped.items())
+        differing = sorted({path for outcomes in self.known.values() for known in outcomes for path in known.differing})
+        other = f", trained or measured with other {', '.join(differing)}" if differing else ""
         return (
-            f"warm start from {self.experiment}: the search of {cells} of {len(self.known)} cells knows {told} trials;"
-            f" not taken: {left or 'none'}"
+            f"warm start from {self.experiment}: the search of {cells} of {len(self.known)} cells knows {told} trials"
+            f"{other}; not taken: {left or 'none'}"
         )
 
 
@@ -117,7 +123,8 @@ def _outcome(
     values = {path: flat[path] for path in cell.search}
     if not all(contains(cell.search[path], value) for path, value in values.items()):
         return "outside the domains"
-    return Known(values, scores, source)
+    differing = tuple(p for p, value in new.items() if p not in {*cell.search, "seed"} and flat.get(p) != value)
+    return Known(values, scores, source, differing)
 
 
 def _check_comparable(

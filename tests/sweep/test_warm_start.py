@@ -70,6 +70,13 @@ def test_what_does_not_fit_is_counted(earlier):
     assert "measured by another protocol" in str(warm)
 
 
+def test_settings_that_differ_are_named(earlier):
+    """They are known all the same: a shorter study may tell where to look."""
+    (warm, known, _), (other, known_too, _) = earlier(), earlier(settings={"batch": 32, "optim.momentum": 0.5})
+    assert "trained or measured with other epochs; not taken" in str(warm) and len(known) == len(known_too) > 0
+    assert "trained or measured with other batch, epochs, optim.momentum; not taken" in str(other)
+
+
 def test_an_unknown_experiment_has_the_nearest_name(earlier):
     with pytest.raises(UserError, match="experiment 'smoke-digit' is not known; did you mean 'smoke-digits'"):
         earlier("smoke-digit")
