@@ -98,6 +98,29 @@ def image_folder_with_unlabelled_test(root):
     (root / "mine/test/1.png").write_bytes(encoded(TEST[0]))
 
 
+def with_files_of_macos(root):
+    hub_conversion(root)
+    for part in ("train", "test"):
+        (root / f"mine/default/{part}/._0000.parquet").write_bytes(b"\0\5\x16\7")
+
+
+def with_one_unlabelled_folder(root):
+    image_folder(root, "val")
+    (root / "mine/test/unknown").mkdir(parents=True)
+    (root / "mine/test/unknown/1.png").write_bytes(encoded(TEST[0]))
+
+
+def links_to_folders(root):
+    """At each depth; one leads back to a folder above it."""
+    image_folder(root)
+    for part in ("train", "test"):
+        for name in NAMES:
+            moved = shutil.move(root / "mine" / part / name, root / f"elsewhere-{part}-{name}")
+            (root / "mine" / part / name).mkdir()
+            (root / "mine" / part / name / "here").symlink_to(moved)
+    (root / "mine/train/ant/again").symlink_to(root / "mine/train")
+
+
 LAYOUTS = {
     "plain parquet": plain_parquet,
     "the Hub's plain_text": hub_configuration,
@@ -108,6 +131,10 @@ LAYOUTS = {
     "ImageFolder with val": lambda root: image_folder(root, "val"),
     "ImageFolder with Validation": lambda root: image_folder(root, "Validation"),
     "ImageFolder of BMP": lambda root: image_folder(root, suffix=".BMP"),
+    "ImageFolder of JFIF": lambda root: image_folder(root, suffix=".jfif"),
+    "ImageFolder of links": links_to_folders,
+    "ImageFolder with one unlabelled folder of test": with_one_unlabelled_folder,
+    "files of macOS": with_files_of_macos,
     "ImageFolder, nested": lambda root: image_folder(root, under="images"),
     "labels as text": text_labels,
     "labels as a dictionary": dictionary_labels,
@@ -350,8 +377,85 @@ def other_names(root):
     pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
 
 
+def named_twice(root):
+    hub_conversion(root)
+    shutil.copytree(root / "mine/default/train", root / "mine/default/trainval")
+
+
+def files_named_twice(root):
+    parquet(root / "mine/train.parquet", TRAIN)
+    parquet(root / "mine/valid.parquet", TEST)
+    parquet(root / "mine/validation.parquet", TEST)
+
+
+def folders_named_twice(root):
+    image_folder(root)
+    shutil.copytree(root / "mine/train", root / "mine/training")
+
+
+def segmentation(root):
+    image_folder(root)
+    for part in ("train", "test"):
+        (root / "mine" / part / "ant").rename(root / "mine" / part / "images")
+        (root / "mine" / part / "bee").rename(root / "mine" / part / "Masks")
+
+
+def one_folder_deeper(root):
+    image_folder(root)
+    (root / "mine").rename(root / "inner")
+    (root / "mine").mkdir()
+    (root / "inner").rename(root / "mine/inner")
+
+
+def many_classes(root):
+    for i in range(400):
+        for part, name in (("train", f"class {i}"), ("test", f"class {i}"), ("test", "other")):
+            path = root / "mine" / part / name / "1.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def many_configurations(root):
+    for i in range(400):
+        hub_configuration(root)
+        (root / "mine/plain_text").rename(root / f"mine/configuration-{i}")
+        shutil.rmtree(root / "mine/.cache")
+
+
+def labels_of(*labels):
+    def make(root):
+        for part, images in (("train", TRAIN), ("test", TEST)):
+            parquet(root / f"mine/{part}-0.parquet", images, list(labels) * (len(images) // len(labels)), None)
+
+    return make
+
+
+def many_columns(root):
+    columns = {f"attribute {i}": [0.5] * 9 for i in range(400)}
+    parquet(root / "mine/train-0.parquet", TRAIN, [0.5] * 9, None, **columns)
+    table = pq.read_table(root / "mine/train-0.parquet").drop_columns(["label"])
+    pq.write_table(table, root / "mine/train-0.parquet")
+
+
+def plain_bytes(root):
+    table = pa.table({"image": pngs(TRAIN), "label": LABELS})
+    (root / "mine").mkdir(parents=True)
+    pq.write_table(table, root / "mine/train-0.parquet")
+
+
 BAD = {
-    "several configurations": (two_configurations, "several data sets, 'cropped_digits', 'full_numbers'; name one: "),
+    "two folders of a part": (folders_named_twice, "has 'train' and 'training', which may be one part or two"),
+    "two folders of shards": (named_twice, "has 'train' and 'trainval', which may be one part or two; move away all"),
+    "two files of a part": (files_named_twice, "has 'valid' and 'validation', which may be one part or two"),
+    "images and masks": (segmentation, "has folders of images and of annotations, there are: Masks, cat, images"),
+    "one folder deeper": (one_folder_deeper, "has one folder of images, 'inner'; if the classes lie in it: --data in"),
+    "400 classes": (many_classes, "/test/other' is a class that no training image has; there are: class 0, "),
+    "400 configurations": (many_configurations, "several data sets; name one: --data configuration-0 --data-root "),
+    "400 columns": (many_columns, "whole numbers or names of classes, among image (struct<bytes: binary, path: strin"),
+    "labels as floats": (labels_of(0.0, 1.0, 2.0), "names of classes; its 'label' is double"),
+    "labels as bools": (labels_of(True, False, True), "names of classes; its 'label' is bool"),
+    "images as bytes": (plain_bytes, "no column of images (structs of bytes and path) among image (binary), label (in"),
+    "several configurations": (two_configurations, "(there are: cropped_digits, full_numbers)"),
     "a part of a conversion": (partial_conversion, "partial-train' is the part that the Hub converted of a larger"),
     "a missing number": (missing_number, "has 2 numbered files, of which the last is '0002.parquet'"),
     "a folder of an unseen class": (unseen_folder, "/test/dog' is a class that no training image has; there are: ant"),
@@ -371,6 +475,7 @@ def test_a_layout_that_is_wrong_is_said_in_one_line(workspace, case):
     with pytest.raises(UserError) as error:
         load(DataSource("mine"), workspace)
     assert said in str(error.value) and "mine" in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000, "its middle would be left out, where it is printed"
 
 
 def test_one_of_several_configurations_is_read_by_its_name(workspace):
@@ -391,6 +496,33 @@ def test_numbers_as_text_are_in_the_order_of_numbers(tmp_path):
         parquet(tmp_path / f"mine/{part}-0.parquet", noise(12), [str(i) for i in range(12)], None)
     raw = readers.find("mine", tmp_path).read(0)
     assert raw.classes == tuple(map(str, range(12))) and raw.train.y.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("texts", [("1", "01", "001"), ("0", "00", "10")])
+def test_equal_numbers_as_different_text_have_one_order(tmp_path, texts):
+    """Not that of a set, which each process orders in another way."""
+    labels_of(*texts)(tmp_path)
+    labels = readers.find("mine", tmp_path).read(0)
+    assert labels.classes == tuple(sorted(texts, key=lambda text: (int(text), text)))
+
+
+def test_which_of_several_columns_has_the_labels_is_said(tmp_path):
+    for part, images in (("train", TRAIN), ("test", TEST)):
+        parquet(tmp_path / f"mine/{part}-0.parquet", images, ["ant", "bee", "cat"] * (len(images) // 3), None)
+        table = pq.read_table(tmp_path / f"mine/{part}-0.parquet")
+        table = table.append_column("target", pa.array([0, 1, 2] * (len(images) // 3)))
+        pq.write_table(table, tmp_path / f"mine/{part}-0.parquet")
+    assert readers.find("mine", tmp_path).read(0).notes == ("the labels are those of 'target', and not of 'label'",)
+
+
+def test_images_and_classes_that_may_be_missed_are_said(tmp_path):
+    image_folder(tmp_path)
+    (tmp_path / "mine/train/ant/late.AVIF").touch()
+    (tmp_path / "mine/test/dog").mkdir()
+    (tmp_path / "mine/test/dog/1.heic").touch()
+    unread, empty = readers.find("mine", tmp_path).read(0).notes
+    assert unread.startswith("2 files are of a kind that is not read, and left out, such as ") and "1.heic'" in unread
+    assert empty == f"folders without images are no classes: {str(tmp_path / 'mine/test/dog')!r}"
 
 
 def test_a_folder_of_parquet_files_is_suggested_by_its_name(workspace):

@@ -571,9 +571,9 @@ BAD = {
     "not an image": ("mine", not_an_image, ["row 1 of", "test-00000-of-00001.parquet", "not an image"]),
     "half an image": ("mine", half_an_image, ["row 1 of", "test-00000-of-00001.parquet"]),
     "deep image": ("mine", deep_image, ["row 1 of", "8 bits"]),
-    "no bytes": ("mine", path_only, ["row 1 of", "no image or mask bytes"]),
+    "no bytes": ("mine", path_only, ["row 1 of", "no bytes of an image; a path alone is not read"]),
     "no label": ("mine", lambda root: folder(root, label=None), ["train-0", "'label'", "image"]),
-    "no image": ("mine", pq_without_image, ["train-0", "one column of images"]),
+    "no image": ("mine", pq_without_image, ["train-0", "no column of images", "among label (int64)"]),
     "two images": ("mine", folder_of_pairs, ["train-0", "'image', 'other'"]),
     "text labels": (
         "mine",

@@ -2,15 +2,20 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from harness.errors import UserError
 
 UNKNOWN = 255  # value of a mask pixel: neither object nor background
+PART = re.compile(r"(train|test|val)[a-z]*")  # a part's name, such as validation, in lower case
+
+_Files = TypeVar("_Files")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,14 @@ def stamp(version: str, folder: Path, files: Iterable[str | Path]) -> str:
             raise UserError(f"cannot read {path!r}: {error.strerror}") from None
         digest.update(f"{path[start:]}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return f"{version}-{digest.hexdigest()}"
+
+
+def the_only(folder: Path, named: Mapping[str, _Files]) -> _Files:
+    """The files of a part by its name. Raises `UserError` for two names: of train and trainval one has the other."""
+    if len(named) > 1:
+        names = " and ".join(map(repr, sorted(named)))
+        raise UserError(f"{str(folder)!r} has {names}, which may be one part or two; move away all but one")
+    return next(iter(named.values()))
 
 
 def contents(path: Path) -> bytes:

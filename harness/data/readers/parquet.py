@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.data.readers import parquet_folders
 from harness.data.readers.boxes import BOX_FORMATS
-from harness.data.readers.common import Part, Raw, Reader, stamp
+from harness.data.readers.common import UNKNOWN, Part, Raw, Reader, stamp
 from harness.data.readers.images import Encoded, ToMask, coded_mask, decoded_upright, whole_masks
 from harness.data.readers.mask_codes import exact, mask_code
-from harness.data.readers.parquet_columns import CODED_MASK, MASK, Columns, choose_columns, is_image, no_label
+from harness.data.readers.parquet_columns import CODED_MASK, LABELS, MASK, Columns, choose_columns, is_image, no_label
 from harness.data.readers.stack import stack
 from harness.errors import UserError, one_line, required
 
@@ -40,7 +41,7 @@ def reader(folder: Path, image: str = "") -> Reader:
     if not (train := parts.get("train")):
         raise UserError(f"{str(folder)!r} has no train part; it may hold {LAYOUT}")
     if _columns(train, image).label is None:
-        raise no_label(train[0], pq.read_schema(train[0]).names)
+        raise no_label(train[0], pq.read_schema(train[0]))
     held_out: parquet_folders.Shards = {name: parts[name] for name in ("test", "val") if name in parts}
     tested = next((name for name, paths in held_out.items() if _labelled(paths, image)), "")
     instead = tested == "val" and "test" in held_out
@@ -69,7 +70,20 @@ def _read(train: list[Path], test: list[Path], image: str, notes: tuple[str, ...
     test_part = read[1] if test else None
     if classes is None:
         classes = _numbered(train[0].parent, read)
-    return Raw(read[0], test_part, classes, notes + about)
+    return Raw(read[0], test_part, classes, (*notes, *_other_labels(parts[0]), *about, *_without_mask(read)))
+
+
+def _other_labels(part: tuple[list[Path], Columns]) -> Iterator[str]:
+    """A line on which column has the labels, if another of the names that one may have is there too."""
+    (path, *_), columns = part
+    if others := [name for name in pq.read_schema(path).names if name in LABELS and name != columns.label]:
+        yield f"the labels are those of {columns.label!r}, and not of {', '.join(map(repr, others))}"
+
+
+def _without_mask(parts: list[Part]) -> Iterator[str]:
+    masks = (part.masks[i] for part in parts if part.masks is not None for i in part.whole(np.arange(len(part.y))))
+    if n := sum(bool((mask == UNKNOWN).all()) for mask in masks):
+        yield f"{n} images have no mask, or one that is unknown throughout"
 
 
 def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
@@ -82,7 +96,7 @@ def _classes(parts: list[tuple[list[Path], Columns]]) -> tuple[str, ...] | None:
         if unseen := set().union(*texts) - texts[0]:
             raise UserError(f"{folder!r}: the test part has the class {min(unseen)!r}, which no training image has")
         numbers = all(text.isdecimal() for text in texts[0])
-        return tuple(sorted(texts[0], key=int if numbers else None))
+        return tuple(sorted(texts[0], key=lambda text: (int(text) if numbers else 0, text)))  # 1 and 01 differ
     named = {columns.classes for _, columns in parts if columns.classes}
     if len(named) > 1:
         counts = " and ".join(str(len(columns.classes)) for _, columns in parts if columns.classes)
@@ -174,8 +188,8 @@ def _rows(path: Path, columns: Columns, numbers: dict[str, int], to_mask: ToMask
     to_box = BOX_FORMATS[columns.box_format]
     for row, (image, label, box, mask) in enumerate(_values(path, names)):
         where = f"row {row} of {str(path)!r}"
-        if image is None or (columns.mask and mask is None):
-            raise UserError(f"{where} has no image or mask bytes")
+        if image is None:
+            raise UserError(f"{where} has no bytes of an image; a path alone is not read")
         y = numbers.get(label) if columns.text else label
         if y is None or not 0 <= y < 2**31:
             raise UserError(f"{where} has the label {label}; every image needs one, counted from 0")

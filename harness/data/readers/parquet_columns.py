@@ -1,18 +1,19 @@
 """Choose the columns of a parquet file: image, label, box and mask, by their types, names and features."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from harness.data.readers.boxes import BOX_FORMATS
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError, shortened, unknown_name
 
 LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
 
 MASK, CODED_MASK = "mask", "mask_coded"  # masks whose values are to be interpreted; of 0, 1 and 255 as they are
+_KIND, _SHOWN = 40, 12  # characters of a type, and columns, in a message
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
@@ -48,15 +49,15 @@ def choose_columns(schema: pa.Schema, path: Path, image: str = "") -> Columns:
     Raises `UserError` if a column is missing, or several could be meant.
     """
     features = _features(schema)
-    images = [field.name for field in schema if is_image(field.type)]
     label, text = _label(schema, features)
     box, box_format, fields = _box(schema, path)
     names = _names(features, label) if label else None
-    mask = next((name for name in (CODED_MASK, MASK) if name in images and name != image), None)
-    return Columns(_image(images, path, image), label, box, mask, names, text, box_format, fields)
+    mask = next((name for name in (CODED_MASK, MASK) if name in _images(schema) and name != image), None)
+    return Columns(_image(schema, path, image), label, box, mask, names, text, box_format, fields)
 
 
-def _image(images: list[str], path: Path, image: str) -> str:
+def _image(schema: pa.Schema, path: Path, image: str) -> str:
+    images = _images(schema)
     candidates = [name for name in images if name not in (MASK, CODED_MASK)]
     if image:
         if image not in images:
@@ -68,8 +69,19 @@ def _image(images: list[str], path: Path, image: str) -> str:
             f" --set data.image={candidates[0]}"
         )
     if not candidates:
-        raise UserError(f"{str(path)!r} must have one column of images (bytes and path), not {candidates}")
+        raise UserError(f"{str(path)!r} has no column of images (structs of bytes and path) among {_kinds(schema)}")
     return candidates[0]
+
+
+def _images(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if is_image(field.type)]
+
+
+def _kinds(schema: pa.Schema) -> str:
+    """The columns and their types, the first of many."""
+    kinds = [f"{field.name} ({shortened(str(field.type), _KIND)})" for field in schema]
+    more = f" and {len(kinds) - _SHOWN} more" if len(kinds) > _SHOWN else ""
+    return f"{', '.join(kinds[:_SHOWN])}{more}"
 
 
 def _label(schema: pa.Schema, features: dict) -> tuple[str | None, bool]:
@@ -85,11 +97,13 @@ def _label(schema: pa.Schema, features: dict) -> tuple[str | None, bool]:
     return (texts[0], True) if texts else (None, False)
 
 
-def no_label(path: Path, names: Sequence[str]) -> UserError:
+def no_label(path: Path, schema: pa.Schema) -> UserError:
     """The `UserError` for a file without labels."""
-    return UserError(
-        f"{str(path)!r} has no 'label', a column of whole numbers or names of classes, among {list(names)}"
+    named = [schema.field(name) for name in LABELS if name in schema.names]
+    there = (
+        f"; its {named[0].name!r} is {shortened(str(named[0].type), _KIND)}" if named else f", among {_kinds(schema)}"
     )
+    return UserError(f"{str(path)!r} has no 'label', a column of whole numbers or names of classes{there}")
 
 
 def _box(schema: pa.Schema, path: Path) -> tuple[str | None, str, tuple[str, ...] | None]:

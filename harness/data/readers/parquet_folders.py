@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.data.readers.common import PART, the_only
+from harness.errors import UserError, nearest
 
 LAYOUT = "parquet files train-*.parquet and test-*.parquet (or val*-*.parquet)"
 
-_NAME = re.compile(r"(train|test|val)[a-z]*(-.*)?\.parquet")
-_PART = re.compile(r"(train|test|val)[a-z]*")
+_NAME = re.compile(rf"(?P<name>{PART.pattern})(-.*)?\.parquet")
 _PARTIAL = "partial-"  # of a folder of the Hub's own conversion that has the first gigabytes only
 _SHARD = re.compile(r"-\d+-of-(\d+)")
 _NUMBERED = re.compile(r"(\d{4,})\.parquet")
 
 Shards = dict[str, list[Path]]  # train, test and val -> their files in order
+Named = dict[str, Shards]  # train, test and val -> the names that the part has, such as validation -> their files
 
 
 def found(folder: Path) -> bool:
@@ -29,18 +30,18 @@ def shards(folder: Path) -> Shards:
     """The files of each part. Raises `UserError` for several configurations, or if a file of a part is missing."""
     where = list(_configurations(folder))
     if len(where) > 1:
-        names = ", ".join(repr(path.name) for path, _ in where)
         raise UserError(
-            f"{str(folder)!r} holds several data sets, {names}; name one: --data {where[0][0].name}"
-            f" --data-root {str(folder)!r}"
+            f"{str(folder)!r} holds several data sets; name one: --data {where[0][0].name} --data-root"
+            f" {str(folder)!r} ({nearest('', (path.name for path, _ in where))})"
         )
-    parts = where[0][1]
+    directory, named = where[0]
+    parts = {part: the_only(directory, files) for part, files in named.items()}
     for paths in parts.values():
         _check_complete(paths)
     return parts
 
 
-def _configurations(folder: Path) -> Iterator[tuple[Path, Shards]]:
+def _configurations(folder: Path) -> Iterator[tuple[Path, Named]]:
     """The folder with its shards; else those of its subfolders that have some."""
     for directory in (folder, folder / "data"):
         if parts := _in(directory):
@@ -51,18 +52,22 @@ def _configurations(folder: Path) -> Iterator[tuple[Path, Shards]]:
             yield directory, parts
 
 
-def _in(directory: Path) -> Shards:
+def _in(directory: Path) -> Named:
     """The shards that lie in this folder, or in subfolders of it that are named by a part."""
-    parts: Shards = {}
-    for path in sorted(directory.glob("*.parquet")):
+    parts: Named = {}
+    for path in _parquet(directory):
         if named := _NAME.fullmatch(path.name):
-            parts.setdefault(named[1], []).append(path)
+            parts.setdefault(named[2], {}).setdefault(named["name"], []).append(path)
     if parts or not directory.is_dir():
         return parts
     for subfolder in sorted(p for p in directory.iterdir() if p.is_dir()):
-        if (named := _PART.fullmatch(subfolder.name.removeprefix(_PARTIAL))) and any(subfolder.glob("*.parquet")):
-            parts.setdefault(named[1], []).extend(sorted(subfolder.glob("*.parquet")))
+        if (named := PART.fullmatch(subfolder.name.removeprefix(_PARTIAL))) and (files := _parquet(subfolder)):
+            parts.setdefault(named[1], {})[subfolder.name] = files
     return parts
+
+
+def _parquet(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*.parquet") if not path.name.startswith("."))  # ._x is macOS's
 
 
 def _check_complete(paths: list[Path]) -> None:
