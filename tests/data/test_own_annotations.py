@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from small_data import both_parts, column, encoded, noise, write
+from small_data import IMAGE, both_parts, column, encoded, noise, write
 
 from harness.data import datasets, readers
 from harness.data.settings import DataSource
@@ -313,6 +313,36 @@ def test_a_mask_that_may_mean_several_things_is_refused_in_one_line(tmp_path, ki
     with pytest.raises(UserError) as error:
         read(tmp_path, size, **masked(mask))
     assert said in str(error.value) and "\n" not in str(error.value) and "mine" in str(error.value)
+
+
+MIXED = {
+    "alpha and black and white": ("alpha on black", "black and white", "some masks are in the alpha channel, others"),
+    "alpha of a photo, and a JPEG": ("cut-out of a photo", "JPEG", "some masks are in the alpha channel, others"),
+    "0 and 1, 0 and 255": ("0 and 1", "black and white", "no mask has an object beside 255, which may be"),
+    "one bit, a palette": ("one bit", "palette, two colours", "no mask has an object beside 255, which may be"),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("turned", [False, True])
+def test_masks_written_in_two_ways_are_refused_in_one_line(tmp_path, kind, turned):
+    """Each alone is read; together one of the two would be misread."""
+    *names, said = MIXED[kind]
+    with pytest.raises(UserError) as error:
+        read(tmp_path, **masked(*(CODES[name] for name in (names[::-1] if turned else names))))
+    assert said in str(error.value) and "\n" not in str(error.value) and "mine" in str(error.value)
+
+
+def test_an_image_without_a_mask_is_unknown_and_said(tmp_path):
+    masks = read(tmp_path, mask=pa.array([{"bytes": CODES["0 and 1"], "path": None}, None], IMAGE)).masks
+    np.testing.assert_array_equal(masks, [OBJECT, np.full(OBJECT.shape, 255)])
+    assert readers.find("mine", tmp_path).read(0).notes == ("2 images have no mask, or one that is unknown throughout",)
+
+
+@pytest.mark.parametrize("masks", [[None, None], [{"bytes": b"no", "path": None}] * 2])
+def test_a_column_without_any_mask_is_refused(tmp_path, masks):
+    with pytest.raises(UserError, match="mine': none of the masks can be decoded"):
+        read(tmp_path, mask=pa.array(masks, IMAGE))
 
 
 def test_a_mask_of_codes_is_taken_as_it_is(tmp_path):

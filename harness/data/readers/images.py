@@ -137,7 +137,8 @@ def _decode(encoded: Encoded, size: int, turn: bool) -> Sample | Damaged:
         with opened(mask) as image:
             object_mask = to_mask(image, size, shape)
         if object_mask.shape != x.shape[1:]:
-            raise UserError("its mask has another size")
+            sizes = " and ".join(f"{w}x{h}" for h, w in (object_mask.shape, x.shape[1:]))
+            raise UserError(f"its mask has another size ({sizes}); give both one by --set data.size=32")
         return Sample(where, x, y, pixel_box, object_mask, laid)
     except UserError as error:
         raise UserError(f"cannot decode {where}: {error}") from None

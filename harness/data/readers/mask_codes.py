@@ -63,11 +63,16 @@ def exact(mask: Image.Image) -> np.ndarray:
 
 @dataclass
 class _Survey:
-    """How often every level occurs in all masks: of their colours, and of their transparency."""
+    """How often every level occurs in all masks: of their colours, and of their transparency.
+
+    opaque: whether a mask has different levels and no transparency. void: whether a mask has 255 beside an object's id.
+    """
 
     colours: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     alphas: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     lossy: bool = False
+    opaque: bool = False
+    void: bool = False
     coloured: UserError | None = None
 
     def add(self, mask: Image.Image) -> None:
@@ -81,14 +86,26 @@ class _Survey:
             return
         if alpha.min() < 255 and set(np.unique(levels[alpha > 127])) == {0, 255}:
             raise UserError("a mask has black, white and transparent pixels; write 0, 1 and 255 for unknown")
+        found = set(np.unique(levels).tolist())
+        self.opaque |= len(found) > 1 and alpha.min() == 255
+        self.void |= _VOID in found and bool(found & (_IDS - {0}))
         self.colours += np.bincount(levels.ravel(), minlength=256)
 
     def code(self) -> MaskCode:
+        if not self.alphas.any():
+            raise UserError("none of the masks can be decoded")
         if self.alphas[:255].any():
+            if self.opaque:
+                raise UserError("some masks are in the alpha channel, others in colours without one; write all alike")
             return MaskCode(_table(self.alphas, lossy=True)[0], _alpha, "the masks are in the alpha channel")
         if self.coloured:
             raise self.coloured
         table, about = _table(self.colours, self.lossy)
+        if table[_VOID] == UNKNOWN and self.colours[_VOID] and not self.void:
+            raise UserError(
+                f"no mask has an object beside {_VOID}, which may be an object or unknown; write 1 for the object, and"
+                f" name the column mask_coded if {_VOID} is unknown"
+            )
         return MaskCode(table, _levels, about)
 
 
