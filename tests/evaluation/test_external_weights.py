@@ -167,14 +167,33 @@ def test_safetensors_are_known_by_their_content(tmp_path, weights):
         (lambda w: {"model": other(w), "averages": {"state_dict": w, "step": 3}}, "averages"),
         (lambda w: {"state_dict": {**under("encoder_q.", w), **under("encoder_k.", other(w))}}, "encoder_q"),
         (lambda w: {"online": other(w), "ema": {"module": under("module.", w)}}, "ema.module"),
+        (lambda w: {**normalised("0.mean", "0.std"), **under("1.", w)}, "1"),
     ],
-    ids=["timm", "basicsr", "dotted", "above", "names", "wrapped"],
+    ids=["timm", "basicsr", "dotted", "above", "names", "wrapped", "without its normalisation"],
 )
 def test_a_key_chooses_the_weights(saved, key, tmp_path, weights):
     torch.save(saved(weights), tmp_path / "w.pt")
     net = build("small", 3, 10)
     load_into(net, tmp_path / "w.pt", key)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("below", ["", "backbone."])
+def test_one_set_of_weights_with_nan_is_one_set(below, tmp_path, weights):
+    """It differs from itself, and is not several."""
+    weights["head.bias"][0] = torch.nan
+    torch.save(under(below, weights), tmp_path / "w.pt")
+    net = build("small", 3, 10)
+    load_into(net, tmp_path / "w.pt")
+    assert net.state_dict()["head.bias"].isnan().tolist() == [True] + [False] * 9
+
+
+def test_float8_is_made_float32(tmp_path, weights):
+    coarse, said = cast(weights, torch.float8_e4m3fn), []
+    torch.save({"a": coarse, "b": coarse}, tmp_path / "w.pt")
+    net = build("small", 3, 10)
+    load_into(net, tmp_path / "w.pt", say=said.append)
+    assert torch.equal(net.state_dict()["head.weight"], coarse["head.weight"].float()) and "float8" in said[0]
 
 
 class Differing(nn.Module):
@@ -189,6 +208,10 @@ class Differing(nn.Module):
 
 def without(weights, name):
     return {key: tensor for key, tensor in weights.items() if key != name}
+
+
+def normalised(*names):
+    return {name: torch.ones(3, 1, 1) for name in names}
 
 
 REFUSED = {  # name: (what is saved, what is said after the name of the file)
@@ -226,6 +249,26 @@ REFUSED = {  # name: (what is saved, what is said after the name of the file)
         lambda w: {**under("encoder_q.", w), **under("encoder_k.", other(w))},
         "holds several weights that fit the net and differ: encoder_k, encoder_q; name one by --weights-key",
     ),
+    "normalised before the net": (
+        lambda w: {**normalised("0.mean", "0.std"), **under("1.", w)},
+        "its '0.mean' normalises the input outside of the net; give a net with that layer, or leave it out by --we",
+    ),
+    "of robustness": (  # its attacker holds the net again
+        lambda w: {
+            "model": {
+                **normalised("module.normalizer.new_mean", "module.normalizer.new_std"),
+                **under("module.model.", w),
+                **under("module.attacker.model.", w),
+            }
+        },
+        "its 'module.normalizer.new_mean' normalises the input outside of the net",
+    ),
+    "normalised beside the net": (
+        lambda w: {"state_dict": {**normalised("mu", "sigma"), **under("backbone.", w)}},
+        "its 'mu' normalises the input outside of the net",
+    ),
+    "sparse": (lambda w: {**w, "head.weight": w["head.weight"].to_sparse()}, "'head.weight' is sparse; save it dense"),
+    "without data": (lambda w: {**w, "head.bias": w["head.bias"].to("meta")}, "'head.bias' is empty (of device meta)"),
     "optimiser alone": (lambda w: {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, "holds no weights"),
     "optimiser alone by names": (lambda w: {"optim": {"state": {"a": {"step": torch.ones(2)}}}}, "holds no weights"),
     "list": (lambda w: [*w.values()], "holds no weights"),

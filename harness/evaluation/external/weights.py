@@ -23,6 +23,7 @@ _KEYS = ("state_dict", "model_state_dict", "model", "net", "params", "ema", "ave
 _WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}  # anywhere in a name
 _PREFIXES = ("module.", "model.", "net.")  # at its beginning, of some names or of all, also several
 _COUNTER = "num_batches_tracked"  # of BatchNorm; old and converted checkpoints lack it, and evaluation reads none
+_NORMALISERS = {"mean", "std", "mu", "sigma", "new_mean", "new_std"}  # tensors of a layer that normalises the input
 _COUNTERS = {"n_averaged", "total_ops", "total_params", _COUNTER}  # of averaging, of thop, of a frozen BatchNorm
 
 
@@ -66,7 +67,7 @@ def _choose(own: StateDict, found: Mapping[str, StateDict], file: Path) -> Fit:
         raise UserError(f"{str(file)!r} holds the weights of another net: {next(iter(faults.values()))}")
     chosen = next(iter(fits))
     state, done = fits[chosen]
-    others = [path for path in fits if not _same(fits[path][0], state)]
+    others = [path for path in fits if path != chosen and not _same(fits[path][0], state)]
     if others and _rank(chosen) in (len(_KEYS), *map(_rank, others)):
         raise _ambiguous(file, [chosen, *others])
     taken = [f"those of {chosen!r}, and not of {', '.join(map(repr, others))}: --weights-key names others"]
@@ -86,7 +87,8 @@ def _rank(path: str) -> int:
 
 
 def _same(one: StateDict, other: StateDict) -> bool:
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    pairs = [(tensor.double(), other[name].double()) for name, tensor in one.items()]  # float8 knows no comparison
+    return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs)
 
 
 def _fit(own: StateDict, state: StateDict) -> Fit:
@@ -139,7 +141,12 @@ def _below_one_prefix(own: StateDict, state: StateDict) -> Fit | None:
     first, (fitted, done) = next(iter(fits.items()))
     if not all(_same(fitted, other) for other, _ in fits.values()):
         raise _SeveralFit([prefix.rstrip(".") for prefix in fits])
-    outside = [name for name in state if not name.startswith(first) and _last(name) not in _COUNTERS]
+    outside = [name for name in state if not name.startswith(tuple(fits)) and _last(name) not in _COUNTERS]
+    if normaliser := next((name for name in outside if _last(name) in _NORMALISERS), None):
+        raise UserError(
+            f"its {normaliser!r} normalises the input outside of the net; give a net with that layer, or leave it out"
+            f" by --weights-key {first.rstrip('.')}"
+        )
     left = [f"{len(outside)} tensors outside left out, such as {outside[0]!r}"] if outside else []
     return fitted, [f"prefix {first!r} removed", *left, *done]
 
@@ -153,6 +160,10 @@ def _complete(own: StateDict, state: StateDict) -> Fit:
     if missing or extra:
         raise UserError(f"{_difference(own, missing, extra)}")
     for name in sorted(own.keys() & state.keys()):
+        if state[name].is_meta or state[name].layout != torch.strided:
+            raise UserError(
+                f"{name!r} is {'empty (of device meta)' if state[name].is_meta else 'sparse'}; save it dense"
+            )
         shape, needed = tuple(state[name].shape), tuple(own[name].shape)
         if shape != needed:
             raise UserError(f"{name!r} is {shape}, the net's is {needed}")
