@@ -125,14 +125,40 @@ def by_first_of_two(num_classes=7, classes=7):
     return Classifier(classes=classes)
 
 
+def by_n_classes(n_classes):
+    return Classifier(classes=n_classes)
+
+
+def by_nb_classes(nb_classes=1000):
+    return Classifier(classes=nb_classes)
+
+
 class Configured(Classifier):
     def __init__(self, num_classes: int = 5):
         super().__init__(classes=num_classes)
 
 
-@pytest.mark.parametrize("name", ["by_classes", "by_num_classes", "by_num_labels", "by_first_of_two", "Configured"])
+@pytest.mark.parametrize(
+    "name",
+    ["by_classes", "by_num_classes", "by_num_labels", "by_first_of_two", "by_n_classes", "by_nb_classes", "Configured"],
+)
 def test_a_callable_is_given_the_number_of_classes_by_the_name_it_has_for_it(name, digits):
     assert load_external(f"{__name__}:{name}", None, digits)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.slow
+def test_a_net_of_torchvision_is_made_for_the_classes_of_the_data(shared_workspace):
+    """Its functions name no number of classes: they pass it on."""
+    shapes = datasets.load(DataSource("shapes", limit=20), shared_workspace)
+    net = load_external("torchvision.models:shufflenet_v2_x0_5", None, shapes)
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 8)
+
+
+MADE = Classifier()
+
+
+def test_a_net_that_is_made_already_is_taken(digits):
+    assert load_external(f"{__name__}:MADE", None, digits) is MADE
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -210,6 +236,54 @@ def for_few():
     net = TakingSome()
     net.sizes = range(1, 100)
     return net
+
+
+class OfBatches(nn.Module):
+    """BatchNorm over places too, so that one image has statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm2d(1, track_running_stats=False), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(self.norm(x).flatten(1))
+
+
+class Random(nn.Module):
+    """Differs from call to call, whatever the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(nn.functional.dropout(x.flatten(1), training=True))
+
+
+def squeezed():
+    return Classifier(lambda logits: logits.squeeze())
+
+
+def in_pairs():
+    return Classifier(lambda logits: logits.view(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("OfBatches", "gives an image other logits beside 2 others than alone; build the net without batch statistics"),
+        ("squeezed", "gives (10,) for 1 image, not (1, 10) logits"),
+        ("in_pairs", "gives (2, 5) for 1 image, not (1, 10) logits"),
+    ],
+)
+def test_a_net_whose_logits_depend_on_the_number_of_images_is_refused(name, says, digits):
+    with pytest.raises(UserError) as refused:
+        load_external(f"{__name__}:{name}", None, digits)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_net_of_random_logits_is_left_to_the_check_deterministic(digits):
+    assert isinstance(load_external(f"{__name__}:Random", None, digits), Random)
 
 
 def for_even():

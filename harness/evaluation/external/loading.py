@@ -28,8 +28,8 @@ def load_external(
 ) -> nn.Module:
     """Build an external model, load its weights, and check it. Returns it in evaluation mode, on the device.
 
-    model: a name of `harness.models.nets`; `package.module:callable`, which is called without arguments, or with
-    `classes`, `num_classes` or `num_labels` if it accepts that; `path/to/file.py:callable`, likewise; `timm:NAME`; or
+    model: a name of `harness.models.nets`; `package.module:callable`, which is called with the number of classes if it
+    accepts that, else without arguments; `path/to/file.py:callable`, likewise; `timm:NAME`; or
     `hf:FOLDER`. The net maps images in [0, 1], which it normalises itself, to logits, or to a tuple, dict or object
     with these.
     weights: a state dict or checkpoint written by `torch.save`, or a .safetensors file; None if the model has weights.

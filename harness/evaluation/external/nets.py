@@ -14,7 +14,13 @@ from harness.evaluation.external import libraries
 from harness.evaluation.external.weights import Say
 from harness.models import nets, torchvision_import
 
-_CLASSES = ("classes", "num_classes", "num_labels")  # what a callable may name the number of classes
+_CLASSES = (
+    "classes",
+    "num_classes",
+    "num_labels",
+    "n_classes",
+    "nb_classes",
+)  # what a callable may name the number of classes
 
 
 def make(model: str, data: Data, say: Say) -> nn.Module:
@@ -59,6 +65,8 @@ def _callable(model: str) -> Callable[..., Any]:
 
 
 def _call(make: Callable[..., Any], model: str, classes: int) -> nn.Module:
+    if isinstance(make, nn.Module):
+        return make  # made already, where the module was imported
     try:
         net = make(**{name: classes for name in _names_of_classes(make)[:1]})
     except (Exception, SystemExit) as error:
@@ -73,4 +81,6 @@ def _names_of_classes(make: Callable[..., Any]) -> list[str]:
         parameters = inspect.signature(make).parameters
     except (TypeError, ValueError):
         return []
+    if str(getattr(make, "__module__", "")).startswith("torchvision."):  # whose functions pass on what they do not name
+        return ["num_classes"]
     return [name for name in _CLASSES if name in parameters]

@@ -83,6 +83,9 @@ def failures_of(model: str) -> Iterator[None]:
         raise UserError(f"--model {model} fails{images}: {one_line(error)}") from None
 
 
+_ROUNDING = 0.02  # of the largest logit, when the batch has another size
+
+
 def _check_output(net: nn.Module, model: str, data: Data, device: str) -> None:
     sample = to_batch(data.val.head(2).to(device))
     size, classes, n = "x".join(map(str, sample.x.shape[1:])), len(data.classes), len(sample.x)
@@ -107,15 +110,35 @@ def _check_output(net: nn.Module, model: str, data: Data, device: str) -> None:
 
 def _check_numbers_of_images(net: nn.Module, model: str, data: Data, device: str) -> None:
     """One image, three, and a full batch: attacks go on with the images that are left, so any number may come."""
+    alone: Tensor | None = None
     for n in (1, 3, chunk_size(data.val.head(1).to(device).x)):
         x = to_batch(data.val.head(n).to(device)).x
+        images = f"{len(x)} image{'s' * (len(x) > 1)}"
         try:
-            with frozen(net), torch.no_grad():
-                net(x)
+            logits = _logits_of(net, x)
         except torch.OutOfMemoryError:
             return  # the evaluator halves its batches
         except Exception as error:
-            images = f"{len(x)} image{'s' * (len(x) > 1)}"
             raise UserError(
                 f"--model {model} takes 2 images, but not {images}; the harness passes any number: {one_line(error)}"
             ) from None
+        if logits.shape != (len(x), len(data.classes)):
+            raise UserError(
+                f"--model {model} gives {tuple(logits.shape)} for {images}, not ({len(x)}, {len(data.classes)}) logits"
+            )
+        if alone is not None and _differ(alone, logits[:1]) and not _differ(logits, _logits_of(net, x)):
+            raise UserError(
+                f"--model {model} gives an image other logits beside {len(x) - 1} others than alone; build the net"
+                " without batch statistics"
+            )
+        alone = logits if alone is None else alone
+
+
+def _logits_of(net: nn.Module, x: Tensor) -> Tensor:
+    with frozen(net), torch.no_grad():
+        return net(x)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether logits differ by more than the rounding of another batch size, with room for TF32."""
+    return bool((one - other).abs().max() > _ROUNDING * max(one.abs().max(), other.abs().max()))
