@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from PIL import Image
 
 from harness.data.readers.common import UNKNOWN
 from harness.data.readers.parquet_columns import CODED_MASK
-from harness.errors import UserError
+from harness.errors import UserError, shown
 from harness.storage.files import write
 from harness.storage.workspace import Workspace
 
@@ -53,6 +54,8 @@ def from_arrays(
     """
     if workspace.remote_data:
         raise UserError(f"arrays are stored in the data root, which must be a folder and not {workspace.remote_data!r}")
+    if not name or Path(name).name != name or name.startswith((".", "-")):
+        raise UserError(f"the name of arrays is that of a folder in the data root, such as 'arrays', not {shown(name)}")
     parts = {"train": _checked("train", train)} | ({} if test is None else {"test": _checked("test", test)})
     labels = 1 + max(int(part["y"].max()) for part in parts.values())
     names = tuple(classes) or tuple(map(str, range(labels)))
@@ -92,7 +95,9 @@ def _array(values: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # of a GPU, or one that needs gradients
-        raise UserError("arrays must be NumPy arrays or tensors on the CPU without gradients") from None
+        raise UserError(
+            "arrays must be NumPy arrays or tensors on the CPU, of a type of NumPy and without gradients"
+        ) from None
 
 
 def _pixels(name: str, x: np.ndarray) -> np.ndarray:

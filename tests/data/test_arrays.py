@@ -115,7 +115,8 @@ BAD = {
     ),
     "masks of 2": ({"masks": MASKS * 0 + 2}, "train.masks has the value 2; there are 0 background, 1 object, 255"),
     "masks with channels": ({"masks": MASKS[:, None]}, "must have the shape (10, 8, 8), not (10, 1, 8, 8)"),
-    "gradients": ({"x": torch.zeros(10, 3, 8, 8, requires_grad=True)}, "tensors on the CPU without gradients"),
+    "gradients": ({"x": torch.zeros(10, 3, 8, 8, requires_grad=True)}, "of a type of NumPy and without gradients"),
+    "a type of torch alone": ({"x": torch.zeros(10, 3, 8, 8).bfloat16()}, "tensors on the CPU, of a type of NumPy"),
     "ragged": ({"x": [[1], [1, 2]]}, "arrays must be NumPy arrays or tensors"),
 }
 
@@ -127,6 +128,13 @@ def test_what_is_wrong_with_an_array_is_said_in_one_line(workspace, case):
         from_arrays(Arrays(**{"x": pixels(), "y": np.arange(10) % 2, **change}), None, workspace)
     assert said in str(error.value) and "\n" not in str(error.value)
     assert not workspace.data.exists() or not list(workspace.data.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../mine", "/mine", "..", ".hidden", "-x"])
+def test_a_name_that_leads_out_of_the_data_root_is_refused(workspace, name):
+    with pytest.raises(UserError, match="the name of arrays is that of a folder in the data root, such as 'a"):
+        from_arrays(arrays(), None, workspace, name=name)
+    assert not any(workspace.data.parent.rglob("*.parquet"))
 
 
 def test_labels_beyond_the_names_and_a_root_that_is_no_folder_are_mistakes(workspace):
