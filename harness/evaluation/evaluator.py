@@ -6,7 +6,7 @@ Scores hold one number per image, for standard errors, paired tests and worst ca
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harness.data import datasets
 from harness.data.corruptions import published_files, registry
 from harness.data.datasets import Data, Split
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.evaluation import attribution_protocols, suites, versions
 from harness.evaluation.batching import chunk_size, image_seeds, to_batch
 from harness.evaluation.measurements import (
@@ -29,6 +29,7 @@ from harness.evaluation.measurements import (
     ScoreValues,
     accuracy,
 )
+from harness.evaluation.metrics import UNKNOWN
 from harness.evaluation.score_name import ScoreName
 from harness.evaluation.scores import Ledger, Score
 from harness.evaluation.settings import Attribution, Measure
@@ -52,6 +53,22 @@ def check(measure: Measure, attribution: Attribution, data: Data, name: str) -> 
     if any(s.attacks_attributions for s in chosen):
         attribution_protocols.check(attribution, len(data.classes), *data.val.x.shape[-2:])
     suite(EvaluationContext(measure, attribution, data.val.shape))
+
+
+def check_scores(names: Iterable[str], measure: Measure, attribution: Attribution, data: Data) -> None:
+    """Raise `UserError` for a name of a score that no suite gives, such as a misspelt goal, before training starts.
+
+    Only names of no metric are told for sure: how a measurement calls the scores that it gives is seen when it runs. So
+    nothing is said of suites of plug-ins.
+    """
+    if not set(measure.suites) <= set(suites.SUITES):
+        return
+    given = suites.combined(measure.suites)(EvaluationContext(measure, attribution, data.val.shape))
+    for name in names:
+        parsed = ScoreName.parse(name)
+        if parsed.about is UNKNOWN and parsed.metric not in given:
+            known = [str(ScoreName.parse(key).on(parsed.split)) for key in given]
+            raise UserError(f"no suite of {', '.join(measure.suites)} measures {name!r}; {nearest(name, known)}")
 
 
 def check_net(model: nn.Module, measure: Measure, attribution: Attribution, split: Split) -> None:

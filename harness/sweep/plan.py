@@ -114,3 +114,5 @@ def check_data(planned: Plan, workspace: "Workspace") -> None:
         if methods.reads_maps(cell.trial.method):
             training_maps.check(cell.trial.maps, data, cell.data)
         evaluator.check(cell.trial.measure, cell.trial.attribution, data, cell.data)
+        wanted = (*planned.space.goals, *planned.space.floor)
+        evaluator.check_scores(wanted, cell.trial.measure, cell.trial.attribution, data)

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import tune
+from harness import cli, tune
 from harness.errors import exit_status
+from harness.evaluation import evaluator
 from harness.sweep import ray_runner, trial_slots
 from harness.sweep.plan import plan
 
@@ -104,3 +105,22 @@ def test_a_wait_is_said_once_and_ends_when_a_job_starts(monkeypatch):
     now[0] = 1000.0
     wait.on_step_begin(0, [])
     assert len(said) == 2
+
+
+@pytest.mark.parametrize("score", ['goal = "val/robst"', '[floor]\n"val/robst" = 0.5'])
+def test_a_score_that_no_suite_measures_is_refused_before_any_trial(tmp_path, capsys, monkeypatch, score):
+    (tmp_path / "mine.toml").write_text(f"{score}\n[compare]\na = {{method = 'standard'}}\n")
+    words = ["--space", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    monkeypatch.setattr("sys.argv", ["tune", *words])
+    assert exit_status(tune.main) == 2
+    assert "no suite of standard measures 'val/robst'; did you mean 'val/robust'?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", sorted(cli.spaces()))
+def test_the_goals_of_our_spaces_are_measured(space):
+    planned = plan(tune.request(tune.arguments(["--space", space])))
+    for cell in planned.studies.values():
+        data = SimpleNamespace(val=SimpleNamespace(shape=(1, 8, 8)))
+        wanted = (*planned.space.goals, *planned.space.floor)
+        evaluator.check_scores(wanted, cell.trial.measure, cell.trial.attribution, data)
