@@ -46,6 +46,10 @@ def check_bounds(settings: "DataclassInstance", group: str = "") -> None:
 def _check(path: str, value: float | tuple[float, ...], bounds: list[Bound]) -> None:
     if bounds and value == ():
         raise UserError(f"{path} takes one number or more, not none")
+    if bounds and not all(isinstance(one, int | float) for one in (value if isinstance(value, tuple) else (value,))):
+        raise UserError(
+            f"{path} takes a number, not {shown(value)}"
+        )  # a default of a plug-in, which no text was read as
     for bound in bounds:
         inside, rule = _rule(bound)
         if not all(map(inside, value if isinstance(value, tuple) else (value,))):

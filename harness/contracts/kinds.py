@@ -13,7 +13,7 @@ from harness.contracts import methods as method_contract
 from harness.contracts.promise import Promise
 from harness.data.corruptions.registry import CORRUPTIONS, Corruption
 from harness.data.readers import EMBEDDED
-from harness.errors import UserError
+from harness.errors import UserError, shown
 from harness.evaluation.suites import SUITES, Suite
 from harness.explain.base import Map
 from harness.explain.maps import MAPS
@@ -51,6 +51,8 @@ def kind_of(name: str) -> str:
     if plugins.is_reference(name):
         return _kind_of_thing(name, plugins.load(name))
     found = [kind for kind, of in KINDS.items() if name in of.registry]
+    if not found and name.endswith(".py"):
+        raise UserError(f"{shown(name)} is a file; name the thing in it, such as {name}:NAME")
     if not found:
         raise UserError(f"{name!r} is no name of ours and no reference, such as my_method.py:MyMethod")
     if len(found) > 1:

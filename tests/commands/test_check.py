@@ -49,7 +49,20 @@ def test_what_keeps_its_promises_is_said_line_by_line(checked, name, kind):
     assert len(lines) == len(KINDS[kind].contract) + 2 and lines[-1] == "all kept"
 
 
+def test_a_method_may_differentiate_its_input_as_training_lets_it(checked):
+    own = ALP.replace("from torch.nn", "import torch\nfrom torch.nn").replace(
+        "clean, moved = model(batch.x), model(near)",
+        "x = batch.x.clone().requires_grad_(); clean = model(x); "
+        "moved = clean + torch.autograd.grad(clean.sum(), x, create_graph=True)[0].pow(2).sum()",
+    )
+    with open("own.py", "w") as file:
+        file.write(own)
+    status, lines, _ = checked("own.py:ALP")
+    assert status == 0, lines
+
+
 BROKEN = {
+    "NonNegative = 0.5": ("NonNegative = 'half'", "method.weight takes a number, not 'half'"),
     "weight: NonNegative": ("weight: float", "weight is a number without bounds"),
     "F.cross_entropy(clean, batch.y)": ("F.cross_entropy(clean, batch.y, reduction='none')", "is no number"),
     "near = (batch.x": ("model.eval(); near = (batch.x", "leaves the net in evaluation mode"),
@@ -77,6 +90,7 @@ def test_what_breaks_one_is_said_in_a_line(checked, old):
     [
         (["apl.py:ALP"], "there is no file 'apl.py'; did you mean 'alp.py'?"),
         (["no_such_name"], "'no_such_name' is no name of ours and no reference, such as my_method.py:MyMethod"),
+        (["alp.py"], "'alp.py' is a file; name the thing in it, such as alp.py:NAME"),
         (["things.py:number"], "'things.py:number' may be of several kinds; say which: --as method"),
         (["things.py:number", "--as", "net"], "a net is a function (channels, classes)"),
         (["alp.py:ALP", "--as", "methd"], "kind 'methd' is not known; did you mean 'method'?"),
