@@ -89,6 +89,8 @@ def times(*factors: float) -> Relative:
 
 def within(factor: float) -> Relative:
     """Log-uniform within this factor of the published value; whole numbers, if that is one."""
+    if not 1 <= factor < math.inf:
+        raise UserError(f"within(factor) takes a number from 1, such as 3, not {factor!r}")
 
     def around(published: float) -> Range:
         low, high = published / factor, published * factor

@@ -9,6 +9,7 @@ A space is a module of `search_spaces` whose docstring states its question, its 
 import hashlib
 import itertools
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from harness.config.named_settings import all_pinned, pinned, plugins_of
 from harness.config.search_domains import Domain, Relative
 from harness.config.setting_text import format_setting
 from harness.config.trial import Trial, build, check_settings_used, has_setting
-from harness.errors import UserError, one_line
+from harness.errors import UserError
 from harness.evaluation.metrics import UNKNOWN
 from harness.evaluation.score_name import ScoreName
 from methods import Setting
@@ -91,6 +92,11 @@ class Space:
             about = ScoreName.parse(goal).about
             if about is not UNKNOWN and not (about.is_share and about.better == "higher"):
                 raise UserError(f"a goal is a share or a similarity, such as val/robust or val/strong-in, not {goal!r}")
+        for name, least in self.floor.items():
+            if not math.isfinite(least):
+                raise UserError(f"the floor of {name} is a finite number, not {least}")
+        if any(not cell.strip() for cell in self.compare):
+            raise UserError("a cell has a name; one is empty")
         for control in self.controls:
             if control not in self.compare:
                 raise UserError(f"control {control!r} is no cell of the space")
@@ -172,7 +178,7 @@ def _resolved(
         if isinstance(domain, CategoricalDistribution) and any(isinstance(v, tuple) for v in domain.choices):
             raise UserError("its values are several numbers each, so search it by ordered(...)")  # Optuna cannot
     except UserError as error:
-        raise UserError(f"cell {cell!r} cannot search {path}: {one_line(error)}") from None
+        raise UserError(f"cell {cell!r} cannot search {path}: {error}") from None
     if not search_domains.contains(domain, published):
         inside = format_setting(trial, path, domain)
         raise UserError(f"cell {cell!r} searches {path} in {inside}; the published {published!r} is outside")

@@ -8,10 +8,11 @@ method = "sat"
 "optim.lr" = {within = 3}
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.config import search_domains
 from harness.config.search_domains import Domain, Relative
@@ -33,6 +34,7 @@ ARGUMENTS = {"uniform": 2, "log": 2, "integer": 2, "within": 1}  # numbers, of t
 TABLES = ("base", "compare", "search", "floor")
 WHOLE = ("trials", "seeds", "halving")
 KEYS = ("name", "question", *TABLES, "goal", "controls", *WHOLE)
+_T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -92,7 +94,7 @@ def _space(file: TomlFile, keys: Keys, name: str | None) -> NamedSpace:
     fields: dict[str, Any] = {
         "base": settings(file, (*keys, "base")),
         "compare": {cell: settings(file, (*keys, "compare", cell)) for cell in table["compare"]},
-        "search": dict(_domains(file, (*keys, "search"))),
+        "search": {path: domain for path, _, domain in _once(file, _domains(file, (*keys, "search")))},
         "floor": {path: _number(file, at, value) for path, at, value in leaves(file, (*keys, "floor"))},
         **{key: _whole(file, (*keys, key)) for key in WHOLE if key in table},
         **{key: _names(file, (*keys, key)) for key in ("goal", "controls") if key in table},
@@ -113,12 +115,29 @@ def _table(file: TomlFile, keys: Keys) -> Table:
     return data
 
 
-def leaves(file: TomlFile, keys: Keys, path: str = "") -> Iterator[tuple[str, Keys, Any]]:
-    """The values of a table and of those in it: dotted path, keys, value. `a.b = 1` and `"a.b" = 1` are the same."""
+def leaves(file: TomlFile, keys: Keys) -> Iterator[tuple[str, Keys, Any]]:
+    """The values of a table and of those in it: dotted path, keys, value. `a.b = 1` and `"a.b" = 1` are the same.
+
+    Raises `UserError` for a file that has both.
+    """
+    return _once(file, _leaves(file, keys))
+
+
+def _once(file: TomlFile, found: Iterable[tuple[str, Keys, _T]]) -> Iterator[tuple[str, Keys, _T]]:
+    """What was found. Raises `UserError` for a path that is there twice, which TOML does not see."""
+    before = set()
+    for path, keys, value in found:
+        if path in before:
+            raise file.wrong(keys, f"{path} is given twice, as {path} and as {json.dumps(path)}")
+        before.add(path)
+        yield path, keys, value
+
+
+def _leaves(file: TomlFile, keys: Keys, path: str = "") -> Iterator[tuple[str, Keys, Any]]:
     for key, value in _table(file, keys).items():
         at, dotted = (*keys, key), f"{path}.{key}" if path else key
         if isinstance(value, dict):
-            yield from leaves(file, at, dotted)
+            yield from _leaves(file, at, dotted)
         else:
             yield dotted, at, value
 
@@ -136,11 +155,11 @@ def setting(file: TomlFile, keys: Keys, path: str, value: Any) -> Setting:
     return value
 
 
-def _domains(file: TomlFile, keys: Keys, path: str = "") -> Iterator[tuple[str, Domain | Relative]]:
+def _domains(file: TomlFile, keys: Keys, path: str = "") -> Iterator[tuple[str, Keys, Domain | Relative]]:
     for key, value in _table(file, keys).items():
         at, dotted = (*keys, key), f"{path}.{key}" if path else key
         if isinstance(value, dict) and not DOMAINS.keys().isdisjoint(value):
-            yield dotted, _domain(file, at, dotted, value)
+            yield dotted, at, _domain(file, at, dotted, value)
         elif isinstance(value, dict) and "." not in dotted:  # the group of a setting
             yield from _domains(file, at, dotted)
         else:

@@ -100,6 +100,12 @@ WRONG = {
     "base.epochs = 0": (2, "epochs must be"),
     "[compare.c]\nmethod = 'nosie'": (3, "method 'nosie' is not known; did you mean 'noise'?"),
     "[floor]\n\n'clean' = 0.5": (4, "a goal is a validation score"),
+    "[floor]\n'val/clean' = nan": (3, "the floor of val/clean is a finite number, not nan"),
+    "[compare.'']\nmethod = 'noise'": (2, "a cell has a name; one is empty"),
+    "search.optim.lr = {within = -3}": (2, "optim.lr: within(factor) takes a number from 1, such as 3, not -3"),
+    "search.optim.lr = {ordered = [0.05, 'x']}": (2, "search optim.lr: optim.lr takes a number"),
+    "[base]\nmethod.eps = 0.1\n'method.eps' = 0.2": (4, "method.eps is given twice"),
+    "[search]\noptim.lr = {within = 3}\n'optim.lr' = {within = 2}": (4, "optim.lr is given twice"),
     "= 3": (2, "invalid statement"),
     "name = 'a'\nname = 'b'": (3, "cannot overwrite a value"),
 }
