@@ -27,6 +27,7 @@ from harness.config.search_domains import choice, integer, log, ordered, times, 
 from harness.config.space import NamedSpace, Space
 from harness.config.trial import Trial, build
 from harness.data.own import OwnData as Data
+from harness.duration import seconds_of
 from harness.errors import UserError, nearest, shown
 from harness.storage.workspace import Workspace
 from methods import Setting
@@ -105,8 +106,8 @@ def tune(
     The same call continues what was interrupted, and adds trials, seeds or cells to what is finished. space: a space,
     or the name of one of `search_spaces`. cells: names, all by default. settings: fixed in all cells. trials: per cell.
     seeds: per winner. seed: of the search. workers: at most so many trials at once. name: of a space of your own, for
-    its experiment. options: the further options of `harness.tune`, such as `cpus`, `gpus`, `budget` (in seconds),
-    `address`, `tracking_uri`, `keep`. Raises `KeyboardInterrupt` when interrupted: finished trials are stored.
+    its experiment. options: the further options of `harness.tune`, such as `cpus`, `gpus`, `budget` (seconds,
+    or `"2h"`), `address`, `tracking_uri`, `keep`. Raises `KeyboardInterrupt` when interrupted; finished trials stay.
     """
     from harness import sweep_driver
     from harness.storage.driver_lock import DriverLost
@@ -274,6 +275,7 @@ def _options(given: Mapping[str, Any]) -> Mapping[str, Any]:
     from harness.sweep.request import Request
 
     known = {field.name: field.type for field in dataclasses.fields(Request)}
+    given = {name: _seconds(value) if name == "budget" else value for name, value in given.items()}
     for name, value in given.items():
         if name not in known:
             raise UserError(f"tune has no {name!r}; {nearest(name, known)}")
@@ -281,3 +283,11 @@ def _options(given: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(value, kind) and not (type(value) is int and isinstance(0.0, kind)):
             raise UserError(f"{name} takes {getattr(kind, '__name__', kind)}, not {shown(value)}")
     return given
+
+
+def _seconds(budget: Any) -> Any:
+    """A budget as it is, or as seconds if it is a text that commands take. Raises `UserError` for another text."""
+    try:
+        return seconds_of(budget) if isinstance(budget, str) else budget
+    except UserError as error:
+        raise UserError(f"budget {error}") from None

@@ -144,9 +144,10 @@ def test_a_suite_an_image_count_and_a_split_are_chosen(out):
         (lambda: tune("sat", cells="noize"), "cell 'noize' is not known; did you mean 'noise'?"),
         (lambda: tune("sat", settings={"optim.lrr": 1}), "Optim has no 'lrr'; did you mean 'lr'?"),
         (lambda: tune("sat", worker=2), "tune has no 'worker'; did you mean 'workers'?"),
-        (lambda: tune("sat", budget="2h"), "budget takes float | None, not '2h'"),
+        (lambda: tune("sat", budget=[2]), "budget takes float | None, not [2]"),
         (lambda: tune("sat", cpus="2"), "cpus takes float, not '2'"),
         (lambda: tune("sat", retry_failed="no"), "retry_failed takes bool, not 'no'"),
+        (lambda: tune("sat", budget="2 weeks"), "budget takes a time such as 90m, 2h30m or 7200s, not '2 weeks'"),
         (lambda: tune("sat", keep="some"), "--keep takes winners or all, not 'some'"),
         (lambda: tune("sat", address="ray://h:1"), "a notebook outside of a cluster cannot tune there"),
         (lambda: tune(SMALL, name="sat"), "name 'sat' is that of a space of search_spaces; choose another"),
@@ -181,12 +182,12 @@ def asked(monkeypatch):
 
 def test_its_arguments_are_what_a_command_asks_for(out, asked, own):
     with pytest.raises(KeyboardInterrupt, match="finished trials are stored, and the same call continues"):
-        tune(SMALL, name="mine", data=own, cells="a", settings={"epochs": 2}, trials=4, seeds=0, out=out, cpus=0.5)
+        tune(SMALL, name="mine", data=own, cells="a", settings={"epochs": 2}, trials=4, seeds=0, out=out, budget="2h")
     given = asked.request
     assert (given.space.name, given.space.space, given.cells) == ("mine", SMALL, ("a",))
     (stored,) = (out / "data").iterdir()
     assert dict(given.settings) == {"epochs": 2, "data": stored.name, "data.size": 0, "data.test_share": 0.2}
-    assert (given.trials, given.seeds, given.cpus, given.out) == (4, 0, 0.5, str(out))
+    assert (given.trials, given.seeds, given.budget, given.out) == (4, 0, 7200, str(out))
     assert given.data_root == str(out / "data") and stored.name.startswith("stripes-")
 
 
