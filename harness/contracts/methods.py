@@ -61,7 +61,7 @@ def its_loss_is_finite_terms_that_every_weight_learns_from(name: str) -> None:
         for term, value in terms.items():
             is_number = isinstance(value, Tensor) and value.shape == ()
             require(is_number, f"{name}: the term {term!r} is no number; take the mean over the batch")
-            require(bool(torch.isfinite(value)), f"{name}: the term {term!r} is {float(value)}")
+            require(bool(torch.isfinite(value)), f"{name}: the term {term!r} is {float(value.detach())}")
         torch.stack(list(terms.values())).sum().backward()
         for weight, p in net.named_parameters():
             learns = p.grad is not None and bool(torch.isfinite(p.grad).all())
@@ -116,7 +116,7 @@ def it_lowers_its_loss(name: str) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     require(min(losses[1:]) < losses[0], f"{name}: eight steps do not lower its loss ({losses[0]:.3g})")
 
 
