@@ -159,7 +159,7 @@ def is_kept(reference: str) -> bool:
     """Whether a copy of the source of this very version is where `search` says."""
     parsed = Reference.parse(reference)
     digest = parsed.digest if parsed else ""
-    return digest != "" and any(find(digest).is_dir() for find in _searches.values())
+    return digest != "" and _copy(digest) is not None
 
 
 def references(texts: Setting) -> list[str]:
@@ -189,12 +189,20 @@ def _known(digest: str) -> Source | None:
     """A source by its digest: read before, or a copy."""
     if digest in _sources:
         return _sources[digest]
+    if (folder := _copy(digest)) is None:
+        return None
+    copy = source_files.of_folder(folder)
+    if copy.digest != digest:
+        raise UserError(f"the copy of a plug-in {str(folder)!r} is damaged: its digest is {copy.digest}")
+    return _sources.setdefault(digest, copy)
+
+
+def _copy(digest: str) -> Path | None:
+    """The folder of a copy, where `search` says."""
     for find in _searches.values():
-        if (folder := find(digest)).is_dir():
-            copy = source_files.of_folder(folder)
-            if copy.digest != digest:
-                raise UserError(f"the copy of a plug-in {str(folder)!r} is damaged: its digest is {copy.digest}")
-            return _sources.setdefault(digest, copy)
+        with contextlib.suppress(OSError):  # a name that is too long for a file
+            if (folder := find(digest)).is_dir():
+                return folder
     return None
 
 

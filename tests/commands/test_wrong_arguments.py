@@ -15,7 +15,7 @@ import methods
 from harness import cli, deliver, evaluate, prune, trial, tune
 from harness.arguments import number
 from harness.bench import __main__ as bench
-from harness.config.space import Space
+from harness.config.space import NamedSpace, Space
 from harness.config.trial import build
 from harness.errors import UserError, exit_status
 from harness.storage import remote_store
@@ -192,7 +192,7 @@ def test_every_setting(asked, monkeypatch):
     order = random.Random(0)
     for name, path, value in settings():
         space = Space(base={}, compare={"one": {"method": name, **ATTACKED}}, search={})
-        monkeypatch.setattr(cli, "space", lambda _, space=space: space)
+        monkeypatch.setattr(cli, "named_space", lambda name, space=space: NamedSpace(name, space))
         for wrong in order.sample(WRONG, len(WRONG)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             fair = number and numeric(wrong, isinstance(value, int))

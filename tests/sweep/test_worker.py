@@ -81,9 +81,9 @@ def test_the_command_on_the_cluster_is_told_the_commit(monkeypatch):
     monkeypatch.setattr(remote_command.subprocess, "Popen", popen)
     monkeypatch.setattr(remote_command.Command, "_read", lambda *given: None)
     monkeypatch.delenv(provenance.COMMIT, raising=False)
-    remote_command.Command([])
+    remote_command.Command([], "", {})
     assert provenance.COMMIT not in started
-    remote_command.Command([], commit="c0ffee")
+    remote_command.Command([], "c0ffee", {})
     assert started[provenance.COMMIT] == "c0ffee"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness import cli, tune
 from harness.config.search_domains import uniform
-from harness.config.space import Space
+from harness.config.space import NamedSpace, Space
 from harness.evaluation.scores import Score
 from harness.sweep.job_types import Job, Outcome
 from harness.sweep.plan import plan
@@ -33,7 +33,7 @@ def planned(monkeypatch):
     def made(cells, *words):
         compare = {name: CELLS[name] for name in cells.split()}
         space = Space(base={"epochs": 3}, compare=compare, search={"optim.lr": uniform(0.01, 0.1)})
-        monkeypatch.setattr(cli, "space", lambda name: space)
+        monkeypatch.setattr(cli, "named_space", lambda name: NamedSpace(name, space))
         return plan(tune.request(tune.arguments(["--space", "smoke", *words])))
 
     return made
