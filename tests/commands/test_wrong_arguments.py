@@ -196,6 +196,7 @@ def test_every_setting(asked, monkeypatch):
         for wrong in order.sample(WRONG, len(WRONG)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             fair = number and numeric(wrong, isinstance(value, int))
+            fair |= value == "" == wrong.strip()  # the default
             words = ["--space", "smoke", "--set", f"{path}={wrong}", "--dry-run"]
             asked.ask("harness.tune", tune.main, words, path, wrong, fair)
     print(dict(asked.counts["harness.tune"]))
