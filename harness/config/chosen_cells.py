@@ -13,7 +13,7 @@ from harness.config.search_domains import Domain, Relative, contains
 from harness.config.space import Cell, Space
 from harness.config.trial import build, has_setting
 from harness.errors import UserError, short_name, unknown_name
-from harness.plugins import label
+from harness.plugins import is_reference, label
 from methods import Setting
 
 Settings = Mapping[str, Setting]
@@ -42,7 +42,8 @@ def choose(space: Space, names: Sequence[str], overrides: Settings) -> Chosen:
     overrides = all_pinned(overrides)
     for name in names:
         if name not in space.compare:
-            raise unknown_name("cell", name, space.compare)
+            hint = f" (a method is tried in the place of a cell's own by --set method={name})" * is_reference(name)
+            raise UserError(f"{unknown_name('cell', name, space.compare)}{hint}")
     own = _own_settings(space, overrides) if len(names) == 1 else {}
     shared = {path: value for path, value in overrides.items() if path not in own}
     cells = space.cells(shared)

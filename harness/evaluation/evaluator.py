@@ -58,15 +58,17 @@ def check(measure: Measure, attribution: Attribution, data: Data, name: str) -> 
 def check_scores(names: Iterable[str], measure: Measure, attribution: Attribution, data: Data) -> None:
     """Raise `UserError` for a name of a score that no suite gives, such as a misspelt goal, before training starts.
 
-    Only names of no metric are told for sure: how a measurement calls the scores that it gives is seen when it runs. So
-    nothing is said of suites of plug-ins.
+    Only names of no metric, and other strengths of an attack, are told for sure: how a measurement calls the scores
+    that it gives is seen when it runs. So nothing is said of suites of plug-ins.
     """
     if not set(measure.suites) <= set(suites.SUITES):
         return
     given = suites.combined(measure.suites)(EvaluationContext(measure, attribution, data.val.shape))
+    attacks = {parsed.metric for parsed in map(ScoreName.parse, given) if parsed.strength is not None}
     for name in names:
         parsed = ScoreName.parse(name)
-        if parsed.about is UNKNOWN and parsed.metric not in given:
+        unsure = parsed.about is not UNKNOWN and (parsed.strength is None or parsed.metric not in attacks)
+        if not unsure and str(parsed.on("")) not in given:
             known = [str(ScoreName.parse(key).on(parsed.split)) for key in given]
             raise UserError(f"no suite of {', '.join(measure.suites)} measures {name!r}; {nearest(name, known)}")
 

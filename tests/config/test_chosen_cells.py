@@ -103,6 +103,7 @@ def test_a_default_outside_the_spaces_domain_is_refused_with_the_way_out():
         ([], {"method": "trades"}, "choose one cell as its base: --cell pgd"),
         (["pgd", "standard"], {"method": "trades"}, "choose one cell as its base: --cell pgd"),
         (["pdg"], {}, "cell 'pdg' is not known; did you mean 'pgd'?"),
+        (["mine.py:Mine"], {}, "(a method is tried in the place of a cell's own by --set method=mine.py:Mine)"),
         (["pgd"], {"method": "trade"}, "method 'trade' is not known; did you mean 'trades'?"),
         (["pgd"], {"method": "trades", "method.bta": "1"}, "has no 'bta'; did you mean 'beta'?"),
         (["pgd"], {"method": "trades", "epoch": "1"}, "has no 'epoch'; did you mean 'epochs'?"),

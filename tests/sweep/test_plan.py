@@ -107,13 +107,21 @@ def test_a_wait_is_said_once_and_ends_when_a_job_starts(monkeypatch):
     assert len(said) == 2
 
 
-@pytest.mark.parametrize("score", ['goal = "val/robst"', '[floor]\n"val/robst" = 0.5'])
-def test_a_score_that_no_suite_measures_is_refused_before_any_trial(tmp_path, capsys, monkeypatch, score):
+@pytest.mark.parametrize(
+    "score, wrong, right",
+    [
+        ('goal = "val/robst"', "val/robst", "val/robust"),
+        ('[floor]\n"val/robst" = 0.5', "val/robst", "val/robust"),
+        ('goal = "val/pgd10-64"', "val/pgd10-64", "val/pgd10-48"),
+        ('goal = "val/pgd20-16"', "val/pgd20-16", "val/pgd10-16"),
+    ],
+)
+def test_a_score_that_no_suite_measures_is_refused_before_any_trial(tmp_path, capsys, monkeypatch, score, wrong, right):
     (tmp_path / "mine.toml").write_text(f"{score}\n[compare]\na = {{method = 'standard'}}\n")
     words = ["--space", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"), "--dry-run"]
     monkeypatch.setattr("sys.argv", ["tune", *words])
     assert exit_status(tune.main) == 2
-    assert "no suite of standard measures 'val/robst'; did you mean 'val/robust'?" in capsys.readouterr().err
+    assert f"no suite of standard measures {wrong!r}; did you mean {right!r}?" in capsys.readouterr().err
 
 
 @pytest.mark.slow
