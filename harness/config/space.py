@@ -27,6 +27,8 @@ from harness.evaluation.metrics import UNKNOWN
 from harness.evaluation.score_name import ScoreName
 from methods import Setting
 
+MOST = 1_000_000  # trials or seeds that a space can ask for, as the options of a command
+
 
 def grid(name: str, **axes: tuple[str, tuple[Setting, ...]]) -> dict[str, dict[str, Setting]]:
     """Cells of a Cartesian product: grid("{s} {t}", s=("maps.saliency", (...)), t=("maps.teacher", (...)))."""
@@ -95,6 +97,10 @@ class Space:
         for name, least in self.floor.items():
             if not math.isfinite(least):
                 raise UserError(f"the floor of {name} is a finite number, not {least}")
+        for what, least in (("trials", 1), ("seeds", 0), ("halving", 0)):
+            number = getattr(self, what)
+            if type(number) is not int or not least <= number <= MOST:
+                raise UserError(f"{what} is a whole number from {least} to {MOST}, not {number!r}")
         if any(not cell.strip() for cell in self.compare):
             raise UserError("a cell has a name; one is empty")
         for control in self.controls:

@@ -78,6 +78,10 @@ def test_an_override_that_no_cell_has_is_a_mistake(overrides, words):
         ({"search": {"method.schedule": within(3)}}, ["sat", "method.schedule", "'power'"]),
         ({"search": {"measure.step": within(3)}}, ["sat", "measure.step", "logarithmic"]),
         ({"controls": ("nobody",)}, ["nobody"]),
+        ({"trials": 0}, ["trials", "from 1 to 1000000", "0"]),
+        ({"trials": 10**22}, ["trials", "from 1 to 1000000"]),
+        ({"seeds": -1}, ["seeds", "from 0", "-1"]),
+        ({"halving": 2.5}, ["halving", "whole number", "2.5"]),
         ({"compare": {"a": {"method": "stat"}}}, ["stat", "sat"]),
     ],
 )

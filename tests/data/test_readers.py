@@ -557,7 +557,7 @@ BAD = {
     "typo": ("digts", lambda root: None, ["'digts'", "did you mean 'digits'?"]),
     "typo of a folder": ("mien", folder, ["'mien'", "did you mean 'mine'?"]),
     "nothing near": ("zzzzz", folder, ["'zzzzz'", "cifar10", "digits", "mine", "shapes"]),
-    "outside the root": ("../data", folder, ["'../data' is not known"]),
+    "outside the root": ("../of-nobody", folder, ["'../of-nobody' is not known"]),
     "no root": ("mine", lambda root: root.rmdir(), ["'mine'", "data root", "does not exist"]),
     "no folder": ("svhn", lambda root: None, ["svhn'", "train-*.parquet", "train_32x32.mat", "download=True"]),
     "empty folder": ("mine", lambda root: (root / "mine").mkdir(), ["mine'", "is empty", "train-*.parquet"]),
@@ -602,6 +602,16 @@ BAD = {
     "gtsrb without test": ("gtsrb", no_gtsrb_test, ["gtsrb'", "download=True"]),
     "gtsrb sizes": ("gtsrb", gtsrb_sizes, ["image 1 of GTSRB", "--set data.size=32"]),
 }
+
+
+@pytest.mark.parametrize("before", ["{root.name}", "../{root.parent.name}/{root.name}", "{root}"])
+def test_a_path_to_a_folder_is_refused_with_its_name_and_data_root(workspace, monkeypatch, before):
+    workspace.data.mkdir()
+    folder(workspace.data)
+    monkeypatch.chdir(workspace.data.parent)
+    with pytest.raises(UserError) as error:
+        datasets.load(DataSource(f"{before.format(root=workspace.data)}/mine"), workspace)
+    assert str(error.value).endswith(f"name it in its data root: --data mine --data-root {workspace.data.resolve()}")
 
 
 @pytest.mark.parametrize("case", BAD)

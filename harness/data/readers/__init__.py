@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import shlex
 from pathlib import Path
 
 from harness.data.readers import cub, flowers, image_folder, parquet, tiny_imagenet, torchvision_archives
@@ -75,6 +76,11 @@ def _folder(name: str, root: Path, image: str) -> Reader:
 
 def _unknown(name: str, root: Path) -> UserError:
     """A `UserError` that suggests the nearest name among embedded, known and existing data sets."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no path at all
+        folder = Path(name).expanduser()
+        if folder.name != name and folder.is_dir():
+            words = shlex.join(["--data", folder.resolve().name, "--data-root", str(folder.resolve().parent)])
+            return UserError(f"data {name!r} is a folder; name it in its data root: {words}")
     if not root.is_dir():
         error = unknown_name("data", name, {*EMBEDDED, *NAMED})
         return UserError(f"{error} (the data root {str(root)!r} does not exist)")
