@@ -1,6 +1,7 @@
 """Connect to a Ray cluster, or start a local one."""
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -53,7 +54,7 @@ def _start() -> None:
     # Ray counts the machine's cores, not those that this process may use.
     cores = trial_slots.local_cpus() if trial_slots.local_cpus() < (os.cpu_count() or 1) else None
     sessions = folder / ray_folder.ROOT
-    _ours.callback(ray.shutdown)
+    _ours.callback(shut_down)
     try:
         ray.init(
             address="local",
@@ -125,13 +126,13 @@ def _silent() -> Iterator[None]:
 
 def _init(address: str, runtime_env: dict[str, str] | None) -> None:
     """ray.init, repeated while the head node fails to start the process that serves this Ray client."""
-    _ours.callback(ray.shutdown)
+    _ours.callback(shut_down)
     for remaining in reversed(range(ATTEMPTS)):
         try:
             ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
             return
         except ConnectionAbortedError:
-            ray.shutdown()
+            shut_down()
             if not remaining:
                 raise
             time.sleep(RETRY_SECONDS)
@@ -170,6 +171,22 @@ def check() -> None:
     """Raise `UserError` if a process of the local cluster has ended: no trial would start, and no other node comes."""
     if dead := ray_internals.dead_processes():
         raise UserError(f"Ray's {' and '.join(dead)} on this machine ended unexpectedly; run the same command again")
+
+
+def shut_down() -> None:
+    """ray.shutdown, while the garbage collector rests.
+
+    A finished run leaves cycles with references to Ray's objects. If another thread collected one of them while Ray
+    shuts down, Ray would end the process.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def disconnect() -> None:

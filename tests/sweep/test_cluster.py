@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import csv
+import gc
 import importlib.util
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -340,6 +342,21 @@ def test_a_node_that_is_killed_costs_nothing_but_time(store, short, tmp_path):
         assert tested == (record["trial"]["seed"] > 0)
         alone = run.run(build(record["trial"]), Workspace(tmp_path / "alone", tmp_path / "data"), test=tested)
         assert record["scores"] == [json.loads(json.dumps(score.record())) for score in alone.scores]
+
+
+def test_no_reference_is_collected_by_another_thread_while_ray_shuts_down(monkeypatch):
+    """Ray would end the process: a core worker that has been shut down knows no references."""
+
+    class Cycle:
+        pass
+
+    left = Cycle()
+    left.itself = left
+    kept, seen = weakref.ref(left), []
+    del left
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append((kept(), gc.isenabled())))
+    sweep_cluster.shut_down()
+    assert seen == [(None, False)] and gc.isenabled()
 
 
 @pytest.mark.cluster
