@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from sweeps import LIMIT, ONE_AT_A_TIME, ROOT, Undisturbed, checkout, run
 
+from harness import plugins
 from harness.config.trial import build
 from harness.storage.workspace import Workspace
 
@@ -82,6 +83,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _one_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_plugins_of_other_tests(monkeypatch):
+    """A command of an earlier test has said where copies of plug-ins are."""
+    monkeypatch.setattr(plugins, "_searches", {})
 
 
 @pytest.fixture(scope="session", autouse=True)

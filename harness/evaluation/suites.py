@@ -170,7 +170,8 @@ def paper_art_suite(context: EvaluationContext) -> Items:
 def full_suite(context: EvaluationContext) -> Items:
     """All measurements, with attacks at the largest eps of the grid, and attributions on a sample of the images.
 
-    `worst` is the worst case per image over all L-inf attacks at that eps. The L2 attack is at `eps_l2`.
+    Not AutoAttack in L2, which costs as much as in L-inf. `worst` is the worst case per image over all L-inf attacks at
+    that eps. The L2 attack is at `eps_l2`.
     """
     eps, l2 = max(context.measure.eps), eps_l2(context.measure, context.shape)
     attacked = {

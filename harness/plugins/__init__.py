@@ -155,11 +155,18 @@ def search(name: str, find: Callable[[str], Path]) -> None:
     _searches[name] = find
 
 
-def is_kept(reference: str) -> bool:
-    """Whether a copy of the source of this very version is where `search` says."""
-    parsed = Reference.parse(reference)
-    digest = parsed.digest if parsed else ""
-    return digest != "" and _copy(digest) is not None
+def forget(name: str) -> None:
+    """Look no more where `search` said by that name."""
+    _searches.pop(name, None)
+
+
+def is_kept(reference: str, name: str) -> bool:
+    """Whether the source of this very version is where `search` said by that name."""
+    parsed, find = Reference.parse(reference), _searches.get(name)
+    if parsed is None or not parsed.digest or find is None:
+        return False
+    folder = find(parsed.digest)
+    return folder.is_dir() and source_files.of_folder(folder).digest == parsed.digest
 
 
 def references(texts: Setting) -> list[str]:
@@ -201,7 +208,7 @@ def _copy(digest: str) -> Path | None:
     """The folder of a copy, where `search` says."""
     for find in _searches.values():
         with contextlib.suppress(OSError):  # a name that is too long for a file
-            if (folder := find(digest)).is_dir():
+            if any((folder := find(digest)).rglob("*.py")):
                 return folder
     return None
 

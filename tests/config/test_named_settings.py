@@ -40,7 +40,6 @@ EVERYTHING = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(plugins, "_searches", {})
     monkeypatch.chdir(plugin_files.write(tmp_path / "ideas"))
     return tmp_path / "ideas"
 

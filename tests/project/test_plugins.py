@@ -43,7 +43,6 @@ def folder(tmp_path, monkeypatch):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(text)
     monkeypatch.chdir(here)
-    monkeypatch.setattr(plugins, "_searches", {})
     return here
 
 

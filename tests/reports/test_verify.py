@@ -202,6 +202,10 @@ def test_a_record_names_nothing_that_is_imported(capsys, store, monkeypatch, tmp
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     pinned = plugins.pinned(name)
+    copy = tmp_path / "copies" / plugins.source(pinned).digest
+    copy.mkdir(parents=True)
+    shutil.copy("stranger.py", copy)
+    plugins.search("another folder", (tmp_path / "copies").joinpath)  # of a sweep that this process ran
     for named in {name, pinned}:
         run, folder = store.write()
         edit(folder, lambda r, named=named: r["trial"].update({path: [named] if path == "measure.suites" else named}))
@@ -213,7 +217,6 @@ def test_a_record_names_nothing_that_is_imported(capsys, store, monkeypatch, tmp
 def test_a_record_of_a_plug_in_is_verified_with_its_kept_copy(capsys, tmp_path, empty_store, monkeypatch):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.chdir(plugin_files.write(tmp_path / "ideas"))
-    monkeypatch.setattr(plugins, "_searches", {})
     own = Store(tmp_path, {"method": "alp.py:ALP"}.items())
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "ideas")

@@ -19,7 +19,6 @@ from harness.trials import run as trial_run
 @pytest.fixture
 def measured(tmp_path, monkeypatch, capsys):
     """measured(words): status, lines and error of `harness.evaluate` on trials of `runs`, in a folder of plug-ins."""
-    monkeypatch.setattr(plugins, "_searches", {})
     monkeypatch.chdir(plugin_files.write(tmp_path / "ideas"))
 
     def run(*words):
