@@ -35,7 +35,7 @@ _WEIGHTS = (
 def reading(runs: pd.DataFrame, leaderboard: Leaderboard) -> list[tuple[str, str]]:
     """The reading guide as (term, explanation): scores, intervals, groups, selection, test, cost, warnings."""
     if not leaderboard.finished:
-        return []
+        return [("Warning", text) for text in leaderboard.ends]
     tested = counted_runs.tested(runs)
     pairs = [("Scores", _protocol(tested, leaderboard))]
     if text := _attributions(tested, leaderboard):

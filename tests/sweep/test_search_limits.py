@@ -7,7 +7,7 @@ import optuna
 import pandas as pd
 import pytest
 from outcomes import finished
-from rows import PGD, STANDARD
+from rows import PGD, STANDARD, child
 
 from harness.arguments import duration
 from harness.config.search_domains import uniform
@@ -23,6 +23,7 @@ from harness.sweep.time_left import TimeLeft
 from reports.analyse.leaderboard import build_leaderboard
 from reports.present import findings
 from reports.write import terminal
+from reports.write.report import write
 
 EPOCHS = 4
 CELLS = ("a", "b", "c")
@@ -185,3 +186,10 @@ def test_the_report_says_what_ended_the_search():
     assert board.ends == (ended,) and findings.warnings(board)[0] == ended
     assert "note: The budget of 2h ended the search after 3 of 9 trials" in terminal.text(board)
     assert not build_leaderboard(pd.DataFrame(STANDARD + PGD)).ends
+
+
+def test_the_pages_say_what_ended_a_search_in_which_no_cell_finished(tmp_path):
+    ended = ending("The budget of 40s ended the search", {"standard": 0, "pgd": 0}, 60, 0)
+    trials = [child(cell, "search", 0, state="running") for cell in ("standard", "pgd")]
+    written = write(pd.DataFrame(trials).assign(search_end=ended), tmp_path, "mine")
+    assert all(ended in path.read_text() for path in written if path.suffix in (".md", ".html"))
