@@ -37,7 +37,9 @@ class TomlFile:
         try:
             text = path.read_bytes().decode()
         except OSError as error:
-            raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+            there = [file.name for file in path.parent.glob("*.toml")] if isinstance(error, FileNotFoundError) else []
+            hint = f"; {nearest(path.name, there)}" if there else ""
+            raise UserError(f"cannot read {str(path)!r}: {error.strerror}{hint}") from None
         except UnicodeDecodeError as error:
             line = path.read_bytes()[: error.start].count(b"\n") + 1
             raise WrongLine(f"{path}, line {line}: the file is not text in UTF-8") from None

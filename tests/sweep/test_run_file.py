@@ -159,3 +159,11 @@ def test_a_file_that_cannot_be_read(tmp_path, content, said):
         (tmp_path / "run.toml").write_bytes(content)
     with pytest.raises(UserError, match=said):
         plan_of([tmp_path / "run.toml"])
+
+
+def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path):
+    (tmp_path / "run.toml").touch()
+    with pytest.raises(
+        UserError, match=r"cannot read '.*runn.toml': No such file or directory; did you mean 'run.toml'"
+    ):
+        plan_of([tmp_path / "runn.toml"])
