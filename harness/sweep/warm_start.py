@@ -17,6 +17,7 @@ from harness.config.search_domains import contains
 from harness.config.space import Cell
 from harness.config.trial import Trial, build
 from harness.data import datasets
+from harness.data.datasets import Data
 from harness.errors import UserError, unknown_name
 from harness.evaluation.scores import Score
 from harness.storage.sealed_json import read_json
@@ -76,10 +77,11 @@ def read(planned: Plan, experiment: str, storage: BaseStorage, workspace: Worksp
     known: dict[str, list[Known]] = {}
     for study, cell in planned.studies.items():
         known[study] = []
+        data = datasets.load(cell.trial.data, workspace)
         for name in names:
             if name != study and name.startswith(f"{experiment}/{cell.name} @"):
                 trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-                for found in _outcomes(name, trials, planned, cell, workspace):
+                for found in _outcomes(name, trials, planned, cell, data, workspace):
                     if isinstance(found, Known):
                         known[study].append(found)
                     else:
@@ -88,7 +90,7 @@ def read(planned: Plan, experiment: str, storage: BaseStorage, workspace: Worksp
 
 
 def _outcomes(
-    study: str, trials: Sequence[FrozenTrial], planned: Plan, cell: Cell, workspace: Workspace
+    study: str, trials: Sequence[FrozenTrial], planned: Plan, cell: Cell, data: Data, workspace: Workspace
 ) -> Iterator[Known | str]:
     """The outcomes, or in words why a trial is not taken."""
     for trial in trials:
@@ -102,18 +104,16 @@ def _outcomes(
         if record is None:
             yield "without a stored result"
             continue
-        yield _outcome(f"{study} #{trial.number}", key, record, planned, cell, workspace)
+        yield _outcome(f"{study} #{trial.number}", key, record, planned, cell, data)
 
 
-def _outcome(
-    source: str, key: str, record: Mapping[str, Any], planned: Plan, cell: Cell, workspace: Workspace
-) -> Known | str:
+def _outcome(source: str, key: str, record: Mapping[str, Any], planned: Plan, cell: Cell, data: Data) -> Known | str:
     settings = {path: tuple(v) if isinstance(v, list) else v for path, v in record["trial"].items()}
     earlier, new = build(settings), cell.trial.flat()
     flat = earlier.flat()
     if flat["method"] != new["method"] or not cell.search.keys() <= flat.keys():
         return "of another method"
-    _check_comparable(source, key, earlier, record, cell, workspace)
+    _check_comparable(source, key, earlier, record, cell, data)
     measured = [path for path in new if path.startswith(("measure.", "attribution.")) and path not in UNRELATED]
     if any(flat.get(path) != new[path] for path in measured):
         return "measured by another protocol"
@@ -127,12 +127,9 @@ def _outcome(
     return Known(values, scores, source, differing)
 
 
-def _check_comparable(
-    source: str, key: str, earlier: Trial, record: Mapping[str, Any], cell: Cell, workspace: Workspace
-) -> None:
+def _check_comparable(source: str, key: str, earlier: Trial, record: Mapping[str, Any], cell: Cell, data: Data) -> None:
     if earlier.key != key:
         raise UserError(f"--warm-start: {source} was trained by another version; its scores are not comparable")
-    data = datasets.load(cell.trial.data, workspace)
     if record["checksums"] != data.checksums:
         raise UserError(f"--warm-start: {source} has other data than cell {cell.name!r}; its scores are not comparable")
     measured = measure.versions_of(Score(**score) for score in record["scores"] if score["name"].startswith("val/"))
