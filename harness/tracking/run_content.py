@@ -29,6 +29,25 @@ def run_title(job: Job, cell: str) -> str:
     return f"{'trial' if job.role == 'search' else job.role} {job.number}: {cell}"
 
 
+def job_tags(job: Job) -> dict[str, str]:
+    """Tags of a run that begins: which job it is of."""
+    return {
+        "harness.role": job.role,
+        "harness.study": job.study,
+        "harness.job": job.id,
+        "harness.key": job.key,
+        "harness.number": str(job.number),
+        "harness.winner": job.winner,
+        "harness.state": "running",
+    }
+
+
+def job_params(job: Job) -> dict[str, str]:
+    """The settings of a job as params: those of its trial, and of the maps that it computes, if any."""
+    maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
+    return texts({**job.trial.flat(), **maps})
+
+
 def metrics_at(values: Mapping[str, float], step: int) -> list[Metric]:
     """The finite ones of these metrics, at a step."""
     return [(name, float(value), step) for name, value in values.items() if math.isfinite(value)]

@@ -19,6 +19,8 @@ from harness.tracking.run_content import (
     curve_tags,
     data_inputs,
     data_tags,
+    job_params,
+    job_tags,
     metric_tags,
     metrics_at,
     run_note,
@@ -158,22 +160,12 @@ class Tracker:
             elif self._runs[job.id].status == "KILLED":  # with its command
                 self._log.append(job.id, status="RUNNING")
             return
-        tags = {
-            "harness.role": job.role,
-            "harness.study": job.study,
-            "harness.job": job.id,
-            "harness.key": job.key,
-            "harness.number": str(job.number),
-            "harness.winner": job.winner,
-            "harness.state": "running",
-        }
         begin: event_log.Begin = {
             "title": run_title(job, self._searched[job.study][0] if job.study else ""),
             "parent": job.study or SWEEP,
-            "tags": {**self._tags, **tags},
+            "tags": {**self._tags, **job_tags(job)},
         }
-        maps = {f"maps.{name}": value for name, value in vars(job.maps).items()} if job.maps else {}
-        self._log.append(job.id, begin=begin, params=texts({**job.trial.flat(), **maps}))
+        self._log.append(job.id, begin=begin, params=job_params(job))
 
     def on_progress(self, job: Job, done: int, total: int) -> None:
         """No-op: only epochs are logged."""
