@@ -163,7 +163,5 @@ def test_a_file_that_cannot_be_read(tmp_path, content, said):
 
 def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path):
     (tmp_path / "run.toml").touch()
-    with pytest.raises(
-        UserError, match=r"cannot read '.*runn.toml': No such file or directory; did you mean 'run.toml'"
-    ):
+    with pytest.raises(UserError, match=r"runn.toml': No such file or directory; did you mean 'run.toml'"):
         plan_of([tmp_path / "runn.toml"])
