@@ -41,7 +41,8 @@ def named_space(name: str) -> "NamedSpace":
         return _study_of_file(name)
     from harness.config.space import NamedSpace
 
-    return NamedSpace(title(name), space(name), summary(name), reference=pinned(name))
+    found, reference = space(name), pinned(name)
+    return NamedSpace(title(name), found, summary(reference), reference=reference)
 
 
 def _study_of_file(name: str) -> "NamedSpace":
