@@ -22,7 +22,7 @@ def bars(size: int) -> Raw:
 
 
 # The settings of every trial on it, unless something else is set.
-bars.defaults = {  # type: ignore[attr-defined]
+bars.defaults = {  # type: ignore[attr-defined]  # mypy knows no attributes of functions
     "model": "tiny",
     "epochs": 4,
     "batch": 32,
