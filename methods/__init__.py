@@ -11,13 +11,12 @@ gradients sets `second_order = True`. One of your own is `METHODS["path/to/alp.p
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from harness import plugins
 from harness.errors import UserError, one_line
 from harness.plugins import Thing
-from harness.plugins.registry import Registry
+from harness.plugins.registry import Modules, Registry
 from harness.setting_types import Setting
 
 if TYPE_CHECKING:
@@ -40,31 +39,20 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-class _Modules(Mapping[str, type[Method]]):
-    """The dataclass of each module, which is imported when it is asked for."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(names())
-
-    def __len__(self) -> int:
-        return len(names())
-
-    def __contains__(self, name: object) -> bool:
-        return name in names()
-
-    def __getitem__(self, name: str) -> type[Method]:
-        try:
-            module = importlib.import_module(f"{__name__}.{name}")
-        except Exception as error:  # of anybody's code
-            raise UserError(f"method {name!r} cannot be read: {one_line(error)}") from error
-        classes: list[type[Method]] = [
-            c
-            for c in vars(module).values()
-            if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
-        ]
-        if len(classes) != 1:
-            raise UserError(f"method {name!r} must define one dataclass, its settings, not {len(classes)}")
-        return classes[0]
+def _load(name: str) -> type[Method]:
+    """Import the dataclass of one of our modules."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # of anybody's code
+        raise UserError(f"method {name!r} cannot be read: {one_line(error)}") from error
+    classes: list[type[Method]] = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and c.__module__ == module.__name__ and hasattr(c, "__dataclass_fields__")
+    ]
+    if len(classes) != 1:
+        raise UserError(f"method {name!r} must define one dataclass, its settings, not {len(classes)}")
+    return classes[0]
 
 
 def _check(thing: Thing) -> type[Method]:
@@ -80,7 +68,7 @@ def _check(thing: Thing) -> type[Method]:
     return kind
 
 
-METHODS: Registry[type[Method]] = Registry("method", "methods", _Modules(), _check)
+METHODS: Registry[type[Method]] = Registry("method", "methods", Modules(names, _load), _check)
 
 
 def make(name: str, **fields: Setting) -> Method:

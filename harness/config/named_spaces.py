@@ -6,14 +6,13 @@ Nothing is imported to list them, and torch only with the space that is asked fo
 import ast
 import importlib
 import traceback
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import plugins
 from harness.errors import UserError, one_line
 from harness.plugins import Reference, Thing
-from harness.plugins.registry import Registry
+from harness.plugins.registry import Modules, Registry
 
 if TYPE_CHECKING:
     from harness.config.space import NamedSpace, Space
@@ -104,25 +103,14 @@ def _broken(file: Path, error: BaseException) -> str:
     return f"{file.name}{f', line {frames[-1].lineno}' if frames else ''}: {one_line(error)}"
 
 
-class _Modules(Mapping[str, "Space"]):
-    """Our spaces, each imported when it is asked for."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(spaces())
-
-    def __len__(self) -> int:
-        return len(spaces())
-
-    def __contains__(self, name: object) -> bool:
-        return name in spaces()
-
-    def __getitem__(self, name: str) -> "Space":
-        try:
-            return importlib.import_module(f"search_spaces.{name}").SPACE
-        except UserError as error:
-            raise UserError(f"space {name!r} is wrong: {error}") from None
-        except Exception as error:  # of anybody's code
-            raise UserError(f"space {name!r} cannot be read: {_broken(SPACES / f'{name}.py', error)}") from error
+def _load(name: str) -> "Space":
+    """Import one of our spaces."""
+    try:
+        return importlib.import_module(f"search_spaces.{name}").SPACE
+    except UserError as error:
+        raise UserError(f"space {name!r} is wrong: {error}") from None
+    except Exception as error:  # of anybody's code
+        raise UserError(f"space {name!r} cannot be read: {_broken(SPACES / f'{name}.py', error)}") from error
 
 
 def _check(thing: Thing) -> "Space":
@@ -133,4 +121,4 @@ def _check(thing: Thing) -> "Space":
     return thing
 
 
-REGISTRY: "Registry[Space]" = Registry("space", "spaces", _Modules(), _check)
+REGISTRY: "Registry[Space]" = Registry("space", "spaces", Modules(spaces, _load), _check)

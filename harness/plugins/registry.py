@@ -19,6 +19,25 @@ ENTRY_POINTS = "saliency_harness"  # before the kind, in the name of a group of 
 _T = TypeVar("_T")
 
 
+class Modules(Mapping[str, _T]):
+    """The things of our modules by name. names(): without an import. load(name): imports it when it is asked for."""
+
+    def __init__(self, names: Callable[[], list[str]], load: Callable[[str], _T]):
+        self._names, self._load = names, load
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __getitem__(self, name: str) -> _T:
+        return self._load(name)
+
+
 class Registry(MutableMapping[str, _T]):
     """kind: as messages call a thing of it. group: of its entry points, after `saliency_harness.`. own: ours.
 
