@@ -14,13 +14,8 @@ from harness.evaluation.external import libraries
 from harness.evaluation.external.weights import Say
 from harness.models import nets, torchvision_import
 
-_CLASSES = (
-    "classes",
-    "num_classes",
-    "num_labels",
-    "n_classes",
-    "nb_classes",
-)  # what a callable may name the number of classes
+# What a callable may name the number of classes.
+_CLASSES = ("classes", "num_classes", "num_labels", "n_classes", "nb_classes")
 
 
 def make(model: str, data: Data, say: Say) -> nn.Module:
