@@ -333,9 +333,8 @@ def partial_conversion(root):
 
 
 def missing_number(root):
-    parquet(root / "mine/default/train/0000.parquet", TRAIN)
-    parquet(root / "mine/default/train/0002.parquet", TRAIN)
-    parquet(root / "mine/default/test/0000.parquet", TEST)
+    hub_conversion(root)
+    (root / "mine/default/train/0001.parquet").rename(root / "mine/default/train/0002.parquet")
 
 
 def unseen_folder(root):
@@ -351,16 +350,6 @@ def unseen_text(root):
 def unseen_number(root):
     plain_parquet(root)
     parquet(root / "mine/train-00000-of-00001.parquet", TRAIN, [0, 1] * 4 + [0])
-
-
-def from_one(root):
-    for part, images in (("train", TRAIN), ("test", TEST)):
-        parquet(root / f"mine/{part}-0.parquet", images, [label + 1 for label in LABELS[: len(images)]], None)
-
-
-def from_one_with_names(root):
-    for part, images in (("train", TRAIN), ("test", TEST)):
-        parquet(root / f"mine/{part}-0.parquet", images, [label + 1 for label in LABELS[: len(images)]])
 
 
 def one_class(root):
@@ -422,10 +411,10 @@ def many_configurations(root):
         shutil.rmtree(root / "mine/.cache")
 
 
-def labels_of(*labels):
+def labels_of(*labels, names=None):
     def make(root):
         for part, images in (("train", TRAIN), ("test", TEST)):
-            parquet(root / f"mine/{part}-0.parquet", images, list(labels) * (len(images) // len(labels)), None)
+            parquet(root / f"mine/{part}-0.parquet", images, list(labels) * (len(images) // len(labels)), names)
 
     return make
 
@@ -461,8 +450,11 @@ BAD = {
     "a folder of an unseen class": (unseen_folder, "/test/dog' is a class that no training image has; there are: ant"),
     "text of an unseen class": (unseen_text, "the test part has the class 'dog', which no training image has"),
     "a number of an unseen class": (unseen_number, "has test images of class 'cat', of which there is no training im"),
-    "labels from 1": (from_one, "has labels that count from 1 to 3; subtract 1, so that the first is 0"),
-    "labels from 1, with names": (from_one_with_names, "labels from 1 to 3, but 3 classes (0 to 2): they count from 1"),
+    "labels from 1": (labels_of(1, 2, 3), "has labels that count from 1 to 3; subtract 1, so that the first is 0"),
+    "labels from 1, with names": (
+        labels_of(1, 2, 3, names=NAMES),
+        "labels from 1 to 3, but 3 classes (0 to 2): they count from 1",
+    ),
     "one class": (one_class, "has training images of one class only"),
     "different names": (other_names, "train and test have different classes (3 and 2 of them)"),
 }

@@ -26,6 +26,13 @@ def digits(shared_workspace):
     return datasets.load(DataSource(), shared_workspace)
 
 
+def refusal(model, data):
+    with pytest.raises(UserError) as refused:
+        load_external(model, None, data)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
 class Classifier(nn.Module):
     """A small convolutional net that returns its logits as `form` makes of them."""
 
@@ -93,9 +100,7 @@ def test_a_net_of_logits_is_left_as_it_is(digits):
 )
 def test_what_has_no_logits_is_named(form, says, digits, monkeypatch):
     monkeypatch.setitem(FORMS, "bad", form)
-    with pytest.raises(UserError) as refused:
-        load_external(made("bad"), None, digits)
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert says in refusal(made("bad"), digits)
 
 
 def test_a_feature_layer_has_the_name_that_its_own_net_gives_it(digits):
@@ -277,9 +282,7 @@ def in_pairs():
     ],
 )
 def test_a_net_whose_logits_depend_on_the_number_of_images_is_refused(name, says, digits):
-    with pytest.raises(UserError) as refused:
-        load_external(f"{__name__}:{name}", None, digits)
-    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert says in refusal(f"{__name__}:{name}", digits)
 
 
 def test_a_net_of_random_logits_is_left_to_the_check_deterministic(digits):
@@ -305,10 +308,8 @@ def for_even():
     ],
 )
 def test_a_net_for_some_numbers_of_images_is_refused_in_one_line_before_it_is_measured(name, images, digits):
-    with pytest.raises(UserError) as refused:
-        load_external(f"{__name__}:{name}", None, digits)
-    assert f"takes 2 images, but not {images} the harness passes any number: " in str(refused.value), refused.value
-    assert "\n" not in str(refused.value)
+    said = refusal(f"{__name__}:{name}", digits)
+    assert f"takes 2 images, but not {images} the harness passes any number: " in said
 
 
 def test_a_failure_of_a_net_while_it_is_measured_is_one_line_and_one_of_ours_is_not():
