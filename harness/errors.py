@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from harness.plain_output import take_every_character
@@ -59,8 +59,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name[:LINE], valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    more = f" and {len(valid) - NAMES} more" if len(valid) > NAMES else ""
-    return f"there are: {', '.join(valid[:NAMES]) or 'none'}{more}"
+    return f"there are: {first_few(valid, NAMES) or 'none'}"
+
+
+def first_few(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first texts, and how many more there are: `a, b, c and 5 more`."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def redacted(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from harness.data.readers import Part, Raw
-from harness.errors import UserError
+from harness.errors import UserError, first_few
 
 _NAMED = 3  # classes or images that a message names
 
@@ -89,6 +89,5 @@ def _masks(raw: Raw) -> Iterator[str]:
 
 
 def _named(labels: np.ndarray, classes: Sequence[str]) -> str:
-    names = ", ".join(repr(classes[label]) for label in labels[:_NAMED])
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-    return f"{'class' if len(labels) == 1 else 'the classes'} {names}{more}"
+    names = [repr(classes[label]) for label in labels]
+    return f"{'class' if len(labels) == 1 else 'the classes'} {first_few(names, _NAMED)}"

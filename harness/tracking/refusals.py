@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.errors import one_line, redacted
+from harness.errors import first_few, one_line, redacted
 
 # Statuses of HTTP after which the same request is not tried again; after all others, and without an answer, it is.
 # 408 Request Timeout, 425 Too Early and 429 Too Many Requests ask for another try.
@@ -82,8 +82,7 @@ class Refusals:
             title = titles.get(run, run)
             texts += [f"{file} of {title!r} ({why})" for file, why in refused.files.items()]
             texts += [f"{refused.events} events of {title!r} ({refused.why})"] if refused.events else []
-        more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-        return "; ".join(texts[:limit]) + more
+        return first_few(texts, limit, "; ")
 
     def as_json(self) -> dict[str, object]:
         return {run: asdict(refused) for run, refused in self.runs.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.data.readers.common import PART, Part, Raw, Reader, contents, stamp, the_only
 from harness.data.readers.images import Encoded, decoded_upright
 from harness.data.readers.stack import stack
-from harness.errors import UserError, nearest, shown
+from harness.errors import UserError, first_few, nearest, shown
 
 LAYOUT = "folders of classes (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png)"
 
@@ -120,9 +120,8 @@ def _left_out(parts: Iterable[Path]) -> Iterator[str]:
     folders = [path for part in parts for path in _subfolders(part)]
     if unread := [path for folder in folders for path in _walk(folder) if path.lower().endswith(_UNREAD)]:
         yield f"{len(unread)} files are of a kind that is not read, and left out, such as {min(unread)!r}"
-    if empty := [str(folder) for folder in folders if not next(_images(folder), None)]:
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        yield f"folders without images are no classes: {', '.join(map(repr, empty[:_NAMED]))}{more}"
+    if empty := [repr(str(folder)) for folder in folders if not next(_images(folder), None)]:
+        yield f"folders without images are no classes: {first_few(empty, _NAMED)}"
 
 
 def _part(folders: Folders, labels: dict[str, int], size: int) -> Part:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from harness.data.readers.common import UNKNOWN
-from harness.errors import UserError
+from harness.errors import UserError, first_few
 
 _LOSSY = ("JPEG", "WEBP")  # formats that may change a value, so that a code such as 1, 2, 3 cannot be trusted
 _TRIMAP = {1: 1, 2: 0, 3: UNKNOWN}  # of the Oxford-IIIT pets
@@ -184,6 +184,4 @@ def _alpha(mask: Image.Image) -> np.ndarray:
 
 
 def _listed(levels: Iterable[int]) -> str:
-    levels = [int(level) for level in levels]
-    more = f" and {len(levels) - _SHOWN} more" if len(levels) > _SHOWN else ""
-    return ", ".join(map(str, levels[:_SHOWN])) + more
+    return first_few([str(int(level)) for level in levels], _SHOWN)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from harness.data.readers.boxes import BOX_FORMATS
-from harness.errors import UserError, shortened, unknown_name
+from harness.errors import UserError, first_few, shortened, unknown_name
 
 LABELS = ("label", "labels", "fine_label", "fine_labels", "target", "class")
 
@@ -79,9 +79,7 @@ def _images(schema: pa.Schema) -> list[str]:
 
 def _kinds(schema: pa.Schema) -> str:
     """The columns and their types, the first of many."""
-    kinds = [f"{field.name} ({shortened(str(field.type), _KIND)})" for field in schema]
-    more = f" and {len(kinds) - _SHOWN} more" if len(kinds) > _SHOWN else ""
-    return f"{', '.join(kinds[:_SHOWN])}{more}"
+    return first_few([f"{field.name} ({shortened(str(field.type), _KIND)})" for field in schema], _SHOWN)
 
 
 def _label(schema: pa.Schema, features: dict) -> tuple[str | None, bool]:
