@@ -31,7 +31,7 @@ class Modules(Mapping[str, _T]):
     def __len__(self) -> int:
         return len(self._names())
 
-    def __contains__(self, name: object) -> bool:
+    def __contains__(self, name: Thing) -> bool:
         return name in self._names()
 
     def __getitem__(self, name: str) -> _T:
